@@ -1,0 +1,152 @@
+// Package wire is the protocol between the control plane and the agents: what a
+// host shall run, and what it says that it runs.
+//
+// The agent dials out. It reads GET /agent/v1/desired?host=H&after=GENERATION,
+// a stream of one JSON [Desired] per line (an empty line is a keep-alive), and
+// sends POST /agent/v1/observed with one [Observed]. Both carry [Protocol]; the
+// server speaks this one and the one before. A required feature that the agent
+// does not know is refused by name, never guessed.
+//
+// Generations rise with every commit of a desired state, over all services of a
+// control plane. The agent keeps the highest applied one for each
+// project/service/environment on disk and refuses a lower one.
+package wire
+
+import (
+	"time"
+
+	"github.com/sluicehq/sluice/internal/release"
+)
+
+// Protocol is the version that this build speaks.
+const Protocol = 1
+
+// FullWeight is 100 % of traffic: weights are in basis points (1/100 %).
+const FullWeight = 10000
+
+// Buckets is the number of hash buckets that requests are counted in, so that
+// any A/A split of a revision exists afterwards.
+const Buckets = 16
+
+// Desired is what hosts shall run of one service in one environment.
+type Desired struct {
+	Protocol   int      `json:"protocol"`
+	Requires   []string `json:"requires,omitempty"` // features that the agent must know
+	Generation int64    `json:"generation"`
+	release.Key
+	Hosts     []string   `json:"hosts"`
+	Listen    string     `json:"listen"` // host:port, or :port for the agent's own address
+	Sticky    Sticky     `json:"sticky,omitzero"`
+	Revisions []Revision `json:"revisions"`         // empty: stop, answer 503; see Removed
+	Removed   bool       `json:"removed,omitempty"` // close the listener too
+}
+
+// Sticky says what a user is recognised by. Empty: each request is on its own.
+type Sticky struct {
+	Header string `json:"header,omitempty"`
+	Cookie string `json:"cookie,omitempty"` // set by the proxy when the client has none
+}
+
+// Revision is one release that hosts shall run, and its share of traffic.
+// The weights of a Desired's revisions sum to FullWeight, or to 0 (answer 503).
+type Revision struct {
+	Release   release.ID `json:"release"`
+	Manifest  []byte     `json:"manifest"`  // canonical bytes; their digest is Release
+	Promotion []byte     `json:"promotion"` // DSSE envelope that says: promoted into this environment
+	Artifact  string     `json:"artifact"`  // OCI reference project/service@sha256:…
+	Run       string     `json:"run"`       // for sh -c; $PORT is set
+	Instances int        `json:"instances"`
+	Weight    int        `json:"weight"` // basis points
+	Candidate bool       `json:"candidate,omitempty"`
+	Health    Health     `json:"health"`
+	Metrics   string     `json:"metrics,omitempty"` // path to scrape; empty: none
+
+	Env     map[string]string            `json:"env,omitempty"`
+	Secrets map[string]release.SecretRef `json:"secrets,omitempty"` // resolved on the host
+}
+
+// Health is how an instance is asked whether it is well.
+type Health struct {
+	HTTP     string        `json:"http,omitempty"` // path; empty: a TCP connection suffices
+	Timeout  time.Duration `json:"timeout"`        // of one question
+	Interval time.Duration `json:"interval"`
+	Healthy  int           `json:"healthy"` // good answers in a row to be ready
+	Failing  int           `json:"failing"` // bad answers in a row to be unready
+	StartIn  time.Duration `json:"startIn"` // ready within this, or the start failed
+	DrainIn  time.Duration `json:"drainIn"` // open requests get this long before a stop
+}
+
+// Phase is where a revision stands on a host.
+type Phase string
+
+// Phases of a revision.
+const (
+	Pulling  Phase = "pulling"  // fetching, verifying, unpacking
+	Starting Phase = "starting" // not all instances are ready yet
+	Ready    Phase = "ready"    // all instances are ready
+	Failed   Phase = "failed"   // could not be verified or did not start; Reason says why
+	Stopping Phase = "stopping" // draining
+)
+
+// Observed is what one host says of itself. Counters are cumulative since Boot.
+type Observed struct {
+	Protocol int       `json:"protocol"`
+	Agent    string    `json:"agent"` // version of the agent's build
+	Host     string    `json:"host"`
+	Boot     string    `json:"boot"`     // changes when the agent's counters restart
+	Sequence uint64    `json:"sequence"` // rises with each report of a boot
+	At       time.Time `json:"at"`       // the host's clock, for people only
+	Services []Service `json:"services"`
+	Scrapes  []Scrape  `json:"scrapes,omitempty"`
+}
+
+// Service is what a host runs of one service in one environment.
+type Service struct {
+	release.Key
+	Generation int64              `json:"generation"` // the last one applied
+	Listening  bool               `json:"listening"`
+	Reason     string             `json:"reason,omitempty"` // why not, or why a generation was refused
+	Revisions  []RevisionObserved `json:"revisions"`
+}
+
+// RevisionObserved is one revision as it runs.
+type RevisionObserved struct {
+	Release   release.ID `json:"release"`
+	Phase     Phase      `json:"phase"`
+	Reason    string     `json:"reason,omitempty"`
+	Weight    int        `json:"weight"` // basis points that the router applies now
+	Ready     int        `json:"ready"`  // instances
+	Instances []Instance `json:"instances"`
+	Counters  []Counters `json:"counters"` // one per bucket that had requests
+}
+
+// Instance is one process of a revision.
+type Instance struct {
+	ID       string `json:"id"`
+	PID      int    `json:"pid"`
+	Port     int    `json:"port"`
+	Ready    bool   `json:"ready"`
+	Restarts int    `json:"restarts"`
+	LastExit string `json:"lastExit,omitempty"`
+	LogTail  string `json:"logTail,omitempty"` // last lines, only while not ready
+}
+
+// Counters are cumulative counts of attempts in one hash bucket. Bad is as
+// judge.md's http-errors says; cancelled attempts are in neither count.
+type Counters struct {
+	Bucket    int            `json:"bucket"`
+	Requests  uint64         `json:"requests"`
+	Bad       uint64         `json:"bad"`
+	Cancelled uint64         `json:"cancelled,omitempty"`
+	Latency   map[int]uint64 `json:"latency,omitempty"` // see LatencyIndex
+}
+
+// Scrape is one answer of an instance's metrics endpoint.
+type Scrape struct {
+	release.Key
+	Release  release.ID `json:"release"`
+	Instance string     `json:"instance"`
+	At       time.Time  `json:"at"`
+	Type     string     `json:"type"` // Content-Type
+	Body     []byte     `json:"body"` // Prometheus exposition, at most 1 MiB
+}

@@ -1,0 +1,220 @@
+package pipeline
+
+import (
+	"time"
+
+	"github.com/sluicehq/sluice/internal/release"
+)
+
+// Definition is a validated sluice.yaml with every default filled in.
+type Definition struct {
+	Version      int           `json:"version"`
+	Service      string        `json:"service"`
+	Owner        string        `json:"owner"`
+	Layer        string        `json:"layer,omitempty"`
+	Source       Source        `json:"source,omitzero"`
+	Build        Build         `json:"build"`
+	Environments []Environment `json:"environments"`
+}
+
+// Digest returns the digest of the definition's canonical JSON.
+func (d Definition) Digest() (release.Digest, error) {
+	b, err := release.Canonical(d)
+	if err != nil {
+		return "", err
+	}
+	return release.DigestOf(b), nil
+}
+
+// Environment returns the environment of that name, or false.
+func (d Definition) Environment(name string) (Environment, bool) {
+	for _, e := range d.Environments {
+		if e.Name == name {
+			return e, true
+		}
+	}
+	return Environment{}, false
+}
+
+// Source says where protected changes come from.
+type Source struct {
+	Protected string `json:"protected,omitempty"`
+}
+
+// Build is how the artifact is made, once.
+type Build struct {
+	Steps     []Step     `json:"steps"`
+	Artifacts []Artifact `json:"artifacts"`
+}
+
+// Step is one isolated command.
+type Step struct {
+	Name    string           `json:"name"`
+	Kind    Kind             `json:"kind"`
+	Run     string           `json:"run"`
+	Needs   []string         `json:"needs,omitempty"`
+	Network bool             `json:"network,omitempty"`
+	Cache   []string         `json:"cache,omitempty"`
+	Env     map[string]Value `json:"env,omitempty"`
+	Timeout time.Duration    `json:"timeout"` // default 30 min
+	Reports []Report         `json:"reports,omitempty"`
+}
+
+// Kind orders steps from cheap to expensive.
+type Kind string
+
+// Kinds is the closed list of step kinds, cheapest first.
+var Kinds = []Kind{"fetch", "format", "lint", "compile", "unit", "component", "static", "scan", "package", "integration", "contract", "e2e", "performance", "migrate", "custom"}
+
+// Report is a file that a step writes and that becomes evidence.
+type Report struct {
+	Format string `json:"format"` // go-test, junit
+	Path   string `json:"path"`
+}
+
+// Artifact is what the build hands over.
+type Artifact struct {
+	Name string `json:"name"` // default main
+	Type string `json:"type"` // files
+	Path string `json:"path"`
+}
+
+// Environment is one place that a release is promoted into.
+type Environment struct {
+	Name     string    `json:"name"`
+	Purpose  string    `json:"purpose,omitempty"`
+	After    []string  `json:"after,omitempty"`
+	Target   Target    `json:"target"`
+	Gates    []Gate    `json:"gates,omitempty"`
+	Approval *Approval `json:"approval,omitempty"`
+	Rollout  Rollout   `json:"rollout"`
+	Analysis Analysis  `json:"analysis"`
+	Verify   []Check   `json:"verify,omitempty"`
+}
+
+// Target is where it runs.
+type Target struct {
+	Type      string           `json:"type"`  // host
+	Hosts     []string         `json:"hosts"` // agents by name; default: local
+	Listen    string           `json:"listen"`
+	Run       string           `json:"run"`
+	Instances int              `json:"instances"` // per host, default 1
+	Env       map[string]Value `json:"env,omitempty"`
+	Health    Health           `json:"health"`
+	Metrics   *Metrics         `json:"metrics,omitempty"`
+	Sticky    *Sticky          `json:"sticky,omitempty"`
+}
+
+// Value is a plain text or a reference to a secret, never both.
+type Value struct {
+	Plain  string `json:"plain,omitempty"`
+	Secret string `json:"secret,omitempty"` // file:PATH
+}
+
+// Health is how readiness is asked. Defaults: timeout 1 s, interval 1 s (250 ms
+// while starting), healthy 1, failing 3, startIn 60 s, drainIn 30 s.
+type Health struct {
+	HTTP     string        `json:"http,omitempty"`
+	Timeout  time.Duration `json:"timeout"`
+	Interval time.Duration `json:"interval"`
+	Healthy  int           `json:"healthy"`
+	Failing  int           `json:"failing"`
+	StartIn  time.Duration `json:"startIn"`
+	DrainIn  time.Duration `json:"drainIn"`
+}
+
+// Metrics is where the instance answers in Prometheus exposition format.
+type Metrics struct {
+	Path string `json:"path"`
+}
+
+// Sticky names what a user is recognised by.
+type Sticky struct {
+	Header string `json:"header,omitempty"`
+	Cookie string `json:"cookie,omitempty"`
+}
+
+// Gate is a built-in gate by name, or a CEL expression over the evidence.
+type Gate struct {
+	Name string `json:"name"`
+	CEL  string `json:"cel,omitempty"`
+}
+
+// Approval is a person's decision on the evidence packet.
+type Approval struct {
+	Quorum  int           `json:"quorum"`
+	Expires time.Duration `json:"expires"` // default 24 h
+}
+
+// Strategy names.
+const (
+	AllAtOnce = "all-at-once"
+	Canary    = "canary"
+)
+
+// Rollout is how traffic moves.
+type Rollout struct {
+	Strategy        string        `json:"strategy"`
+	Steps           []CanaryStep  `json:"steps,omitempty"`
+	Bake            time.Duration `json:"bake,omitempty"`  // all-at-once: after the switch
+	OnInconclusive  string        `json:"onInconclusive"`  // extend, hold
+	OnNoData        string        `json:"onNoData"`        // hold, extend
+	Timeout         time.Duration `json:"timeout"`         // default 30 min
+	RollbackTimeout time.Duration `json:"rollbackTimeout"` // default 5 min: then flagged stuck
+	RetireAfter     time.Duration `json:"retireAfter"`     // default 1 h
+}
+
+// CanaryStep is a weight in percent and how long it bakes.
+type CanaryStep struct {
+	Weight float64       `json:"weight"`
+	Bake   time.Duration `json:"bake"`
+}
+
+// Analysis is what is judged and how strictly. Percentages are in percentage
+// points as in the file; the judge's other defaults are judge.md's.
+type Analysis struct {
+	WarmUp    time.Duration `json:"warmUp"`
+	Bin       time.Duration `json:"bin"`
+	MaxExcess float64       `json:"maxExcess"` // percentage points
+	Alpha     float64       `json:"alpha"`
+	Beta      float64       `json:"beta"`
+	MinEvents int           `json:"minEvents"`
+	MaxExtend int           `json:"maxExtend"`
+	Metrics   []Metric      `json:"metrics,omitempty"`
+}
+
+// Kinds of metrics.
+const (
+	HTTPErrors  = "http-errors"
+	HTTPLatency = "http-latency"
+	Rate        = "rate"
+	Limit       = "limit"
+)
+
+// Metric is one thing that is judged.
+type Metric struct {
+	Name     string   `json:"name"`
+	Kind     string   `json:"kind"` // http-errors, http-latency, rate, limit
+	Quantile float64  `json:"quantile,omitempty"`
+	MaxRatio float64  `json:"maxRatio,omitempty"`
+	Bad      string   `json:"bad,omitempty"`
+	Total    string   `json:"total,omitempty"`
+	Query    string   `json:"query,omitempty"`
+	Min      *float64 `json:"min,omitempty"`
+	Max      *float64 `json:"max,omitempty"`
+}
+
+// Check is a request that must be answered as stated before a stage is done.
+type Check struct {
+	Name string    `json:"name"`
+	HTTP HTTPCheck `json:"http"`
+}
+
+// HTTPCheck is one HTTP request through the target's router.
+type HTTPCheck struct {
+	Path     string        `json:"path"`
+	Status   int           `json:"status"`             // default 200
+	Contains string        `json:"contains,omitempty"` // in the body's first MiB
+	Timeout  time.Duration `json:"timeout"`            // of one try, default 5 s
+	Retries  int           `json:"retries"`            // default 3
+}
