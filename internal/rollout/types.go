@@ -1,0 +1,209 @@
+package rollout
+
+import (
+	"time"
+
+	"github.com/sluicehq/sluice/internal/release"
+	"github.com/sluicehq/sluice/internal/verdict"
+)
+
+// Engine numbers the meaning of plans and states; a rollout keeps its own.
+const Engine = 1
+
+// FullWeight is all traffic, in basis points.
+const FullWeight = 10000
+
+// StepKind is one of the few things that a plan is made of.
+type StepKind string
+
+// The kinds of steps.
+const (
+	StepPrepare StepKind = "prepare" // capacity ready, not exposed
+	StepCheck   StepKind = "check"   // requests that must be answered
+	StepShift   StepKind = "shift"   // weight
+	StepBake    StepKind = "bake"    // time and the judge
+	StepHold    StepKind = "hold"    // a person
+	StepRetire  StepKind = "retire"  // old capacity leaves traffic for good; it stays warm for RetireAfter
+)
+
+// Basis says what a bake is judged against.
+type Basis string
+
+// The bases, strongest first.
+const (
+	BasisConcurrent  Basis = "concurrent"   // the stable at the same time
+	BasisBeforeAfter Basis = "before-after" // the stable's own counts before the shift
+	BasisNone        Basis = "none"         // first release: health, checks, absolute limits
+)
+
+// PlanStep is one step of a compiled plan.
+type PlanStep struct {
+	Kind     StepKind      `json:"kind"`
+	Weight   int           `json:"weight"`             // of the candidate from this step on, basis points
+	Bake     time.Duration `json:"bake,omitempty"`     // StepBake
+	Basis    Basis         `json:"basis,omitempty"`    // StepBake
+	Analysis bool          `json:"analysis,omitempty"` // StepBake: a pass is needed to leave
+	Checks   []string      `json:"checks,omitempty"`   // StepCheck: names of the definition's checks
+}
+
+// Plan is a strategy compiled for one target. A rollout keeps it to its end.
+type Plan struct {
+	Engine          int           `json:"engine"`
+	Strategy        string        `json:"strategy"` // all-at-once, canary, rollback
+	First           bool          `json:"first"`    // nothing to go back to
+	Steps           []PlanStep    `json:"steps"`
+	OnInconclusive  string        `json:"onInconclusive"`
+	OnNoData        string        `json:"onNoData"`
+	MaxExtend       int           `json:"maxExtend"`
+	Timeout         time.Duration `json:"timeout"`         // preparing, shifting, checks
+	RollbackTimeout time.Duration `json:"rollbackTimeout"` // then flagged stuck
+	RetireAfter     time.Duration `json:"retireAfter"`
+}
+
+// Phase is where a rollout stands. See doc.go for the diagram.
+type Phase string
+
+// The phases.
+const (
+	Pending        Phase = "pending"
+	Preparing      Phase = "preparing"
+	Checking       Phase = "checking"
+	Shifting       Phase = "shifting"
+	Baking         Phase = "baking"
+	Finishing      Phase = "finishing"
+	Succeeded      Phase = "succeeded"
+	RollingBack    Phase = "rolling-back"
+	RolledBack     Phase = "rolled-back"
+	RollbackFailed Phase = "rollback-failed" // only by a person's give-up
+	Cancelled      Phase = "cancelled"
+	Superseded     Phase = "superseded"
+)
+
+// Terminal reports whether nothing follows p.
+func (p Phase) Terminal() bool {
+	switch p {
+	case Succeeded, RolledBack, RollbackFailed, Cancelled, Superseded:
+		return true
+	}
+	return false
+}
+
+// Flag is something beside the phase that a person should know.
+type Flag struct {
+	On     bool          `json:"on,omitempty"`
+	Reason string        `json:"reason,omitempty"`
+	By     release.Actor `json:"by,omitempty"`
+}
+
+// State is everything that a rollout remembers. Replaying its events over
+// [New]'s state rebuilds it.
+type State struct {
+	V        int   `json:"v"` // of this encoding, for upcasters
+	Phase    Phase `json:"phase"`
+	Step     int   `json:"step"`     // index into Plan.Steps
+	Weight   int   `json:"weight"`   // of the candidate, as wanted, basis points
+	Exposed  bool  `json:"exposed"`  // a weight above 0 was ever wanted
+	Capacity bool  `json:"capacity"` // the candidate shall run
+	Old      bool  `json:"old"`      // the previous release shall run
+
+	Seen Observation `json:"seen"` // the last one
+
+	InPhase  time.Duration `json:"inPhase"`  // accumulated in this phase and step, without pauses and holds
+	InAction time.Duration `json:"inAction"` // of preparing, shifting, checking in all: what Timeout bounds
+	Back     time.Duration `json:"back"`     // rolling back so far: what RollbackTimeout bounds
+
+	Paused Flag `json:"paused,omitzero"`
+	Held   Flag `json:"held,omitzero"`
+	Stuck  Flag `json:"stuck,omitzero"`
+
+	Verdict  verdict.Verdict `json:"verdict,omitempty"` // of the current or last bake
+	Sentence string          `json:"sentence,omitempty"`
+	Extended int             `json:"extended,omitempty"` // how often this bake was
+
+	Reason   string        `json:"reason,omitempty"`   // why it is rolling back, or ended
+	By       release.Actor `json:"by,omitempty"`       // who made it so, when a person did
+	Rollback string        `json:"rollback,omitempty"` // result: "", done, given-up
+}
+
+// Observation is what the target was read to be, over all its hosts.
+type Observation struct {
+	Generation     int64  `json:"generation"` // the lowest that a host has applied
+	Hosts          int    `json:"hosts"`      // that report, of those wanted
+	Missing        int    `json:"missing"`    // wanted hosts without a recent report
+	MinWeight      int    `json:"minWeight"`  // of the candidate, over hosts, basis points
+	MaxWeight      int    `json:"maxWeight"`
+	CandidateReady bool   `json:"candidateReady"`   // every instance on every host
+	OldReady       bool   `json:"oldReady"`         // likewise the previous release; true when there is none
+	OldSeen        bool   `json:"oldSeen"`          // the previous release runs somewhere
+	CandidateSeen  bool   `json:"candidateSeen"`    // the candidate runs somewhere
+	Failed         string `json:"failed,omitempty"` // why the candidate cannot run: start, health, crash loop, verification
+}
+
+// Event is what happened to a rollout. Exactly one field is set.
+type Event struct {
+	Start   *Start       `json:"start,omitempty"`
+	Tick    *Tick        `json:"tick,omitempty"`
+	Seen    *Observation `json:"seen,omitempty"`
+	Judged  *Judged      `json:"judged,omitempty"`
+	Checked *Checked     `json:"checked,omitempty"`
+	Command *Command     `json:"command,omitempty"`
+}
+
+// Start lets a pending rollout begin.
+type Start struct{}
+
+// Tick is time that passed since the last tick, already clamped by the caller
+// to [0, 2 × the planned interval]. Ticks may be merged by adding them up.
+type Tick struct {
+	Elapsed time.Duration `json:"elapsed"`
+}
+
+// Judged is the judge's cumulative answer for the current bake.
+type Judged struct {
+	Verdict  verdict.Verdict `json:"verdict"`
+	Sentence string          `json:"sentence"`
+}
+
+// Checked is the outcome of the checks of the current Check step.
+type Checked struct {
+	Step   int    `json:"step"`
+	OK     bool   `json:"ok"`
+	Reason string `json:"reason,omitempty"`
+}
+
+// CommandKind is what a person can ask of a rollout.
+type CommandKind string
+
+// The commands.
+const (
+	Advance CommandKind = "advance"
+	Pause   CommandKind = "pause"
+	Resume  CommandKind = "resume"
+	Abort   CommandKind = "abort"
+	GiveUp  CommandKind = "give-up"
+)
+
+// Command is a person's.
+type Command struct {
+	Kind     CommandKind   `json:"kind"`
+	By       release.Actor `json:"by"`
+	Reason   string        `json:"reason,omitempty"`
+	Full     bool          `json:"full,omitempty"`     // advance: to 100 %
+	Override bool          `json:"override,omitempty"` // advance without a pass; needs Reason
+}
+
+// EffectKind is what a decision wants done.
+type EffectKind string
+
+// The effects. Each is safe to repeat.
+const (
+	Apply EffectKind = "apply" // bring the target to the state's Weight, Capacity and Old
+	Check EffectKind = "check" // run the checks of the current step
+	Alarm EffectKind = "alarm" // tell people loudly: Reason
+)
+
+// Effect is wanted after a state was committed.
+type Effect struct {
+	Kind   EffectKind `json:"kind"`
+	Reason string     `json:"reason,omitempty"`
+}
