@@ -91,9 +91,22 @@ func (p Phase) Terminal() bool {
 // Flag is something beside the phase that a person should know.
 type Flag struct {
 	On     bool          `json:"on,omitempty"`
+	Cause  Cause         `json:"cause,omitempty"` // of Held
 	Reason string        `json:"reason,omitempty"`
 	By     release.Actor `json:"by,omitempty"`
 }
+
+// Cause is why a rollout is held. A hold lifts by itself when its cause is gone.
+type Cause string
+
+// The causes, the one that hides the others first.
+const (
+	CauseDrift        Cause = "drift"        // router weights differ from the record
+	CauseUnreachable  Cause = "unreachable"  // a wanted host doesn't report
+	CauseNoData       Cause = "no-data"      // the bake is over and nothing was judged
+	CauseInconclusive Cause = "inconclusive" // the bake is over and nothing was proved
+	CausePlan         Cause = "plan"         // StepHold: a person is wanted
+)
 
 // State is everything that a rollout remembers. Replaying its events over
 // [New]'s state rebuilds it.
@@ -106,11 +119,14 @@ type State struct {
 	Capacity bool  `json:"capacity"` // the candidate shall run
 	Old      bool  `json:"old"`      // the previous release shall run
 
-	Seen Observation `json:"seen"` // the last one
+	Seen     Observation `json:"seen"`               // the last one
+	Wanted   int64       `json:"wanted"`             // generation of the last Apply; an older observation completes nothing
+	Applying bool        `json:"applying,omitempty"` // an Apply was asked for whose Applied has not come: nothing completes
 
 	InPhase  time.Duration `json:"inPhase"`  // accumulated in this phase and step, without pauses and holds
 	InAction time.Duration `json:"inAction"` // of preparing, shifting, checking in all: what Timeout bounds
 	Back     time.Duration `json:"back"`     // rolling back so far: what RollbackTimeout bounds
+	HeldFor  time.Duration `json:"heldFor,omitempty"`
 
 	Paused Flag `json:"paused,omitzero"`
 	Held   Flag `json:"held,omitzero"`
@@ -119,9 +135,11 @@ type State struct {
 	Verdict  verdict.Verdict `json:"verdict,omitempty"` // of the current or last bake
 	Sentence string          `json:"sentence,omitempty"`
 	Extended int             `json:"extended,omitempty"` // how often this bake was
+	CheckOK  bool            `json:"checkOK,omitempty"`  // the checks of the current step were answered
 
 	Reason   string        `json:"reason,omitempty"`   // why it is rolling back, or ended
 	By       release.Actor `json:"by,omitempty"`       // who made it so, when a person did
+	Aborted  bool          `json:"aborted,omitempty"`  // a person asked for the end
 	Rollback string        `json:"rollback,omitempty"` // result: "", done, given-up
 }
 
@@ -132,16 +150,18 @@ type Observation struct {
 	Missing        int    `json:"missing"`    // wanted hosts without a recent report
 	MinWeight      int    `json:"minWeight"`  // of the candidate, over hosts, basis points
 	MaxWeight      int    `json:"maxWeight"`
-	CandidateReady bool   `json:"candidateReady"`   // every instance on every host
-	OldReady       bool   `json:"oldReady"`         // likewise the previous release; true when there is none
-	OldSeen        bool   `json:"oldSeen"`          // the previous release runs somewhere
-	CandidateSeen  bool   `json:"candidateSeen"`    // the candidate runs somewhere
-	Failed         string `json:"failed,omitempty"` // why the candidate cannot run: start, health, crash loop, verification
+	CandidateReady bool   `json:"candidateReady"`        // every instance on every host
+	OldReady       bool   `json:"oldReady"`              // likewise the previous release; true when there is none
+	OldSeen        bool   `json:"oldSeen"`               // the previous release runs somewhere
+	CandidateSeen  bool   `json:"candidateSeen"`         // the candidate runs somewhere
+	Unreachable    string `json:"unreachable,omitempty"` // names of the missing hosts, for people
+	Failed         string `json:"failed,omitempty"`      // why the candidate cannot run: start, health, crash loop, verification
 }
 
 // Event is what happened to a rollout. Exactly one field is set.
 type Event struct {
 	Start   *Start       `json:"start,omitempty"`
+	Applied *Applied     `json:"applied,omitempty"`
 	Tick    *Tick        `json:"tick,omitempty"`
 	Seen    *Observation `json:"seen,omitempty"`
 	Judged  *Judged      `json:"judged,omitempty"`
@@ -152,6 +172,13 @@ type Event struct {
 // Start lets a pending rollout begin.
 type Start struct{}
 
+// Applied tells which generation an Apply effect was given. Control sends it in
+// the transaction that commits the effect, before any other event. Until then no
+// observation completes anything.
+type Applied struct {
+	Generation int64 `json:"generation"`
+}
+
 // Tick is time that passed since the last tick, already clamped by the caller
 // to [0, 2 × the planned interval]. Ticks may be merged by adding them up.
 type Tick struct {
@@ -160,6 +187,7 @@ type Tick struct {
 
 // Judged is the judge's cumulative answer for the current bake.
 type Judged struct {
+	Step     int             `json:"step,omitempty"` // index of the bake that it is about; 0 (never a bake) is the current one
 	Verdict  verdict.Verdict `json:"verdict"`
 	Sentence string          `json:"sentence"`
 }
@@ -181,9 +209,12 @@ const (
 	Resume  CommandKind = "resume"
 	Abort   CommandKind = "abort"
 	GiveUp  CommandKind = "give-up"
+
+	// Supersede is control's: a newer release takes the place of a pending one.
+	Supersede CommandKind = "supersede"
 )
 
-// Command is a person's.
+// Command is a person's, except Supersede.
 type Command struct {
 	Kind     CommandKind   `json:"kind"`
 	By       release.Actor `json:"by"`
@@ -194,6 +225,12 @@ type Command struct {
 
 // EffectKind is what a decision wants done.
 type EffectKind string
+
+// Results of going back, in State.Rollback.
+const (
+	RollbackDone    = "done"
+	RollbackGivenUp = "given-up"
+)
 
 // The effects. Each is safe to repeat.
 const (

@@ -1,0 +1,278 @@
+package rollout
+
+import (
+	"fmt"
+
+	"github.com/sluicehq/sluice/internal/verdict"
+)
+
+// settle walks until something has to be waited for.
+func (m *machine) settle() {
+	for {
+		switch m.s.Phase {
+		case RollingBack:
+			m.back()
+			return
+		case Preparing, Checking, Shifting, Baking, Finishing:
+		default: // pending, or at an end
+			return
+		}
+		m.hold()
+		if m.s.Paused.On || m.s.Held.On || !m.next() {
+			return
+		}
+	}
+}
+
+// enter begins step i.
+func (m *machine) enter(i int) {
+	s := &m.s
+	s.Step, s.InPhase = i, 0
+	s.Held, s.HeldFor = Flag{}, 0
+	switch p := m.step(); p.Kind {
+	case StepPrepare:
+		s.Phase, s.Capacity, s.Old = Preparing, true, !m.plan.First
+		m.apply()
+	case StepShift:
+		s.Phase, s.Weight, s.Exposed = Shifting, p.Weight, true
+		m.apply()
+	case StepBake:
+		s.Phase = Baking
+		s.Verdict, s.Sentence, s.Extended = "", "", 0
+	case StepHold:
+		s.Phase = Baking
+	case StepCheck:
+		s.Phase, s.CheckOK = Checking, false
+		m.effects = append(m.effects, Effect{Kind: Check})
+	case StepRetire:
+		s.Phase = Finishing
+	}
+}
+
+// next takes the step after the present one if that is done, and reports whether
+// it did.
+func (m *machine) next() bool {
+	s := &m.s
+	done := false
+	switch p := m.step(); p.Kind {
+	case StepPrepare:
+		done = m.everywhere() && s.Seen.CandidateReady && !m.differs()
+	case StepShift:
+		done = m.everywhere() && !m.differs()
+	case StepCheck:
+		done = s.CheckOK
+	case StepHold: // left by a person's advance only
+	case StepBake:
+		switch {
+		case s.InPhase < p.Bake:
+		case !p.Analysis || s.Verdict == verdict.Pass:
+			done = true
+		default: // hold has found that it may be extended
+			s.InPhase = 0
+			s.Extended++
+		}
+	case StepRetire:
+		if m.everywhere() && !m.differs() && s.Seen.CandidateReady {
+			s.Phase = Succeeded
+		}
+		return false
+	}
+	if done {
+		m.enter(s.Step + 1)
+	}
+	return done
+}
+
+// fresh reports whether the last observation is of what is wanted now.
+func (m *machine) fresh() bool {
+	return !m.s.Applying && m.s.Seen.Generation >= m.s.Wanted
+}
+
+// everywhere reports whether every wanted host has told of what is wanted now.
+func (m *machine) everywhere() bool {
+	return m.fresh() && m.s.Seen.Hosts > 0 && m.s.Seen.Missing == 0
+}
+
+// differs reports whether a host was read to have another weight than the one
+// wanted of it now.
+func (m *machine) differs() bool {
+	o := m.s.Seen
+	return m.fresh() && o.Hosts > 0 && (o.MinWeight != m.s.Weight || o.MaxWeight != m.s.Weight)
+}
+
+// hold sets or lifts the hold. It is derived anew at each event, so that a hold
+// lifts by itself when its cause is gone, and the next cause shows.
+func (m *machine) hold() {
+	s := &m.s
+	cause, reason := m.cause()
+	if cause == s.Held.Cause {
+		return // the reason stays the one that it was held for
+	}
+	s.Held, s.HeldFor = Flag{}, 0
+	if cause == "" {
+		return
+	}
+	s.Held = Flag{On: true, Cause: cause, Reason: reason}
+	if cause == CauseDrift {
+		m.apply() // put it back to what was recorded
+	}
+	if cause != CausePlan {
+		m.alarm("held: " + reason)
+	}
+}
+
+func (m *machine) cause() (Cause, string) {
+	s := &m.s
+	if s.Phase != Shifting {
+		if m.differs() {
+			return CauseDrift, fmt.Sprintf("the router has %s where %s was set: somebody else changed it", weights(s.Seen), percent(s.Weight))
+		}
+		if s.Held.Cause == CauseDrift && !m.fresh() {
+			return CauseDrift, s.Held.Reason // until the router is read back right
+		}
+	}
+	if s.Seen.Missing > 0 && (s.Phase == Baking || s.Phase == Finishing) {
+		return CauseUnreachable, unreachable(s.Seen)
+	}
+	p := m.step()
+	switch {
+	case p.Kind == StepHold:
+		return CausePlan, "the plan wants a person's advance here"
+	case p.Kind != StepBake || s.InPhase < p.Bake || !p.Analysis || s.Verdict == verdict.Pass:
+		return "", ""
+	}
+	cause, on, said := CauseNoData, m.plan.OnNoData, "the bake ended without data to judge"
+	if s.Verdict == verdict.Inconclusive {
+		cause, on, said = CauseInconclusive, m.plan.OnInconclusive, "the bake ended and neither better nor worse was proved"
+	}
+	if on == Extend && s.Extended < m.plan.MaxExtend {
+		return "", ""
+	}
+	if s.Extended > 0 {
+		said += fmt.Sprintf(", extended %s", times(s.Extended))
+	}
+	if s.Sentence != "" {
+		said += ": " + s.Sentence
+	}
+	return cause, said
+}
+
+// goBack leaves everything else and takes the candidate out of traffic.
+func (m *machine) goBack(reason string, loud bool) {
+	s := &m.s
+	s.Phase, s.Reason = RollingBack, reason
+	s.Paused, s.Held, s.HeldFor = Flag{}, Flag{}, 0
+	s.InPhase, s.Back = 0, 0
+	s.Old = !m.plan.First
+	switch {
+	case s.Weight > 0:
+		// Where the previous release runs it takes the traffic at once, even if
+		// an instance or a host of it is missing. Where it runs nowhere, moving
+		// the traffic would answer nobody: it is brought back first, see back.
+		if m.plan.First || s.Seen.OldReady || s.Seen.OldSeen {
+			s.Weight = 0
+		}
+	case s.Seen.MaxWeight == 0:
+		s.Capacity = false // nobody is on it
+	}
+	m.apply()
+	if loud {
+		m.alarm("rolling back: " + reason)
+	}
+}
+
+// back goes on with a rollback: previous capacity, then traffic, then the
+// candidate's capacity, then the end.
+func (m *machine) back() {
+	s := &m.s
+	if s.Weight > 0 {
+		// A previous release that is starting must not get traffic before it is
+		// ready; when that takes too long a part of it is better than none.
+		if s.Seen.OldReady || s.Stuck.On && s.Seen.OldSeen {
+			s.Weight = 0
+			m.apply()
+		}
+		return
+	}
+	if !m.everywhere() || s.Seen.MaxWeight != 0 || !m.restored() {
+		return
+	}
+	if s.Capacity {
+		s.Capacity = false
+		m.apply()
+		return
+	}
+	// Every host has applied the generation without the candidate: it is gone or
+	// draining, and no router knows it.
+	s.Rollback, s.Stuck = RollbackDone, Flag{}
+	s.Phase = RolledBack
+	if s.Aborted && !s.Exposed {
+		s.Phase = Cancelled
+	}
+}
+
+// restored reports whether what can be gone back to was observed. Where nobody
+// was exposed nothing was taken from the previous release.
+func (m *machine) restored() bool {
+	return m.plan.First || !m.s.Exposed || m.s.Seen.OldReady
+}
+
+func (m *machine) missingForBack() string {
+	s := &m.s
+	switch {
+	case s.Weight > 0:
+		return "the previous release runs nowhere yet, so the candidate still has " + percent(s.Weight)
+	case s.Seen.Missing > 0:
+		return unreachable(s.Seen)
+	case !m.fresh():
+		return fmt.Sprintf("not every host has applied generation %d (the lowest is at %d)", s.Wanted, s.Seen.Generation)
+	case s.Seen.MaxWeight > 0:
+		return "a router still gives the candidate " + percent(s.Seen.MaxWeight)
+	case !m.restored():
+		return "the previous release is not ready"
+	}
+	return "no host reports"
+}
+
+func (m *machine) missingForStep() string {
+	s := &m.s
+	switch {
+	case s.Seen.Missing > 0:
+		return unreachable(s.Seen)
+	case s.Phase == Checking:
+		return "the checks were not answered"
+	case !m.fresh():
+		return fmt.Sprintf("not every host has applied generation %d (the lowest is at %d)", s.Wanted, s.Seen.Generation)
+	case m.differs():
+		return fmt.Sprintf("the router has %s where %s was set", weights(s.Seen), percent(s.Weight))
+	case !s.Seen.CandidateReady:
+		return "not every instance of the candidate is ready"
+	}
+	return "no host reports"
+}
+
+func unreachable(o Observation) string {
+	switch {
+	case o.Unreachable != "" && o.Missing == 1:
+		return "host " + o.Unreachable + " is unreachable"
+	case o.Unreachable != "":
+		return "hosts " + o.Unreachable + " are unreachable"
+	case o.Missing == 1:
+		return "1 host is unreachable"
+	}
+	return fmt.Sprintf("%d hosts are unreachable", o.Missing)
+}
+
+func weights(o Observation) string {
+	if o.MinWeight == o.MaxWeight {
+		return percent(o.MinWeight)
+	}
+	return percent(o.MinWeight) + " to " + percent(o.MaxWeight)
+}
+
+func times(n int) string {
+	if n == 1 {
+		return "once"
+	}
+	return fmt.Sprintf("%d times", n)
+}
