@@ -10,6 +10,7 @@ import (
 	"hash"
 	"io"
 	"os"
+	"strings"
 
 	"github.com/opencontainers/go-digest"
 	"github.com/opencontainers/image-spec/specs-go"
@@ -314,4 +315,24 @@ func classify(err error) error {
 
 func descriptor(mediaType string, d release.Digest, size int64) ocispec.Descriptor {
 	return ocispec.Descriptor{MediaType: mediaType, Digest: digest.Digest(d), Size: size}
+}
+
+// Reference names an artifact in a registry: PROJECT/SERVICE@sha256:….
+func Reference(project, service string, d release.Digest) string {
+	return project + "/" + service + "@" + string(d)
+}
+
+// ParseReference splits a reference into the repository and the digest. A tag is
+// refused: only digests are deployed.
+func ParseReference(s string) (repo string, d release.Digest, err error) {
+	repo, rest, ok := strings.Cut(s, "@")
+	project, service, two := strings.Cut(repo, "/")
+	if !ok || !two || release.CheckName(project) != nil || release.CheckName(service) != nil {
+		return "", "", fmt.Errorf("%.200q is not a reference to an artifact: want PROJECT/SERVICE@sha256:…", s)
+	}
+	d, err = release.ParseDigest(rest)
+	if err != nil {
+		return "", "", fmt.Errorf("%.200q is not a reference to an artifact: %w", s, err)
+	}
+	return repo, d, nil
 }
