@@ -1,0 +1,204 @@
+package proxy
+
+import (
+	"errors"
+	"fmt"
+	"strconv"
+	"sync/atomic"
+	"time"
+)
+
+// gather is how much of a body is collected before it is written, as far as it is
+// there without waiting.
+const gather = 32 << 10
+
+func (c *conn) appendStatus(out []byte, h *head) []byte {
+	out = append(out, "HTTP/1.1 "...)
+	out = strconv.AppendInt(out, int64(h.status), 10)
+	out = append(out, ' ')
+	out = append(out, h.reason...)
+	return append(out, "\r\n"...)
+}
+
+// relay sends the answer whose head is in u.head to the client. keep says that
+// the client's connection can go on, reuse that the service's can.
+func (c *conn) relay(u *upConn) (keep, reuse bool, err error) {
+	h, r := &u.head, &c.request
+	bodyless := r.headOnly || h.status == 204 || h.status == 304
+	var b body
+	switch {
+	case bodyless:
+		b = newBody(noBody, 0)
+	case h.chunked:
+		b = newBody(byChunks, 0)
+	case h.length >= 0:
+		b = newBody(byLength, h.length)
+	default:
+		b = newBody(byClose, 0)
+	}
+	// A length that is not known is told by chunks, or to an old client by the end.
+	chunks := b.framing == byChunks || b.framing == byClose
+	keep = r.keep && !c.srv.closing.Load()
+	if chunks && r.minor == 0 {
+		chunks, keep = false, false
+	}
+	if r.pump != nil && !r.pump.complete() {
+		keep = false // the rest of the request's body would be read as a request
+	}
+	reusable := h.minor == 1 && !h.close && b.framing != byClose && (r.pump == nil || keep)
+
+	out := c.appendStatus(c.out[:0], h)
+	for i := range h.fields {
+		if f := &h.fields[i]; !f.hop {
+			out = appendField(out, f)
+		}
+	}
+	switch {
+	case chunks:
+		out = append(out, "Transfer-Encoding: chunked\r\n"...)
+	case b.framing == byLength, bodyless && h.length >= 0 && h.status != 204:
+		out = append(out, "Content-Length: "...)
+		out = strconv.AppendInt(out, h.length, 10)
+		out = append(out, "\r\n"...)
+	}
+	if r.setCookie != "" {
+		out = append(out, "Set-Cookie: "...)
+		out = append(out, r.setCookie...)
+		out = append(out, "; Path=/; Max-Age=31536000; HttpOnly; SameSite=Lax\r\n"...)
+	}
+	switch {
+	case !keep:
+		out = append(out, "Connection: close\r\n"...)
+	case r.minor == 0:
+		out = append(out, "Connection: keep-alive\r\n"...)
+	}
+	out = append(out, "\r\n"...)
+
+	r.started = time.Time{} // no more hurry
+	for !b.done {
+		if len(out) > 0 && (b.pending(&u.in) || len(out) >= gather) {
+			if err := c.write(out, time.Now()); err != nil {
+				c.out = out
+				return false, false, err
+			}
+			out = out[:0]
+		}
+		p, err := b.next(&u.in)
+		if err != nil {
+			c.out = out
+			if len(out) > 0 {
+				_ = c.write(out, time.Now())
+			}
+			return false, false, err
+		}
+		if chunks {
+			out = appendChunk(out, p)
+		} else {
+			out = append(out, p...)
+		}
+	}
+	if chunks {
+		out = appendEnd(out, b.trailer)
+	}
+	c.out = out
+	if len(out) > 0 {
+		if err := c.write(out, time.Now()); err != nil {
+			return false, false, err
+		}
+	}
+	if r.pump != nil && !r.pump.complete() {
+		return false, false, nil
+	}
+	return keep, reusable && u.in.r == u.in.w, nil
+}
+
+// pump sends a request's body on while the answer is awaited and relayed. It owns
+// the client's reader until it is stopped.
+type pump struct {
+	done     chan struct{}
+	progress atomic.Int64 // when bytes last moved, in ns
+	ok       atomic.Bool  // all of the body was sent
+	err      error        // after done: the client's fault, or nil
+	stopping atomic.Bool
+}
+
+func startPump(c *conn, u *upConn) *pump {
+	p := &pump{done: make(chan struct{})}
+	p.progress.Store(time.Now().UnixNano())
+	go p.run(c, u)
+	return p
+}
+
+func (p *pump) run(c *conn, u *upConn) {
+	defer close(p.done)
+	b := &c.request.body
+	chunks := b.framing == byChunks
+	patience := c.srv.opt.ClientBody
+	read := c.in.src
+	defer func() { c.in.src = read }()
+	c.in.src = func(buf []byte) (int, error) {
+		_ = c.nc.SetReadDeadline(time.Now().Add(patience))
+		if p.stopping.Load() { // or stop's deadline would be lost
+			return 0, errClientGone
+		}
+		n, err := c.nc.Read(buf)
+		p.progress.Store(time.Now().UnixNano())
+		return n, err
+	}
+	var out []byte
+	for !b.done {
+		data, err := b.next(&c.in)
+		if err != nil {
+			if p.stopping.Load() {
+				return
+			}
+			p.err = fmt.Errorf("%w: its body broke off: %w", errClient, err)
+			if errors.Is(err, errSyntax) {
+				p.err = fmt.Errorf("%w: %w", errClient, err)
+			}
+			_ = u.nc.Close() // never let the service take a part for the whole
+			return
+		}
+		if chunks {
+			out = appendChunk(out, data)
+		} else {
+			out = append(out, data...)
+		}
+		if !b.pending(&c.in) && !b.done && len(out) < gather {
+			continue
+		}
+		if b.done && chunks {
+			out = appendEnd(out, b.trailer)
+		}
+		now := time.Now()
+		if err := u.write(out, now, patience); err != nil {
+			return // what the service says, or does not say, is the answer
+		}
+		p.progress.Store(time.Now().UnixNano())
+		out = out[:0]
+	}
+	p.ok.Store(true)
+}
+
+// complete says whether all of the body was sent.
+func (p *pump) complete() bool { return p.ok.Load() }
+
+// clientError returns why the client's body failed, if it did.
+func (p *pump) clientError() error {
+	select {
+	case <-p.done:
+		return p.err
+	default:
+		return nil
+	}
+}
+
+// stop ends the pump and waits for it.
+func (p *pump) stop(c *conn) {
+	p.stopping.Store(true)
+	if !p.ok.Load() {
+		_ = c.nc.SetReadDeadline(time.Unix(1, 0))
+	}
+	<-p.done
+	c.readBy = time.Time{}
+}

@@ -1,0 +1,250 @@
+package proxy
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/sluicehq/sluice/internal/agent/wire"
+	"github.com/sluicehq/sluice/internal/release"
+)
+
+// Options bound what clients and services may cost. Zero values take defaults.
+type Options struct {
+	Name          string        // of the service: seeds the hash of sticky users
+	HeaderTimeout time.Duration // for a service's response head: 60 s
+	DialTimeout   time.Duration // for a connection to an instance: 3 s
+	ClientHead    time.Duration // for a client to send a request's head: 10 s
+	ClientBody    time.Duration // for a client to send or take some bytes: 60 s
+	KeepAlive     time.Duration // for the next request on a connection: 75 s
+	MaxConns      int           // open client connections: 16384
+	Logger        *slog.Logger
+}
+
+func (o Options) withDefaults() Options {
+	def := func(d *time.Duration, v time.Duration) {
+		if *d <= 0 {
+			*d = v
+		}
+	}
+	def(&o.HeaderTimeout, 60*time.Second)
+	def(&o.DialTimeout, 3*time.Second)
+	def(&o.ClientHead, 10*time.Second)
+	def(&o.ClientBody, 60*time.Second)
+	def(&o.KeepAlive, 75*time.Second)
+	if o.MaxConns <= 0 {
+		o.MaxConns = 16384
+	}
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	return o
+}
+
+// Server routes the requests of one service. It may serve several listeners.
+type Server struct {
+	opt     Options
+	seed    uint64
+	table   atomic.Pointer[table]
+	closing atomic.Bool
+
+	mu        sync.Mutex
+	counters  map[release.ID]*counters // of every revision since the server was made
+	backends  map[Instance]*backend
+	conns     map[*conn]struct{}
+	listeners map[net.Listener]struct{}
+	wait      sync.WaitGroup // one per connection
+}
+
+// New returns a server that answers 503 until [Server.Set].
+func New(o Options) *Server {
+	s := &Server{
+		opt:       o.withDefaults(),
+		seed:      seedOf(o.Name),
+		counters:  make(map[release.ID]*counters),
+		backends:  make(map[Instance]*backend),
+		conns:     make(map[*conn]struct{}),
+		listeners: make(map[net.Listener]struct{}),
+	}
+	s.table.Store(&table{})
+	return s
+}
+
+// Set replaces the routing table. A request whose head is complete after Set
+// returned is routed by r. Instances that are no longer in r get no new requests
+// from then on, but keep their open ones: see [Server.Retire].
+func (s *Server) Set(r Route) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	t := &table{sticky: r.Sticky}
+	for _, first := range []bool{true, false} {
+		for _, rev := range r.Revisions {
+			if rev.Candidate != first {
+				continue
+			}
+			n := &revision{id: rev.Release, weight: rev.Weight, counters: s.countersOf(rev.Release)}
+			for _, i := range rev.Instances {
+				b := s.backends[i]
+				if b == nil {
+					b = newBackend(i)
+					s.backends[i] = b
+				}
+				n.backends = append(n.backends, b)
+			}
+			t.revs = append(t.revs, n)
+			t.total += rev.Weight
+		}
+	}
+	s.table.Store(t)
+}
+
+func (s *Server) countersOf(id release.ID) *counters {
+	c := s.counters[id]
+	if c == nil {
+		c = newCounters()
+		s.counters[id] = c
+	}
+	return c
+}
+
+// Retire closes an instance that is no longer in the table: no request begins on
+// it any more, and it returns when the open ones ended or ctx is done. It returns
+// how many were cut off.
+func (s *Server) Retire(ctx context.Context, i Instance) int64 {
+	s.mu.Lock()
+	b := s.backends[i]
+	delete(s.backends, i)
+	s.mu.Unlock()
+	if b == nil {
+		return 0
+	}
+	return b.retire(ctx)
+}
+
+// Counters returns a revision's counts since the server was made.
+func (s *Server) Counters(id release.ID) []wire.Counters {
+	s.mu.Lock()
+	c := s.counters[id]
+	s.mu.Unlock()
+	if c == nil {
+		return nil
+	}
+	return c.snapshot()
+}
+
+// Forget drops the counters of a revision that is in no table. Should it come
+// back, it counts from zero.
+func (s *Server) Forget(id release.ID) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, r := range s.table.Load().revs {
+		if r.id == id {
+			return
+		}
+	}
+	delete(s.counters, id)
+}
+
+// Serve accepts connections until l is closed, by [Server.Close] or
+// [Server.Shutdown] or by whoever owns it; it then returns nil.
+func (s *Server) Serve(l net.Listener) error {
+	s.mu.Lock()
+	if s.closing.Load() {
+		s.mu.Unlock()
+		return l.Close()
+	}
+	s.listeners[l] = struct{}{}
+	s.mu.Unlock()
+	defer func() {
+		s.mu.Lock()
+		delete(s.listeners, l)
+		s.mu.Unlock()
+	}()
+	pause := 5 * time.Millisecond
+	for {
+		nc, err := l.Accept()
+		if errors.Is(err, net.ErrClosed) {
+			return nil
+		}
+		if err != nil {
+			// Out of file descriptors, mostly: it passes when connections end.
+			s.opt.Logger.Warn("couldn't accept a connection", "listener", l.Addr().String(), "error", err)
+			time.Sleep(pause)
+			pause = min(2*pause, time.Second)
+			continue
+		}
+		pause = 5 * time.Millisecond
+		s.start(nc)
+	}
+}
+
+func (s *Server) start(nc net.Conn) {
+	c := newConn(s, nc)
+	s.mu.Lock()
+	full := len(s.conns) >= s.opt.MaxConns || s.closing.Load()
+	if !full {
+		s.conns[c] = struct{}{}
+		s.wait.Add(1)
+	}
+	s.mu.Unlock()
+	if full {
+		_ = nc.SetWriteDeadline(time.Now().Add(time.Second))
+		_, _ = nc.Write(answer(503, "too many connections", true))
+		_ = nc.Close()
+		return
+	}
+	go func() {
+		defer s.wait.Done()
+		defer func() {
+			s.mu.Lock()
+			delete(s.conns, c)
+			s.mu.Unlock()
+		}()
+		c.serve()
+	}()
+}
+
+// CloseListener stops accepting on l; its open connections go on.
+func (s *Server) CloseListener(l net.Listener) error { return l.Close() }
+
+// Shutdown stops accepting, lets open requests end and closes idle connections.
+// When ctx is done first it cuts the rest off and says how many there were.
+func (s *Server) Shutdown(ctx context.Context) error {
+	s.mu.Lock()
+	s.closing.Store(true)
+	for l := range s.listeners {
+		_ = l.Close()
+	}
+	for c := range s.conns {
+		c.wakeIdle()
+	}
+	s.mu.Unlock()
+	done := make(chan struct{})
+	go func() {
+		s.wait.Wait()
+		close(done)
+	}()
+	var err error
+	select {
+	case <-done:
+	case <-ctx.Done():
+		s.mu.Lock()
+		err = fmt.Errorf("couldn't drain in time: %d connections were cut off", len(s.conns))
+		for c := range s.conns {
+			c.cut()
+		}
+		s.mu.Unlock()
+		<-done
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, b := range s.backends {
+		b.closeIdle()
+	}
+	return err
+}
