@@ -120,45 +120,55 @@ func ParseCheckpoint(signed []byte) (Checkpoint, error) {
 // its signatures must be good and by such keys. On an error it returns what the
 // checkpoint says as far as it can be read, so that it can be named.
 func (s *KeySet) OpenCheckpoint(signed []byte) (Checkpoint, error) {
+	c, _, err := s.openCheckpoint(signed)
+	return c, err
+}
+
+// openCheckpoint also returns the ids of the keys that signed.
+func (s *KeySet) openCheckpoint(signed []byte) (Checkpoint, []string, error) {
 	c, err := ParseCheckpoint(signed)
 	if err != nil {
-		return c, err
+		return c, nil, err
 	}
 	var vs []note.Verifier
+	byHash := map[uint32]string{}
 	for _, k := range s.keys {
 		if k.Purpose != PurposeCheckpoints {
 			continue
 		}
 		v, err := noteVerifier(c.Origin, k.pub)
 		if err != nil {
-			return c, err
+			return c, nil, err
 		}
 		vs = append(vs, v)
+		byHash[v.KeyHash()] = k.ID
 	}
 	n, err := note.Open(signed, note.VerifierList(vs...))
 	var unverified *note.UnverifiedNoteError
 	var bad *note.InvalidSignatureError
 	switch {
 	case errors.As(err, &unverified):
-		return c, fmt.Errorf("checkpoint: %w", ErrUnknownKey)
+		return c, nil, fmt.Errorf("checkpoint: %w", ErrUnknownKey)
 	case errors.As(err, &bad):
-		return c, fmt.Errorf("checkpoint: %w", ErrSignature)
+		return c, nil, fmt.Errorf("checkpoint: %w", ErrSignature)
 	case err != nil:
-		return c, fmt.Errorf("%w: couldn't read checkpoint: %w", ErrInvalid, err)
+		return c, nil, fmt.Errorf("%w: couldn't read checkpoint: %w", ErrInvalid, err)
 	case len(n.UnverifiedSigs) > 0:
-		return c, fmt.Errorf("checkpoint: %w: %.80q", ErrUnknownKey, n.UnverifiedSigs[0].Name)
+		return c, nil, fmt.Errorf("checkpoint: %w: %.80q", ErrUnknownKey, n.UnverifiedSigs[0].Name)
 	}
 	// The note package skips repeated signatures and reads base64 loosely; there
 	// shall be one form only.
+	var signers []string
 	again := n.Text + "\n"
 	for _, sig := range n.Sigs {
 		if _, err := base64.StdEncoding.Strict().DecodeString(sig.Base64); err != nil {
-			return c, fmt.Errorf("%w: checkpoint signature is not strict base64", ErrInvalid)
+			return c, nil, fmt.Errorf("%w: checkpoint signature is not strict base64", ErrInvalid)
 		}
+		signers = append(signers, byHash[sig.Hash])
 		again += "\u2014 " + sig.Name + " " + sig.Base64 + "\n"
 	}
 	if again != string(signed) {
-		return c, fmt.Errorf("%w: checkpoint is not in canonical form", ErrInvalid)
+		return c, nil, fmt.Errorf("%w: checkpoint is not in canonical form", ErrInvalid)
 	}
-	return c, nil
+	return c, signers, nil
 }

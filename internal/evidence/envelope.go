@@ -119,6 +119,16 @@ func (r *KeyRing) State(p Predicate, subjects ...Subject) (Signed, error) {
 	return r.Sign(s)
 }
 
+// Peek reads what an envelope says without looking at its signature: to show
+// it, or to index it where it was verified before.
+func Peek(envelope []byte) (Statement, error) {
+	e, err := ParseEnvelope(envelope)
+	if err != nil {
+		return Statement{}, err
+	}
+	return ParseStatement(e.Payload)
+}
+
 // Verify checks an envelope's signature, and that its key may sign such a
 // statement, and returns the statement. On ErrUnknownKey, ErrSignature and
 // ErrWrongPurpose it returns what the envelope says too, so that it can be
