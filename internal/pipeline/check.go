@@ -1,0 +1,302 @@
+package pipeline
+
+import (
+	"fmt"
+	"net"
+	"net/netip"
+	"slices"
+	"strings"
+	"time"
+)
+
+// check holds the rules over several elements. It skips what is already known
+// to be wrong, so that one mistake is one problem.
+func (p *parser) check(d *Definition) {
+	p.checkSteps(d.Build.Steps)
+	p.checkPath(d.Environments)
+	p.checkListeners(d.Environments)
+	for i, e := range d.Environments {
+		at := fmt.Sprintf("environments[%d]", i)
+		p.unique(at+".gates", "gate", names(e.Gates, func(g Gate) string { return g.Name }))
+		p.unique(at+".verify", "check", names(e.Verify, func(c Check) string { return c.Name }))
+		p.unique(at+".analysis.metrics", "metric", names(e.Analysis.Metrics, func(m Metric) string { return m.Name }))
+		p.repeated(at+".target.hosts", e.Target.Hosts)
+		p.checkStrategy(at, e)
+		p.checkWeights(at, e.Rollout)
+		p.checkBakes(at, e)
+		p.checkSources(at, e)
+	}
+}
+
+func names[T any](items []T, name func(T) string) []string {
+	out := make([]string, len(items))
+	for i, item := range items {
+		out[i] = name(item)
+	}
+	return out
+}
+
+// unique reports names that a list of objects has twice.
+func (p *parser) unique(list, what string, names []string) {
+	first := map[string]int{}
+	for i, n := range names {
+		at := fmt.Sprintf("%s[%d]", list, i)
+		if n == "" || !p.positions.Has(at) {
+			continue
+		}
+		where := at
+		if p.positions.Has(at + ".name") {
+			where = at + ".name"
+		}
+		if j, twice := first[n]; twice {
+			p.at(p.valueAt(where), where, Error, "duplicate-name", fmt.Sprintf("%s %s is here a second time; the first is on line %d", what, clip(n), p.valueAt(fmt.Sprintf("%s[%d]", list, j)).Line), "give each its own name")
+			continue
+		}
+		first[n] = i
+	}
+}
+
+// repeated reports words that a list of names has twice.
+func (p *parser) repeated(list string, words []string) {
+	for i, w := range words {
+		at := fmt.Sprintf("%s[%d]", list, i)
+		if w != "" && slices.Index(words, w) < i {
+			p.at(p.valueAt(at), at, Error, "duplicate-name", fmt.Sprintf("%s names %s twice", list, clip(w)), "remove one of them")
+		}
+	}
+}
+
+func (p *parser) checkSteps(steps []Step) {
+	const list = "build.steps"
+	known := names(steps, func(s Step) string { return s.Name })
+	p.unique(list, "step", known)
+	p.relations(list, "needs", "step", known, names2(steps, func(s Step) []string { return s.Needs }))
+}
+
+func (p *parser) checkPath(envs []Environment) {
+	const list = "environments"
+	known := names(envs, func(e Environment) string { return e.Name })
+	p.unique(list, "environment", known)
+	broken := p.relations(list, "after", "environment", known, names2(envs, func(e Environment) []string { return e.After }))
+	// What comes after something broken can never be reached either.
+	for again := true; again; {
+		again = false
+		for i, e := range envs {
+			if broken[e.Name] {
+				continue
+			}
+			for j, a := range e.After {
+				if broken[a] {
+					at := fmt.Sprintf("%s[%d].after[%d]", list, i, j)
+					p.at(p.valueAt(at), at, Error, "unreachable", fmt.Sprintf("environment %s can never be reached: it comes after %s, which cannot be reached", clip(e.Name), clip(a)), "mend the path of "+clip(a)+" first")
+					broken[e.Name], again = true, true
+					break
+				}
+			}
+		}
+	}
+}
+
+func names2[T any](items []T, list func(T) []string) [][]string {
+	out := make([][]string, len(items))
+	for i, item := range items {
+		out[i] = list(item)
+	}
+	return out
+}
+
+// relations checks the edges of a list of named objects: known, not to itself,
+// not twice, no cycle. It returns the names that have no way in.
+func (p *parser) relations(list, key, what string, known []string, edges [][]string) map[string]bool {
+	broken := map[string]bool{}
+	graph := map[string][]string{}
+	for i, to := range edges {
+		path := fmt.Sprintf("%s[%d].%s", list, i, key)
+		p.repeated(path, to)
+		for j, t := range to {
+			at := fmt.Sprintf("%s[%d]", path, j)
+			switch {
+			case t == "" || p.isBad(at):
+				broken[known[i]] = true
+			case t == known[i]:
+				p.at(p.valueAt(at), at, Error, "self-reference", fmt.Sprintf("%s %s %s itself", what, clip(t), map[string]string{"needs": "needs", "after": "comes after"}[key]), "remove it")
+				broken[known[i]] = true
+			case !slices.Contains(known, t):
+				mend := "there is no other " + what
+				if others := slices.DeleteFunc(slices.Clone(known), func(s string) bool { return s == known[i] || s == "" }); len(others) > 0 {
+					mend = didYouMean(t, others[:min(len(others), 20)])
+					if n := nearest(t, others); n != "" {
+						mend = "did you mean " + n + "?"
+					}
+				}
+				p.at(p.valueAt(at), at, Error, "unknown-"+what, fmt.Sprintf("%s names %s, but there is no such %s", path, clip(t), what), mend)
+				broken[known[i]] = true
+			case known[i] != "":
+				graph[known[i]] = append(graph[known[i]], t)
+			}
+		}
+	}
+	for _, cycle := range cycles(known, graph) {
+		i := slices.Index(known, cycle[0])
+		at := fmt.Sprintf("%s[%d].%s", list, i, key)
+		j := slices.Index(edges[i], cycle[1])
+		at = fmt.Sprintf("%s[%d]", at, j)
+		p.at(p.valueAt(at), at, Error, "cycle", fmt.Sprintf("cycle in %s: %s", key, strings.Join(cycle, " → ")), "remove one of these arrows")
+		for _, n := range cycle {
+			broken[n] = true
+		}
+	}
+	return broken
+}
+
+// checkListeners reports two environments that one agent would serve at one
+// address.
+func (p *parser) checkListeners(envs []Environment) {
+	for i, e := range envs {
+		at := fmt.Sprintf("environments[%d].target.listen", i)
+		if e.Target.Listen == "" || p.isBad(at) {
+			continue
+		}
+		for j := range i {
+			o := envs[j]
+			if o.Target.Listen == "" || p.isBad(fmt.Sprintf("environments[%d].target.listen", j)) || !sameAddress(e.Target.Listen, o.Target.Listen) {
+				continue
+			}
+			shared := slices.IndexFunc(e.Target.Hosts, func(h string) bool { return slices.Contains(o.Target.Hosts, h) })
+			if shared >= 0 {
+				p.at(p.valueAt(at), at, Error, "port-taken", fmt.Sprintf("%s is taken on host %s by environment %s, which listens on %s", clip(e.Target.Listen), clip(e.Target.Hosts[shared]), clip(o.Name), clip(o.Target.Listen)), "give each environment its own port")
+				break
+			}
+		}
+	}
+}
+
+// sameAddress reports whether two good addresses cannot both be listened on.
+func sameAddress(a, b string) bool {
+	hostA, portA, _ := net.SplitHostPort(a)
+	hostB, portB, _ := net.SplitHostPort(b)
+	if portA != portB {
+		return false
+	}
+	every := func(h string) bool {
+		ip, err := netip.ParseAddr(h)
+		return h == "" || err == nil && ip.IsUnspecified()
+	}
+	same := func(h string) string {
+		if strings.EqualFold(h, "localhost") {
+			return "127.0.0.1"
+		}
+		if ip, err := netip.ParseAddr(h); err == nil {
+			return ip.Unmap().String()
+		}
+		return strings.ToLower(h)
+	}
+	return every(hostA) || every(hostB) || same(hostA) == same(hostB)
+}
+
+// checkStrategy reports strategies that could never work on a target, whatever
+// this build can do.
+func (p *parser) checkStrategy(at string, e Environment) {
+	can, known := targetKinds[e.Target.Type]
+	strategy, where := e.Rollout.Strategy, at+".rollout"
+	for _, r := range strategyRefusals {
+		if p.positions.Has(where + "." + r.word) {
+			strategy, where = r.word, where+"."+r.word
+			break
+		}
+	}
+	if !known || strategy == "" || slices.Contains(can, strategy) || !p.isStrategy(strategy) {
+		return
+	}
+	p.at(p.keyAt(where), where, Error, "strategy-target", fmt.Sprintf("a target of type %s cannot do %s", e.Target.Type, strategy), "it can do "+listing(can, "and"))
+}
+
+func (p *parser) isStrategy(s string) bool {
+	_, refused := refusedWord(strategyRefusals, s)
+	return s == AllAtOnce || s == Canary || refused && !strings.Contains(s, ".") && s != "traffic-splitting"
+}
+
+func (p *parser) checkWeights(at string, r Rollout) {
+	for i := 1; i < len(r.Steps); i++ {
+		where := fmt.Sprintf("%s.rollout.canary.steps[%d].weight", at, i)
+		before := fmt.Sprintf("%s.rollout.canary.steps[%d].weight", at, i-1)
+		if p.isBad(where) || p.isBad(before) || !p.positions.Has(where) || !p.positions.Has(before) {
+			continue
+		}
+		if w, b := r.Steps[i].Weight, r.Steps[i-1].Weight; w <= b {
+			p.at(p.valueAt(where), where, Error, "weight-not-rising", fmt.Sprintf("weight %v does not rise: the step before has %v", w, b), "order the steps by rising weight")
+		}
+	}
+}
+
+// checkBakes reports bakes in which the judge cannot come to a verdict.
+func (p *parser) checkBakes(at string, e Environment) {
+	a := e.Analysis
+	if p.isBad(at+".analysis.warmUp") || p.isBad(at+".analysis.bin") {
+		return
+	}
+	least := a.WarmUp + 4*a.Bin
+	short := func(where string, bake time.Duration) {
+		if p.isBad(where) || p.isBad(at+".rollout.timeout") && !p.positions.Has(where) {
+			return
+		}
+		switch {
+		case bake == 0:
+			p.at(p.valueAt(where), where, Error, "zero-bake", "a bake of zero leaves the analysis nothing to judge", "bake for "+Short(suggestBake(p, at, e))+" or longer")
+		case bake <= least:
+			p.at(p.valueAt(where), where, Error, "bake-too-short", fmt.Sprintf("bake %s is too short for its judge: it must be longer than the warm-up of %s and 4 bins of %s, together %s", Short(bake), Short(a.WarmUp), Short(a.Bin), Short(least)),
+				"bake for "+Short(suggestBake(p, at, e))+" or longer, or set analysis.warmUp and analysis.bin")
+		}
+	}
+	switch {
+	case e.Rollout.Strategy == Canary:
+		for i, s := range e.Rollout.Steps {
+			where := fmt.Sprintf("%s.rollout.canary.steps[%d].bake", at, i)
+			if p.isBad(fmt.Sprintf("%s.rollout.canary.steps[%d]", at, i)) && !p.positions.Has(where) {
+				continue
+			}
+			short(where, s.Bake)
+		}
+	case e.Rollout.Strategy != AllAtOnce || p.isBad(at+".rollout."+AllAtOnce):
+	case e.Rollout.Bake > 0 && len(a.Metrics) > 0:
+		short(at+".rollout."+AllAtOnce+".bake", e.Rollout.Bake)
+	case e.Rollout.Bake == 0 && p.positions.Has(at+".analysis"):
+		where := at + ".analysis"
+		if p.positions.Has(at + ".rollout." + AllAtOnce + ".bake") {
+			where = at + ".rollout." + AllAtOnce + ".bake"
+		}
+		p.at(p.keyAt(where), where, Error, "zero-bake", "the rollout has no bake, so the analysis would judge nothing", "write rollout: {all-at-once: {bake: 15m}}, or use a canary, or remove the analysis")
+	}
+}
+
+// suggestBake returns the shortest round bake that the judge can work with,
+// counting the defaults that would move with it.
+func suggestBake(p *parser, at string, e Environment) time.Duration {
+	for _, d := range []time.Duration{5 * time.Second, 10 * time.Second, 15 * time.Second, 20 * time.Second, 30 * time.Second, 45 * time.Second, time.Minute, 90 * time.Second,
+		2 * time.Minute, 3 * time.Minute, 4 * time.Minute, 5 * time.Minute, 10 * time.Minute, 15 * time.Minute, 20 * time.Minute, 30 * time.Minute, time.Hour, 2 * time.Hour, 4 * time.Hour, 8 * time.Hour, 24 * time.Hour} {
+		warmUp, bin := e.Analysis.WarmUp, e.Analysis.Bin
+		if !p.positions.Has(at + ".analysis.warmUp") {
+			warmUp = min(2*time.Minute, d/2)
+		}
+		if !p.positions.Has(at + ".analysis.bin") {
+			bin = max(min(10*time.Second, d/4), LeastBin(e.Analysis))
+		}
+		if d > warmUp+4*bin {
+			return d
+		}
+	}
+	return e.Analysis.WarmUp + 5*e.Analysis.Bin
+}
+
+// checkSources reports metrics that nothing would ever answer.
+func (p *parser) checkSources(at string, e Environment) {
+	if e.Target.Metrics != nil || p.positions.Has(at+".target.metrics") {
+		return
+	}
+	for i, m := range e.Analysis.Metrics {
+		where := fmt.Sprintf("%s.analysis.metrics[%d]", at, i)
+		if m.Kind == Rate && !p.isBad(where) {
+			p.at(p.keyAt(where), where, Error, "no-metrics", fmt.Sprintf("metric %s has no source: the instances are not scraped", clip(m.Name)), "say where they answer: target: {metrics: {path: /metrics}}")
+		}
+	}
+}

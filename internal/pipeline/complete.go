@@ -1,0 +1,69 @@
+package pipeline
+
+import (
+	"fmt"
+	"slices"
+	"time"
+)
+
+// Local is the agent that `sluice up` starts.
+const Local = "local"
+
+// scrapeInterval is how often the agent scrapes target.metrics.
+const scrapeInterval = time.Second
+
+// complete fills in the defaults that depend on more than their own object.
+func (p *parser) complete(d *Definition) {
+	for i := range d.Environments {
+		at := fmt.Sprintf("environments[%d]", i)
+		e := &d.Environments[i]
+		if len(e.Target.Hosts) == 0 {
+			e.Target.Hosts = []string{Local}
+		}
+		if e.Rollout.Strategy == "" && !p.positions.Has(at+".rollout") {
+			e.Rollout = defaultRollout
+			e.Rollout.Strategy = AllAtOnce
+		}
+		if e.Rollout.Strategy == Canary && len(e.Rollout.Steps) == 0 && !p.isBad(at+".rollout") {
+			e.Rollout.Steps = slices.Clone(defaultSteps)
+		}
+		a := &e.Analysis
+		if len(a.Metrics) == 0 && !p.positions.Has(at+".analysis.metrics") &&
+			(e.Rollout.Strategy == Canary || p.positions.Has(at+".analysis")) {
+			a.Metrics = []Metric{{Name: HTTPErrors, Kind: HTTPErrors}}
+		}
+		first, shortest := Bakes(e.Rollout)
+		if !p.positions.Has(at + ".analysis.warmUp") {
+			a.WarmUp = min(2*time.Minute, first/2)
+		}
+		if !p.positions.Has(at + ".analysis.bin") {
+			a.Bin = max(min(10*time.Second, shortest/4), LeastBin(*a))
+			if shortest == 0 {
+				a.Bin = 10 * time.Second
+			}
+		}
+	}
+}
+
+// Bakes returns the first bake of a rollout and its shortest.
+func Bakes(r Rollout) (first, shortest time.Duration) {
+	if r.Strategy != Canary {
+		return r.Bake, r.Bake
+	}
+	for i, s := range r.Steps {
+		if i == 0 {
+			first, shortest = s.Bake, s.Bake
+		}
+		shortest = min(shortest, s.Bake)
+	}
+	return first, shortest
+}
+
+// LeastBin returns the shortest bin that the metrics of an analysis can fill:
+// 1 s for the router's own counts, two scrapes for scraped ones.
+func LeastBin(a Analysis) time.Duration {
+	if slices.ContainsFunc(a.Metrics, func(m Metric) bool { return m.Kind == Rate || m.Kind == Limit }) {
+		return 2 * scrapeInterval
+	}
+	return time.Second
+}
