@@ -28,6 +28,9 @@ func (m *machine) command(c Command) error {
 			return refused("it has already started (%s): abort it instead", m.s.Phase)
 		}
 		m.s.Phase, m.s.Reason, m.s.By = Superseded, c.Reason, c.By
+		if c.Reason == "" {
+			m.s.Reason = "a newer release took its place"
+		}
 		return nil
 	}
 	return m.unlisted(fmt.Sprintf("command %.40q", c.Kind))
@@ -150,7 +153,7 @@ func (m *machine) said() string {
 	case m.s.Verdict != "":
 		return string(m.s.Verdict)
 	}
-	return "nothing was judged so far"
+	return "no verdict yet"
 }
 
 func (m *machine) missing() string {

@@ -50,15 +50,16 @@ func (m *machine) enter(i int) {
 }
 
 // next takes the step after the present one if that is done, and reports whether
-// it did.
+// it did. Whatever the step waits for, the next one is built only on routers that
+// were all read to be as wanted.
 func (m *machine) next() bool {
 	s := &m.s
 	done := false
 	switch p := m.step(); p.Kind {
 	case StepPrepare:
-		done = m.everywhere() && s.Seen.CandidateReady && !m.differs()
+		done = s.Seen.CandidateReady
 	case StepShift:
-		done = m.everywhere() && !m.differs()
+		done = true
 	case StepCheck:
 		done = s.CheckOK
 	case StepHold: // left by a person's advance only
@@ -70,17 +71,21 @@ func (m *machine) next() bool {
 		default: // hold has found that it may be extended
 			s.InPhase = 0
 			s.Extended++
+			if s.Verdict != verdict.Inconclusive {
+				m.alarm("nothing was judged in a whole bake, which is extended: " + m.said())
+			}
 		}
 	case StepRetire:
-		if m.everywhere() && !m.differs() && s.Seen.CandidateReady {
+		if m.agreed() && s.Seen.CandidateReady {
 			s.Phase = Succeeded
 		}
 		return false
 	}
-	if done {
-		m.enter(s.Step + 1)
+	if !done || !m.agreed() {
+		return false
 	}
-	return done
+	m.enter(s.Step + 1)
+	return true
 }
 
 // fresh reports whether the last observation is of what is wanted now.
@@ -92,6 +97,9 @@ func (m *machine) fresh() bool {
 func (m *machine) everywhere() bool {
 	return m.fresh() && m.s.Seen.Hosts > 0 && m.s.Seen.Missing == 0
 }
+
+// agreed reports whether every wanted host was read to be at the wanted weight.
+func (m *machine) agreed() bool { return m.everywhere() && !m.differs() }
 
 // differs reports whether a host was read to have another weight than the one
 // wanted of it now.
@@ -220,12 +228,14 @@ func (m *machine) restored() bool {
 func (m *machine) missingForBack() string {
 	s := &m.s
 	switch {
-	case s.Weight > 0:
+	case s.Weight > 0 && !s.Seen.OldSeen:
 		return "the previous release runs nowhere yet, so the candidate still has " + percent(s.Weight)
+	case s.Weight > 0:
+		return "the previous release is not ready yet, so the candidate still has " + percent(s.Weight)
 	case s.Seen.Missing > 0:
 		return unreachable(s.Seen)
 	case !m.fresh():
-		return fmt.Sprintf("not every host has applied generation %d (the lowest is at %d)", s.Wanted, s.Seen.Generation)
+		return m.notApplied()
 	case s.Seen.MaxWeight > 0:
 		return "a router still gives the candidate " + percent(s.Seen.MaxWeight)
 	case !m.restored():
@@ -242,13 +252,22 @@ func (m *machine) missingForStep() string {
 	case s.Phase == Checking:
 		return "the checks were not answered"
 	case !m.fresh():
-		return fmt.Sprintf("not every host has applied generation %d (the lowest is at %d)", s.Wanted, s.Seen.Generation)
+		return m.notApplied()
+	case s.Seen.Hosts == 0:
+		return "no host reports"
 	case m.differs():
 		return fmt.Sprintf("the router has %s where %s was set", weights(s.Seen), percent(s.Weight))
 	case !s.Seen.CandidateReady:
 		return "not every instance of the candidate is ready"
 	}
-	return "no host reports"
+	return "nothing is missing"
+}
+
+func (m *machine) notApplied() string {
+	if m.s.Applying {
+		return "what is wanted was not sent to the hosts yet"
+	}
+	return fmt.Sprintf("not every host has applied generation %d (the lowest is at %d)", m.s.Wanted, m.s.Seen.Generation)
 }
 
 func unreachable(o Observation) string {

@@ -1,0 +1,265 @@
+package rollout
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/sluicehq/sluice/internal/verdict"
+)
+
+// Explanation tells a person in plain sentences where a rollout stands.
+type Explanation struct {
+	Now  string   `json:"now"`
+	Why  string   `json:"why"`            // it waits, or ended so
+	Next string   `json:"next"`           // what happens then
+	When string   `json:"when,omitempty"` // in bake time, which stops while paused or held
+	Can  []string `json:"can,omitempty"`  // what you can do
+}
+
+// NextWake returns how much time must pass until a [Tick] would change more than
+// counters: the end of a bake, a timeout, a repetition. It is false where only
+// something else than time can.
+func NextWake(plan Plan, s State) (time.Duration, bool) {
+	if s.check(plan) != nil {
+		return 0, false
+	}
+	until := func(at, now time.Duration) time.Duration { return max(at-now, 0) }
+	repeat := func(now time.Duration) time.Duration { return repeatEvery - now%repeatEvery }
+	switch s.Phase {
+	case RollingBack:
+		d := repeat(s.Back)
+		if !s.Stuck.On {
+			d = min(d, until(plan.RollbackTimeout, s.Back))
+		}
+		return d, true
+	case Preparing, Checking, Shifting, Baking, Finishing:
+	default:
+		return 0, false
+	}
+	m := &machine{plan: plan, s: s}
+	switch {
+	case s.Held.Cause == CauseDrift:
+		return repeat(s.HeldFor), true
+	case s.Held.On, s.Paused.On:
+		return 0, false
+	case s.Phase == Baking:
+		d := until(m.step().Bake, s.InPhase)
+		return d, d > 0 // served: it waits for the routers to be read
+	case s.Phase == Shifting && m.differs():
+		return min(repeat(s.InPhase), until(plan.Timeout, s.InAction)), true
+	}
+	return until(plan.Timeout, s.InAction), true
+}
+
+// Explain says why a rollout is where it is, what comes next and when, and what
+// a person can do.
+func Explain(plan Plan, s State) Explanation {
+	if err := s.check(plan); err != nil {
+		return Explanation{Now: "this build can't read the rollout", Why: err.Error(), Next: "nothing, until a Sluice that can read it runs"}
+	}
+	m := &machine{plan: plan, s: s}
+	if s.Phase.Terminal() {
+		return m.explainEnd()
+	}
+	switch s.Phase {
+	case Pending:
+		return Explanation{
+			Now:  "it has not started",
+			Why:  "it waits for its turn",
+			Next: "the candidate is started beside the running release, without users",
+			Can:  []string{"abort: cancels it"},
+		}
+	case RollingBack:
+		return m.explainBack()
+	}
+	x := Explanation{Now: m.now(), Why: m.why(), Next: m.after(), When: m.when()}
+	switch {
+	case s.Paused.On:
+		x.Now = "paused while " + x.Now
+		x.Why = "it was paused" + by(s.Paused) + "; a fail verdict or a crash still rolls it back"
+		x.Can = append(x.Can, "resume: goes on")
+	case s.Held.On:
+		x.Now = "held while " + x.Now
+		x.Why = s.Held.Reason
+		if s.Held.Cause == CauseUnreachable && s.Seen.Missing > 0 {
+			x.Why = unreachable(s.Seen) // the flag keeps the first reason
+		}
+		x.Can = append(x.Can, m.heldCan()...)
+	case s.Phase == Baking && m.mayAdvance(false):
+		x.Can = append(x.Can, "advance: ends this bake now", "advance --full: goes to 100 % now")
+	case s.Phase == Baking:
+		x.Can = append(x.Can, "advance --override --reason TEXT: goes on without a pass, which is recorded")
+	}
+	if !s.Paused.On {
+		x.Can = append(x.Can, "pause: stops progress, not the reaction to failures")
+	}
+	x.Can = append(x.Can, m.abortCan())
+	return x
+}
+
+func (m *machine) heldCan() []string {
+	switch m.s.Held.Cause {
+	case CauseDrift:
+		return nil
+	case CausePlan:
+		return []string{"advance: takes the next step"}
+	}
+	return []string{"advance --override --reason TEXT: goes on without a pass, which is recorded"}
+}
+
+func (m *machine) abortCan() string {
+	switch {
+	case !m.s.Exposed:
+		return "abort: removes the candidate; no user was on it"
+	case m.plan.First:
+		return "abort: takes it out of traffic; users then get 503, as there is nothing to go back to"
+	}
+	return "abort: moves all users back to the previous release"
+}
+
+func (m *machine) now() string {
+	s, p := &m.s, m.step()
+	switch p.Kind {
+	case StepPrepare:
+		return "starting the candidate, without users"
+	case StepShift:
+		return "moving the candidate to " + percent(p.Weight) + " of users"
+	case StepCheck:
+		return "running " + checks(len(p.Checks)) + " at " + percent(s.Weight)
+	case StepBake:
+		out := fmt.Sprintf("baking at %s for %s of %s", percent(s.Weight), round(s.InPhase), p.Bake)
+		if s.Extended > 0 {
+			out += ", extended " + times(s.Extended)
+		}
+		return out
+	case StepHold:
+		return "waiting at " + percent(s.Weight)
+	}
+	return "finishing at " + percent(s.Weight)
+}
+
+func (m *machine) why() string {
+	s, p := &m.s, m.step()
+	switch {
+	case p.Kind == StepBake && !p.Analysis:
+		return "the step has its time to serve; nothing is judged in this environment"
+	case p.Kind == StepBake && s.Verdict == verdict.Pass:
+		return "the judge passes it so far (" + m.said() + "), and a step ends with its bake only"
+	case p.Kind == StepBake:
+		return "the judge has not passed it so far: " + m.said()
+	}
+	return m.missingForStep()
+}
+
+func (m *machine) after() string {
+	s, p := &m.s, m.step()
+	follows := "it has succeeded"
+	if s.Step+1 < len(m.plan.Steps) {
+		switch n := m.plan.Steps[s.Step+1]; n.Kind {
+		case StepPrepare:
+		case StepShift:
+			follows = "the candidate gets " + percent(n.Weight) + " of users"
+		case StepBake:
+			follows = fmt.Sprintf("it bakes for %s at %s", n.Bake, percent(n.Weight))
+		case StepCheck:
+			follows = checks(len(n.Checks)) + " must be answered"
+		case StepHold:
+			follows = "a person must advance it"
+		case StepRetire:
+			follows = "it is finished; the previous release stays warm for " + m.plan.RetireAfter.String()
+			if m.plan.First {
+				follows = "it is finished"
+			}
+		}
+	}
+	switch {
+	case p.Kind == StepBake && p.Analysis:
+		return "on a pass " + follows + "; a fail rolls it back at any time"
+	case p.Kind == StepHold:
+		return "once advanced " + follows
+	}
+	return "then " + follows
+}
+
+func (m *machine) when() string {
+	s, p := &m.s, m.step()
+	d, ok := NextWake(m.plan, *s)
+	switch {
+	case s.Paused.On:
+		return "when it is resumed"
+	case s.Held.On:
+		switch s.Held.Cause {
+		case CauseDrift:
+			return "when the router is read back right"
+		case CauseUnreachable:
+			return "when the host is back"
+		case CausePlan:
+			return "when somebody advances it"
+		}
+		return "when the judge passes it, or somebody advances it"
+	case p.Kind == StepBake && ok:
+		return "in " + round(d)
+	case p.Kind == StepBake:
+		return "as soon as every host reports"
+	}
+	return fmt.Sprintf("as soon as that is observed; after %s more it rolls back", round(max(m.plan.Timeout-s.InAction, 0)))
+}
+
+func (m *machine) explainBack() Explanation {
+	s := &m.s
+	x := Explanation{
+		Now:  fmt.Sprintf("rolling back for %s: %s", round(s.Back), s.Reason),
+		Why:  m.missingForBack(),
+		Next: "it ends rolled back once every router is read at 0 % and the previous release is ready",
+		When: fmt.Sprintf("as soon as that is observed; after %s more it is flagged stuck", round(max(m.plan.RollbackTimeout-s.Back, 0))),
+	}
+	switch {
+	case s.Aborted && !s.Exposed:
+		x.Next = "it ends cancelled once the candidate is removed"
+	case !s.Exposed:
+		x.Next = "it ends rolled back once the candidate is removed; no user was on it"
+	case m.plan.First:
+		x.Next = "it ends rolled back once every router is read at 0 %; users then get 503, as there is nothing to go back to"
+	}
+	if s.Stuck.On {
+		x.Now = "stuck " + x.Now
+		x.When = fmt.Sprintf("unknown; what is wanted is sent again every %s", repeatEvery)
+		x.Can = []string{"mend what is missing: the rollback then goes on by itself", "give-up --reason TEXT: leaves the target as it is"}
+	}
+	return x
+}
+
+func (m *machine) explainEnd() Explanation {
+	s := &m.s
+	x := Explanation{Now: "it has ended: " + string(s.Phase), Why: s.Reason, Next: "nothing follows"}
+	switch s.Phase {
+	case Succeeded:
+		x.Why = "every step was done and observed"
+		if !m.plan.First {
+			x.Next = "the previous release stays warm for " + m.plan.RetireAfter.String() + ", then it stops"
+			x.Can = []string{"rollback: takes all users back in one step"}
+		}
+	case RolledBack:
+		if !s.Exposed {
+			x.Now += ", before any user was on it"
+		}
+		x.Can = []string{"run: release the mended version"}
+	case RollbackFailed:
+		x.Can = []string{"look at the target: it was left as it was", "run: release another version"}
+	}
+	return x
+}
+
+func round(d time.Duration) string {
+	if d > time.Minute {
+		return d.Round(time.Second).String()
+	}
+	return d.Round(time.Millisecond).String()
+}
+
+func checks(n int) string {
+	if n == 1 {
+		return "1 check"
+	}
+	return fmt.Sprintf("%d checks", n)
+}

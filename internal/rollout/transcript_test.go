@@ -1,0 +1,356 @@
+package rollout
+
+import (
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/sluicehq/sluice/internal/pipeline"
+	"github.com/sluicehq/sluice/internal/release"
+	"github.com/sluicehq/sluice/internal/verdict"
+)
+
+var update = flag.Bool("update", false, "write the transcripts anew")
+
+// TestTranscripts plays the stories in testdata. A line that starts in the first
+// column is what happens; the indented lines below it are what came of it.
+// After a change run with -update and review the difference.
+//
+//	plan [key=value…]        strategy, steps=5:2m,25:2m, bake, metrics, verify, first, …
+//	start | tick D | judged VERDICT [SENTENCE] | checked ok|failed [REASON]
+//	seen [key=value…]        default: the target is as wanted; gen=-1 is one too old
+//	advance|pause|… [--full] [--override] [REASON]
+//	explain                  what a person is told
+func TestTranscripts(t *testing.T) {
+	files, err := filepath.Glob("testdata/*.txt")
+	if err != nil || len(files) == 0 {
+		t.Fatalf("no transcripts: %v", err)
+	}
+	for _, file := range files {
+		t.Run(strings.TrimSuffix(filepath.Base(file), ".txt"), func(t *testing.T) {
+			b, err := os.ReadFile(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			var out strings.Builder
+			play := &player{t: t}
+			for line := range strings.Lines(string(b)) {
+				line = strings.TrimRight(line, "\n")
+				if strings.HasPrefix(line, "  ") {
+					continue
+				}
+				out.WriteString(line + "\n")
+				if line != "" && !strings.HasPrefix(line, "#") {
+					for _, o := range play.line(line) {
+						out.WriteString("  " + o + "\n")
+					}
+				}
+			}
+			play.replays()
+			if *update {
+				if err := os.WriteFile(file, []byte(out.String()), 0o644); err != nil {
+					t.Fatal(err)
+				}
+				return
+			}
+			if out.String() != string(b) {
+				t.Errorf("%s came out otherwise (go test -update writes it, review the diff):\n%s", file, out.String())
+			}
+		})
+	}
+}
+
+type player struct {
+	t      *testing.T
+	plan   Plan
+	s      State
+	gen    int64
+	events []Event
+}
+
+func (p *player) line(line string) []string {
+	word, rest, _ := strings.Cut(line, " ")
+	switch word {
+	case "plan":
+		return p.compile(rest)
+	case "explain":
+		x := Explain(p.plan, p.s)
+		out := []string{"now:  " + x.Now, "why:  " + x.Why, "next: " + x.Next}
+		if x.When != "" {
+			out = append(out, "when: "+x.When)
+		}
+		for _, c := range x.Can {
+			out = append(out, "can:  "+c)
+		}
+		return out
+	case "start":
+		return p.event(Event{Start: &Start{}})
+	case "tick":
+		d, err := time.ParseDuration(rest)
+		p.must(err)
+		return p.event(Event{Tick: &Tick{Elapsed: d}})
+	case "seen":
+		return p.event(Event{Seen: p.observation(rest)})
+	case "judged":
+		v, sentence, _ := strings.Cut(rest, " ")
+		return p.event(Event{Judged: &Judged{Verdict: verdict.Verdict(v), Sentence: sentence}})
+	case "late-judged": // of the step before
+		v, sentence, _ := strings.Cut(rest, " ")
+		return p.event(Event{Judged: &Judged{Step: p.s.Step - 2, Verdict: verdict.Verdict(v), Sentence: sentence}})
+	case "checked":
+		how, reason, _ := strings.Cut(rest, " ")
+		return p.event(Event{Checked: &Checked{Step: p.s.Step, OK: how == "ok", Reason: reason}})
+	}
+	c := Command{Kind: CommandKind(word), By: "local:ana"}
+	for {
+		first, more, _ := strings.Cut(rest, " ")
+		switch first {
+		case "--full":
+			c.Full = true
+		case "--override":
+			c.Override = true
+		default:
+			c.Reason = rest
+			return p.event(Event{Command: &c})
+		}
+		rest = more
+	}
+}
+
+func (p *player) must(err error) {
+	if err != nil {
+		p.t.Helper()
+		p.t.Fatal(err)
+	}
+}
+
+func (p *player) compile(line string) []string {
+	env := pipeline.Environment{Name: "production"}
+	env.Rollout = pipeline.Rollout{Strategy: pipeline.Canary, OnInconclusive: "extend", OnNoData: "hold", Timeout: 30 * time.Minute, RollbackTimeout: 5 * time.Minute, RetireAfter: time.Hour}
+	env.Analysis.MaxExtend = 3
+	first, rollback := false, false
+	for _, kv := range strings.Fields(line) {
+		k, v, _ := strings.Cut(kv, "=")
+		var err error
+		switch k {
+		case "strategy":
+			env.Rollout.Strategy = v
+		case "first":
+			first = true
+		case "rollback":
+			rollback = true
+		case "bake":
+			env.Rollout.Bake, err = time.ParseDuration(v)
+		case "steps":
+			for step := range strings.SplitSeq(v, ",") {
+				w, d, _ := strings.Cut(step, ":")
+				var c pipeline.CanaryStep
+				c.Weight, err = strconv.ParseFloat(w, 64)
+				p.must(err)
+				c.Bake, err = time.ParseDuration(d)
+				p.must(err)
+				env.Rollout.Steps = append(env.Rollout.Steps, c)
+			}
+		case "metrics":
+			for m := range strings.SplitSeq(v, ",") {
+				env.Analysis.Metrics = append(env.Analysis.Metrics, pipeline.Metric{Name: m, Kind: m})
+			}
+		case "verify":
+			for c := range strings.SplitSeq(v, ",") {
+				env.Verify = append(env.Verify, pipeline.Check{Name: c})
+			}
+		case "inconclusive":
+			env.Rollout.OnInconclusive = v
+		case "nodata":
+			env.Rollout.OnNoData = v
+		case "maxextend":
+			env.Analysis.MaxExtend, err = strconv.Atoi(v)
+		case "timeout":
+			env.Rollout.Timeout, err = time.ParseDuration(v)
+		default:
+			p.t.Fatalf("unknown word %q of plan", k)
+		}
+		p.must(err)
+	}
+	if rollback {
+		p.plan = CompileRollback(env)
+	} else {
+		plan, err := Compile(env, !first)
+		if err != nil {
+			return []string{"error: " + err.Error()}
+		}
+		p.plan = plan
+	}
+	p.s, p.events, p.gen = New(p.plan), nil, 0
+	var out []string
+	for i, s := range p.plan.Steps {
+		line := fmt.Sprintf("%d %s %s", i, s.Kind, percent(s.Weight))
+		if s.Kind == StepBake {
+			line += fmt.Sprintf(" for %s against %s, analysis %t", s.Bake, s.Basis, s.Analysis)
+		}
+		if s.Kind == StepCheck {
+			line += " " + strings.Join(s.Checks, ",")
+		}
+		out = append(out, line)
+	}
+	return out
+}
+
+func (p *player) observation(line string) *Observation {
+	o := Observation{
+		Generation: p.s.Wanted, Hosts: 1, MinWeight: p.s.Weight, MaxWeight: p.s.Weight,
+		CandidateReady: p.s.Capacity, CandidateSeen: p.s.Capacity,
+		OldReady: p.s.Old || p.plan.First, OldSeen: p.s.Old,
+	}
+	words := strings.Fields(line)
+	for i, kv := range words {
+		k, v, _ := strings.Cut(kv, "=")
+		n, _ := strconv.Atoi(v)
+		switch k {
+		case "gen":
+			o.Generation += int64(n)
+		case "hosts":
+			o.Hosts = n
+		case "missing":
+			o.Missing = n
+		case "unreachable":
+			o.Missing, o.Unreachable = 1, v
+		case "weight":
+			o.MinWeight, o.MaxWeight = n, n
+		case "max":
+			o.MaxWeight = n
+		case "starting":
+			o.CandidateReady = false
+		case "old":
+			o.OldReady, o.OldSeen = false, v == "starting"
+		case "failed":
+			o.Failed = strings.Join(append([]string{v}, words[i+1:]...), " ")
+			o.CandidateReady = false
+			return &o
+		default:
+			p.t.Fatalf("unknown word %q of seen", k)
+		}
+	}
+	return &o
+}
+
+// event steps e, and as control does gives each Apply a generation at once.
+func (p *player) event(e Event) []string {
+	after, effects, err := Step(p.plan, p.s, e)
+	if err != nil {
+		if after != p.s || effects != nil {
+			p.t.Errorf("%s was an error and still changed something", e.name())
+		}
+		if !errors.Is(err, ErrRefused) && !errors.Is(err, ErrTransition) {
+			p.t.Errorf("unexpected error: %v", err)
+		}
+		return []string{"error: " + err.Error()}
+	}
+	var out []string
+	for _, f := range Facts(p.s, after, e) {
+		out = append(out, fact(f))
+	}
+	p.s = after
+	p.events = append(p.events, e)
+	for _, f := range effects {
+		line := "=> " + string(f.Kind)
+		if f.Reason != "" {
+			line += ": " + f.Reason
+		}
+		if f.Kind == Apply {
+			p.gen++
+			line += fmt.Sprintf(" generation %d: weight %s, candidate %t, old %t", p.gen, percent(after.Weight), after.Capacity, after.Old)
+			applied := Event{Applied: &Applied{Generation: p.gen}}
+			s, more, err := Step(p.plan, p.s, applied)
+			p.must(err)
+			if len(more) > 0 {
+				p.t.Errorf("applied had effects: %v", more)
+			}
+			p.s, p.events = s, append(p.events, applied)
+		}
+		out = append(out, line)
+	}
+	return append(out, "= "+standing(p.plan, p.s))
+}
+
+func fact(f Fact) string {
+	line := "fact " + string(f.Kind)
+	switch f.Kind {
+	case FactCommand:
+		line += " " + f.To
+	default:
+		line += fmt.Sprintf(" %s → %s", or(f.From), or(f.To))
+	}
+	if f.Full {
+		line += " --full"
+	}
+	if f.Override {
+		line += " --override"
+	}
+	if f.Reason != "" && f.Kind != FactPhase && f.Kind != FactWeight && f.Kind != FactCapacity {
+		line += ": " + f.Reason
+	}
+	if f.By != release.System {
+		line += " (" + string(f.By) + ")"
+	}
+	return line
+}
+
+func or(s string) string {
+	if s == "" {
+		return "-"
+	}
+	return s
+}
+
+func standing(plan Plan, s State) string {
+	line := fmt.Sprintf("%s, step %d, %s", s.Phase, s.Step, percent(s.Weight))
+	if s.Phase == Baking {
+		line += ", baked " + s.InPhase.String()
+	}
+	if s.Verdict != "" {
+		line += ", " + string(s.Verdict)
+	}
+	for _, f := range []struct {
+		name string
+		f    Flag
+	}{{"paused", s.Paused}, {"held", s.Held}, {"stuck", s.Stuck}} {
+		if f.f.On {
+			line += ", " + f.name
+		}
+	}
+	if s.Phase.Terminal() && s.Reason != "" {
+		line += ": " + s.Reason
+	}
+	if d, ok := NextWake(plan, s); ok {
+		line += ", wakes in " + d.String()
+	}
+	return line
+}
+
+// replays asserts that what was recorded rebuilds the state, also through JSON.
+func (p *player) replays() {
+	b, err := json.Marshal(p.events)
+	p.must(err)
+	var events []Event
+	p.must(json.Unmarshal(b, &events))
+	s, err := Replay(p.plan, events)
+	p.must(err)
+	if s != p.s {
+		p.t.Errorf("replay came to %+v, not %+v", s, p.s)
+	}
+	b, err = json.Marshal(p.s)
+	p.must(err)
+	s, err = DecodeState(b)
+	p.must(err)
+	if s != p.s {
+		p.t.Errorf("JSON came to %+v, not %+v", s, p.s)
+	}
+}
