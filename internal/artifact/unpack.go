@@ -256,12 +256,14 @@ func syncDir(root *os.Root, name string) error {
 // Sweep removes what an Unpack left in parent when its process died. Nothing may
 // be unpacking into parent meanwhile.
 func Sweep(parent string) error {
-	names, err := filepath.Glob(filepath.Join(parent, unpackPrefix+"*"))
+	entries, err := os.ReadDir(parent)
 	if err != nil {
 		return fmt.Errorf("couldn't sweep %s: %w", parent, err)
 	}
-	for _, name := range names {
-		err = errors.Join(err, os.RemoveAll(name))
+	for _, e := range entries {
+		if strings.HasPrefix(e.Name(), unpackPrefix) {
+			err = errors.Join(err, os.RemoveAll(filepath.Join(parent, e.Name())))
+		}
 	}
 	if err != nil {
 		return fmt.Errorf("couldn't sweep %s: %w", parent, err)

@@ -157,7 +157,10 @@ func (r *Repository) Fetch(ctx context.Context, d ocispec.Descriptor) (io.ReadCl
 
 // Push implements [artifact.Store].
 func (r *Repository) Push(ctx context.Context, d ocispec.Descriptor, content io.Reader) error {
-	return failed(ctx, r.oras.Push(ctx, d, io.NopCloser(content)))
+	if _, ok := content.(io.Closer); ok {
+		content = io.NopCloser(content) // net/http would close the caller's file
+	}
+	return failed(ctx, r.oras.Push(ctx, d, content))
 }
 
 // Resolve implements [artifact.Store].
