@@ -12,8 +12,9 @@ import (
 type Work struct {
 	WakeAt     *time.Time // nil: asleep until somebody wakes it
 	LeaseOwner string
-	LeaseUntil time.Time
+	LeaseUntil time.Time `bun:",nullzero"`
 	Epoch      int64
+	Wakes      int64 // counts wake-ups; a save keeps those that its reader had not seen
 }
 
 // Run is one execution of a pipeline: a commit, or a release, on its way to an
@@ -181,7 +182,7 @@ type Quarantine struct {
 type Leaf struct {
 	Project       string
 	ID            string // unique; the writer's idempotency key
-	Index         *int64 // nil until the sequencer gave it one
+	Index         *int64 `bun:"leaf_index"` // nil until the sequencer gave it one
 	Envelope      []byte // canonical DSSE JSON: what the leaf hash covers
 	PredicateType string
 	Subject       release.Digest // the release, or the object changed

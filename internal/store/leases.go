@@ -1,0 +1,337 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/uptrace/bun"
+)
+
+// MaxLease bounds a lease. One that reaches further into the future was taken
+// before the clock went back, and counts as expired.
+const MaxLease = time.Minute
+
+// Lease is the right to work on a row until it expires. Only the holder of the
+// highest epoch may write; see [Tx.Check].
+type Lease struct {
+	Table   string // runs, rollouts or environments
+	Project string
+	ID      string // of environments: service/environment
+	Owner   string
+	Epoch   int64
+}
+
+// String returns table project/id.
+func (l Lease) String() string { return l.Table + " " + l.Project + "/" + l.ID }
+
+type leaseTable struct {
+	name string
+	key  []string // after project; joined by slashes they are the ID
+}
+
+var leaseTables = []leaseTable{
+	{"runs", []string{"id"}},
+	{"rollouts", []string{"id"}},
+	{"environments", []string{"service", "environment"}},
+}
+
+func findLeaseTable(name string) (leaseTable, error) {
+	for _, t := range leaseTables {
+		if t.name == name {
+			return t, nil
+		}
+	}
+	return leaseTable{}, fmt.Errorf("table %q has no leases: use runs, rollouts or environments", name)
+}
+
+// where returns the condition for one row.
+func (t leaseTable) where(project, id string) (bun.Safe, []any, error) {
+	parts := strings.Split(id, "/")
+	if len(parts) != len(t.key) {
+		return "", nil, fmt.Errorf("%q is not the ID of a row of %s", id, t.name)
+	}
+	cond, args := "project = ?", []any{project}
+	for i, k := range t.key {
+		cond += " AND " + k + " = ?"
+		args = append(args, parts[i])
+	}
+	return bun.Safe(cond), args, nil
+}
+
+// id is the SQL expression of the row's ID.
+func (t leaseTable) id() bun.Safe { return bun.Safe(strings.Join(t.key, " || '/' || ")) }
+
+// columns lists the whole key's, each behind prefix.
+func (t leaseTable) columns(prefix string) bun.Safe {
+	out := prefix + "project"
+	for _, k := range t.key {
+		out += ", " + prefix + k
+	}
+	return bun.Safe(out)
+}
+
+// leaseTime is now, and now+ttl, as SQL of the store's dialect.
+func (s *Store) leaseTime(ttl time.Duration) (now, until any) {
+	if s.dialect == Postgres {
+		// Stable within the statement, unlike clock_timestamp: indexes work.
+		return bun.Safe("statement_timestamp()"), bun.SafeQuery("statement_timestamp() + ? * interval '1 microsecond'", ttl.Microseconds())
+	}
+	t := s.wall()
+	return t, t.Add(ttl)
+}
+
+func checkTTL(ttl time.Duration) error {
+	if ttl <= 0 || ttl > MaxLease {
+		return fmt.Errorf("a lease of %v can't be: use more than 0 and at most %v", ttl, MaxLease)
+	}
+	return nil
+}
+
+// Acquire leases one due row of table, the one that has been due for longest,
+// and raises its epoch. It returns false if none is due and free. Two callers
+// never get the same row while a lease lasts.
+func (s *Store) Acquire(ctx context.Context, table, owner string, ttl time.Duration) (Lease, bool, error) {
+	t, err := findLeaseTable(table)
+	if err == nil {
+		err = checkTTL(ttl)
+	}
+	if err != nil {
+		return Lease{}, false, fmt.Errorf("couldn't lease a row: %w", err)
+	}
+	now, until := s.leaseTime(ttl)
+	_, far := s.leaseTime(MaxLease)
+	skip := bun.Safe("")
+	if s.dialect == Postgres {
+		skip = "FOR UPDATE SKIP LOCKED"
+	}
+	l := Lease{Table: table, Owner: owner}
+	err = s.writer.QueryRowContext(ctx, `WITH due (?) AS MATERIALIZED (
+	SELECT ? FROM ?
+	WHERE wake_at <= ? AND (lease_until IS NULL OR lease_until <= ? OR lease_until > ?)
+	ORDER BY wake_at LIMIT 1 ?
+)
+UPDATE ? AS t SET lease_owner = ?, lease_until = ?, epoch = t.epoch + 1
+FROM due WHERE (?) = (?)
+RETURNING project, ?, epoch`,
+		t.columns("due_"), t.columns(""), bun.Ident(t.name), now, now, far, skip,
+		bun.Ident(t.name), owner, until, t.columns("t."), t.columns("due_"), t.id()).Scan(&l.Project, &l.ID, &l.Epoch)
+	if noRows(err) {
+		return Lease{}, false, nil
+	}
+	if err != nil {
+		return Lease{}, false, explain(fmt.Errorf("couldn't lease a row of %s: %w", table, err))
+	}
+	return l, true, nil
+}
+
+// Extend makes the lease last for ttl from now. It fails with [ErrFenced] when
+// another worker took the row or the lease was given back.
+func (s *Store) Extend(ctx context.Context, l Lease, ttl time.Duration) error {
+	if err := checkTTL(ttl); err != nil {
+		return fmt.Errorf("couldn't extend the lease of %s: %w", l, err)
+	}
+	_, until := s.leaseTime(ttl)
+	if _, err := s.setLease(ctx, l, "lease_until = ?", until); err != nil {
+		return fmt.Errorf("couldn't extend the lease of %s: %w", l, err)
+	}
+	return nil
+}
+
+// Release gives the row back and leaves its wake_at as it is. It fails with
+// [ErrFenced] when there was nothing to give back any more.
+func (s *Store) Release(ctx context.Context, l Lease) error {
+	wake, err := s.setLease(ctx, l, "lease_owner = '', lease_until = NULL")
+	if err != nil {
+		return fmt.Errorf("couldn't give back the lease of %s: %w", l, err)
+	}
+	if !wake.IsZero() {
+		s.hub.notify(TopicWork) // it may be due again, for any worker
+	}
+	return nil
+}
+
+func (s *Store) setLease(ctx context.Context, l Lease, set string, args ...any) (wake instant, err error) {
+	t, err := findLeaseTable(l.Table)
+	if err != nil {
+		return wake, err
+	}
+	cond, key, err := t.where(l.Project, l.ID)
+	if err != nil {
+		return wake, err
+	}
+	args = append(append([]any{bun.Ident(t.name)}, args...), key...)
+	args = append(args, l.Owner, l.Epoch)
+	err = s.writer.QueryRowContext(ctx, "UPDATE ? SET "+set+" WHERE "+string(cond)+" AND lease_owner = ? AND epoch = ? AND lease_until IS NOT NULL RETURNING wake_at", args...).Scan(&wake)
+	if noRows(err) {
+		return wake, ErrFenced
+	}
+	return wake, explain(err)
+}
+
+// Check fails with [ErrFenced] unless l is the row's lease now. On PostgreSQL it
+// locks the row, so that it stays so until the transaction ends; on SQLite
+// nobody else writes meanwhile.
+func (tx *Tx) Check(l Lease) error {
+	t, err := findLeaseTable(l.Table)
+	if err != nil {
+		return fmt.Errorf("couldn't check a lease: %w", err)
+	}
+	cond, key, err := t.where(l.Project, l.ID)
+	if err != nil {
+		return fmt.Errorf("couldn't check a lease: %w", err)
+	}
+	q := "SELECT lease_owner, epoch, lease_until FROM ? WHERE " + string(cond)
+	if tx.write && tx.s.dialect == Postgres {
+		q += " FOR UPDATE"
+	}
+	var owner string
+	var epoch int64
+	var until instant
+	err = tx.db.QueryRowContext(tx.ctx, q, append([]any{bun.Ident(t.name)}, key...)...).Scan(&owner, &epoch, &until)
+	switch {
+	case noRows(err):
+		return fmt.Errorf("couldn't find %s: %w", l, ErrNotFound)
+	case err != nil:
+		return fmt.Errorf("couldn't check the lease of %s: %w", l, err)
+	case epoch != l.Epoch || owner != l.Owner || until.IsZero():
+		return fmt.Errorf("%w: %s is at epoch %d, held by %q; ours was %d", ErrFenced, l, epoch, owner, l.Epoch)
+	case !until.After(tx.now):
+		return fmt.Errorf("%w: that of %s expired %v ago", ErrFenced, l, tx.now.Sub(until.Time))
+	}
+	return nil
+}
+
+// Wake makes the row due at the given time, or leaves it if it is due earlier.
+// No save loses it; see the package's documentation. A row that is not there has
+// nobody to wake.
+func (tx *Tx) Wake(table, project, id string, at time.Time) error {
+	_, err := tx.setWake(table, project, id, "wake_at = CASE WHEN wake_at IS NULL OR wake_at > ? THEN ? ELSE wake_at END, wakes = wakes + 1", "", at, at)
+	return err
+}
+
+// Sleep puts a row that is due before the given time off until then. A row that
+// is asleep stays asleep. It takes precedence over wake-ups before that time.
+func (tx *Tx) Sleep(table, project, id string, until time.Time) error {
+	_, err := tx.setWake(table, project, id, "wake_at = ?", " AND wake_at < ?", until, until)
+	return err
+}
+
+func (tx *Tx) setWake(table, project, id, set, and string, first, second time.Time) (bool, error) {
+	if err := tx.writable("set an alarm"); err != nil {
+		return false, err
+	}
+	t, err := findLeaseTable(table)
+	if err != nil {
+		return false, fmt.Errorf("couldn't set an alarm: %w", err)
+	}
+	cond, key, err := t.where(project, id)
+	if err != nil {
+		return false, fmt.Errorf("couldn't set an alarm: %w", err)
+	}
+	args := []any{bun.Ident(t.name), first}
+	if and == "" {
+		args = append(append(args, second), key...)
+	} else {
+		args = append(append(args, key...), second)
+	}
+	n, err := affected(tx.db.ExecContext(tx.ctx, "UPDATE ? SET "+set+" WHERE "+string(cond)+and, args...))
+	if err != nil {
+		return false, fmt.Errorf("couldn't set an alarm for %s %s/%s: %w", table, project, id, err)
+	}
+	tx.Notify(TopicWork)
+	return n > 0, nil
+}
+
+// NextWake returns how long it takes until a row of table can be acquired, 0 if
+// one can be now, and false if all are asleep. It is a duration, and not a time,
+// because the database's clock need not be the caller's.
+func (s *Store) NextWake(ctx context.Context, table string) (time.Duration, bool, error) {
+	t, err := findLeaseTable(table)
+	if err != nil {
+		return 0, false, fmt.Errorf("couldn't look for the next alarm: %w", err)
+	}
+	now, _ := s.leaseTime(0)
+	_, far := s.leaseTime(MaxLease)
+	later := bun.Safe("max(wake_at, lease_until)")
+	if s.dialect == Postgres {
+		later = "greatest(wake_at, lease_until)"
+	}
+	var at, free, leased instant
+	err = s.reader.QueryRowContext(ctx, `SELECT ?,
+	(SELECT wake_at FROM ? WHERE wake_at IS NOT NULL AND (lease_until IS NULL OR lease_until <= ? OR lease_until > ?) ORDER BY wake_at LIMIT 1),
+	(SELECT min(?) FROM ? WHERE wake_at IS NOT NULL AND lease_until > ? AND lease_until <= ?)`,
+		now, bun.Ident(t.name), now, far, later, bun.Ident(t.name), now, far).Scan(&at, &free, &leased)
+	if err != nil {
+		return 0, false, explain(fmt.Errorf("couldn't look for the next alarm of %s: %w", table, err))
+	}
+	if s.afterJump(ctx, at.Time) {
+		return 0, true, nil
+	}
+	next := free
+	if next.IsZero() || (!leased.IsZero() && leased.Before(next.Time)) {
+		next = leased
+	}
+	if next.IsZero() {
+		return 0, false, nil
+	}
+	return max(0, next.Sub(at.Time)), true, nil
+}
+
+// jumpThreshold is how far a clock may slip without being noticed.
+const jumpThreshold = 5 * time.Second
+
+// jumps compares the database's clock with this process's monotonic one.
+type jumps struct {
+	on   bool
+	mu   sync.Mutex
+	wall time.Time // the database's
+	mono time.Time // ours, at that moment
+}
+
+// back returns by how much the clock went back since the last call.
+func (j *jumps) back(wall, mono time.Time) time.Duration {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	var slip time.Duration
+	if !j.wall.IsZero() {
+		slip = mono.Sub(j.mono) - wall.Sub(j.wall)
+	}
+	if slip > jumpThreshold || slip < -jumpThreshold || j.wall.IsZero() {
+		j.wall, j.mono = wall, mono // small slips add up against the first reading
+	}
+	return slip
+}
+
+// afterJump wakes everything that sleeps when the clock went back: it would
+// sleep for that much too long. When it went forward, things are due too early,
+// which is harmless.
+func (s *Store) afterJump(ctx context.Context, wall time.Time) bool {
+	if !s.jumps.on {
+		return false
+	}
+	slip := s.jumps.back(wall, time.Now())
+	if slip <= jumpThreshold {
+		return false
+	}
+	s.log.WarnContext(ctx, "the clock went back; waking everything that sleeps", "by", slip)
+	err := s.Update(ctx, func(tx *Tx) error { return tx.wakeAll() })
+	if err != nil && !errors.Is(err, context.Canceled) {
+		s.log.ErrorContext(ctx, "couldn't wake everything after the clock went back", "error", err)
+	}
+	return err == nil
+}
+
+// wakeAll makes everything due that has an alarm.
+func (tx *Tx) wakeAll() error {
+	for _, t := range leaseTables {
+		if _, err := tx.db.ExecContext(tx.ctx, "UPDATE ? SET wake_at = ?, wakes = wakes + 1 WHERE wake_at > ?", bun.Ident(t.name), tx.now, tx.now); err != nil {
+			return fmt.Errorf("couldn't wake the rows of %s: %w", t.name, err)
+		}
+	}
+	tx.Notify(TopicWork)
+	return nil
+}
