@@ -156,7 +156,7 @@ func logMeanExp(xs []float64) float64 {
 // finite keeps a number inside what JSON can hold.
 func finite(x float64) float64 {
 	switch {
-	case math.IsNaN(x):
+	case math.IsNaN(x), x == 0: // also the negative zero
 		return 0
 	case x > 1e12:
 		return 1e12

@@ -338,21 +338,30 @@ func (r Rate) baseRate() float64 {
 func (r Rate) limitRate() float64 { return r.baseRate() + r.Settings.MaxExcess }
 
 func (r Rate) passes() bool {
-	if r.StepN < r.Settings.MinEvents || r.basis() == NoBasis {
+	if r.silent() {
 		return false
 	}
 	ratio, over := r.logPass()
 	return max(ratio, over) >= math.Log(2/r.Settings.Beta)
 }
 
+// silent says that there is too little to say anything but fail.
+func (r Rate) silent() bool {
+	switch {
+	case r.V != stateVersion, r.StepN < r.Settings.MinEvents:
+		return true
+	case r.basis() == BeforeAfter:
+		return r.Frozen.Floor == 0 && r.Before.N < r.Settings.MinEvents
+	}
+	return r.basis() == NoBasis
+}
+
 func (r Rate) basis() string {
 	switch {
-	case r.Solo.N+r.Cold.N > 0 && r.Before.N > 0, r.Solo.N > 0 && r.Frozen.Floor > 0:
-		return BeforeAfter
-	case r.Main.NB+r.Warm.NB > 0:
-		return Concurrent
-	case r.Frozen.First || r.Solo.N+r.Cold.N > 0:
+	case r.Frozen.First && r.Main.NB+r.Warm.NB == 0:
 		return NoBasis
+	case r.Solo.N+r.Cold.N > 0:
+		return BeforeAfter
 	}
 	return Concurrent
 }
@@ -362,9 +371,7 @@ func (r Rate) Verdict() verdict.Verdict {
 	switch {
 	case r.Failed != nil:
 		return verdict.Fail
-	case r.V != stateVersion, r.StepN < r.Settings.MinEvents, r.basis() == NoBasis:
-		return verdict.NoData
-	case r.basis() == BeforeAfter && r.Frozen.Floor == 0 && r.Before.N < r.Settings.MinEvents:
+	case r.silent():
 		return verdict.NoData
 	case r.passes():
 		return verdict.Pass
@@ -402,7 +409,7 @@ func (r Rate) measure(crash bool) Metric {
 	if m.Basis == BeforeAfter {
 		m.KC, m.NC, m.KB, m.NB = solo.K, solo.N, r.Before.K, r.Before.N
 	} else if m.Basis == NoBasis {
-		m.KC, m.NC = solo.K, solo.N
+		m.KC, m.NC, m.LogPass = solo.K, solo.N, 0
 	}
 	m.Estimate = share(m.KC, m.NC)
 	m.Bound = min(1, max(r.Settings.RMax*share(m.KB, m.NB), r.limitRate()))

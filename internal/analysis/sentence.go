@@ -30,8 +30,8 @@ func (r Rate) sentence(m Metric, crash bool) string {
 	case verdict.Pass:
 		ratio, over := r.logPass()
 		if over >= ratio {
-			s += fmt.Sprintf("not worse than +%s pp above the stable's %s with %s confidence",
-				number(r.Settings.MaxExcess*100), percent(r.baseRate()), confidence(over))
+			s += fmt.Sprintf("not worse than +%s pp (below %s, %s) with %s confidence",
+				number(r.Settings.MaxExcess*100), percent(r.limitRate()), r.frozenFrom(), confidence(over))
 		} else {
 			s += fmt.Sprintf("not worse than %s× with %s confidence", number(r.Settings.RMax), confidence(ratio))
 		}
@@ -49,6 +49,17 @@ func (r Rate) sentence(m Metric, crash bool) string {
 		s += "; clusters of errors not corrected for (no A/A split yet)"
 	}
 	return s
+}
+
+// frozenFrom says where the rate comes from that PASS by excess trusts.
+func (r Rate) frozenFrom() string {
+	switch {
+	case r.Frozen.Floor > 0:
+		return "by the quantile"
+	case r.Base.N == r.Frozen.Total:
+		return "frozen before exposure"
+	}
+	return "frozen in the first bins"
 }
 
 func (r Rate) silence(m Metric) string {
