@@ -185,6 +185,9 @@ func (p Plan) Validate() error {
 			if s.Bake < 0 || weight == 0 {
 				return fmt.Errorf("%w: step %d bakes %s at %s", ErrPlan, i, s.Bake, percent(weight))
 			}
+			if s.Bake == 0 && s.Analysis {
+				return fmt.Errorf("%w: step %d is judged but bakes for no time: give it a bake", ErrPlan, i)
+			}
 		case StepCheck, StepHold:
 		default:
 			return fmt.Errorf("%w: step %d is of the unknown kind %q", ErrPlan, i, s.Kind)

@@ -77,15 +77,16 @@ func drawPlan(t *rapid.T) Plan {
 		Timeout:         rapid.SampledFrom([]time.Duration{time.Minute, 30 * time.Minute}).Draw(t, "timeout"),
 		RollbackTimeout: rapid.SampledFrom([]time.Duration{10 * time.Second, 5 * time.Minute}).Draw(t, "rollbackTimeout"),
 	}
+	for _, kind := range []string{pipeline.HTTPErrors, pipeline.Limit} {
+		if rapid.Bool().Draw(t, kind) {
+			env.Analysis.Metrics = append(env.Analysis.Metrics, pipeline.Metric{Name: kind, Kind: kind})
+			bake = rapid.SampledFrom([]time.Duration{time.Second, 2 * time.Minute}) // 0 can't be judged
+		}
+	}
 	for i := range rapid.IntRange(1, 3).Draw(t, "steps") {
 		env.Rollout.Steps = append(env.Rollout.Steps, pipeline.CanaryStep{Weight: float64(5 + 20*i), Bake: bake.Draw(t, "stepBake")})
 	}
 	env.Analysis.MaxExtend = rapid.IntRange(0, 2).Draw(t, "maxExtend")
-	for _, kind := range []string{pipeline.HTTPErrors, pipeline.Limit} {
-		if rapid.Bool().Draw(t, kind) {
-			env.Analysis.Metrics = append(env.Analysis.Metrics, pipeline.Metric{Name: kind, Kind: kind})
-		}
-	}
 	if rapid.Bool().Draw(t, "verify") {
 		env.Verify = []pipeline.Check{{Name: "smoke"}}
 	}
@@ -340,13 +341,13 @@ func (w *world) after(t *rapid.T, b, a State, e Event, effects []Effect) {
 		if !advance && !(everywhere && at(b.Weight)) {
 			fail("1: raised without having read every router at the weight before")
 		}
-		if b.Held.Cause == CauseDrift || fresh && seen.Hosts > 0 && !at(b.Weight) || b.Paused.On && e.Command == nil {
+		if b.Held.Cause == CauseDrift && e.Seen == nil || fresh && seen.Hosts > 0 && !at(b.Weight) || b.Paused.On && e.Command == nil {
 			fail("10: raised on drift, or while paused")
 		}
 	}
 	switch a.Phase {
 	case Preparing, Checking, Baking, Finishing:
-		if fresh && a.Wanted == wanted && b.Weight == a.Weight && seen.Hosts > 0 && !at(a.Weight) && a.Held.Cause != CauseDrift {
+		if b.Phase != Pending && fresh && a.Wanted == wanted && b.Weight == a.Weight && seen.Hosts > 0 && !at(a.Weight) && a.Held.Cause != CauseDrift {
 			fail("10: drift is not held")
 		}
 	}
@@ -481,6 +482,7 @@ func (w *world) replays(t *rapid.T) {
 // ends asserts liveness: from wherever it stands, once the target behaves, the
 // judge passes and the checks are answered, it comes to the end it must.
 func (w *world) ends(t *rapid.T) {
+	w.late = nil
 	want := []Phase{Succeeded}
 	switch {
 	case w.s.Phase.Terminal():

@@ -15,44 +15,62 @@ var ErrState = errors.New("rollout state can't be used")
 // maxStateBytes bounds what [DecodeState] reads. States are below 4 KiB.
 const maxStateBytes = 1 << 20
 
-// upcasters turn a state of the version that is their key into the next one.
-var upcasters = map[int]func(json.RawMessage) (json.RawMessage, error){}
+// upcaster turns a state of one version into one of the next.
+type upcaster func(json.RawMessage) (json.RawMessage, error)
+
+// upcasters by the version that they read. There is only one version so far.
+var upcasters = map[int]upcaster{}
 
 // DecodeState reads a state that this or an older version of Sluice wrote.
 func DecodeState(b []byte) (State, error) {
-	if len(b) > maxStateBytes {
-		return State{}, fmt.Errorf("%w: it has %d bytes, more than %d", ErrState, len(b), maxStateBytes)
-	}
-	var head struct {
-		V int `json:"v"`
-	}
-	if err := json.Unmarshal(b, &head); err != nil {
-		return State{}, fmt.Errorf("%w: couldn't read it: %w", ErrState, err)
-	}
-	switch {
-	case head.V > stateVersion:
-		return State{}, fmt.Errorf("%w: it has version %d and this build knows up to %d: a newer Sluice wrote it; run that one", ErrState, head.V, stateVersion)
-	case head.V < 1:
-		return State{}, fmt.Errorf("%w: it names no version", ErrState)
-	}
-	for v := head.V; v < stateVersion; v++ {
-		up, ok := upcasters[v]
-		if !ok {
-			return State{}, fmt.Errorf("%w: version %d is no longer understood: upgrade through the release before", ErrState, v)
-		}
-		var err error
-		if b, err = up(b); err != nil {
-			return State{}, fmt.Errorf("%w: couldn't upcast version %d: %w", ErrState, v, err)
-		}
+	b, err := upcast(b, stateVersion, upcasters)
+	if err != nil {
+		return State{}, err
 	}
 	var s State
 	if err := json.Unmarshal(b, &s); err != nil {
 		return State{}, fmt.Errorf("%w: couldn't read it: %w", ErrState, err)
 	}
-	if s.V != stateVersion {
-		return State{}, fmt.Errorf("%w: its upcaster left version %d", ErrState, s.V)
-	}
 	return s, s.sane()
+}
+
+func upcast(b []byte, to int, ups map[int]upcaster) ([]byte, error) {
+	if len(b) > maxStateBytes {
+		return nil, fmt.Errorf("%w: it has %d bytes, more than %d", ErrState, len(b), maxStateBytes)
+	}
+	v, err := version(b)
+	if err != nil {
+		return nil, err
+	}
+	if v > to {
+		return nil, fmt.Errorf("%w: it has version %d and this build knows up to %d: a newer Sluice wrote it; run that one", ErrState, v, to)
+	}
+	for ; v < to; v++ {
+		up, ok := ups[v]
+		if !ok {
+			return nil, fmt.Errorf("%w: version %d is no longer understood: upgrade through the release before", ErrState, v)
+		}
+		if b, err = up(b); err != nil {
+			return nil, fmt.Errorf("%w: couldn't upcast version %d: %w", ErrState, v, err)
+		}
+		if got, err := version(b); err != nil || got != v+1 {
+			return nil, fmt.Errorf("%w: the upcaster of version %d left version %d", ErrState, v, got)
+		}
+	}
+	return b, nil
+}
+
+func version(b []byte) (int, error) {
+	var head struct {
+		V int `json:"v"`
+	}
+	if err := json.Unmarshal(b, &head); err != nil {
+		return 0, fmt.Errorf("%w: couldn't read it: %w", ErrState, err)
+	}
+	if head.V < 1 {
+		return 0, fmt.Errorf("%w: it names no version", ErrState)
+	}
+	return head.V, nil
 }
 
 // sane refuses what no [Step] has ever returned.
