@@ -170,6 +170,10 @@ const (
 	StepFlag    = "flag"    // paused, held, stuck was set or cleared
 	StepCommand = "command" // a person's command was accepted
 	StepDrift   = "drift"   // the router differs from the record
+
+	StepCheck    = "check"    // a check was answered as wanted, or not
+	StepExtended = "extended" // the bake was begun once more
+	StepCapacity = "capacity" // the candidate shall run, or no longer
 )
 
 // RolloutStep says how a rollout changed.
@@ -180,7 +184,8 @@ type RolloutStep struct {
 	Kind     string `json:"kind"`
 	Step     int    `json:"step"` // index in the plan
 	Phase    string `json:"phase,omitempty"`
-	From     string `json:"from,omitempty"`    // phase before
+	From     string `json:"from,omitempty"`    // value before
+	To       string `json:"to,omitempty"`      // value after
 	Weight   *int   `json:"weight,omitempty"`  // candidate's, basis points
 	Flag     string `json:"flag,omitempty"`    // paused, held, stuck
 	Set      bool   `json:"set,omitempty"`     // whether the flag was set or cleared
@@ -193,7 +198,7 @@ type RolloutStep struct {
 // PredicateType implements [Predicate].
 func (RolloutStep) PredicateType() string { return TypeRolloutStep }
 func (p RolloutStep) check() error {
-	return firstError(p.in(), oneOf("kind", p.Kind, StepPhase, StepStep, StepWeight, StepFlag, StepCommand, StepDrift), checkReason(p.Reason))
+	return firstError(p.in(), oneOf("kind", p.Kind, StepPhase, StepStep, StepWeight, StepFlag, StepCommand, StepDrift, StepCheck, StepExtended, StepCapacity), checkReason(p.Reason))
 }
 
 // Verdict says what the judge came to at one step.
