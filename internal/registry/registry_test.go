@@ -18,6 +18,7 @@ import (
 	"testing"
 
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"go.uber.org/goleak"
 
 	"github.com/sluicehq/sluice/internal/registry"
 	"github.com/sluicehq/sluice/internal/registry/registrytest"
@@ -165,10 +166,14 @@ func (b *bench) put(m, ref string) answer {
 	return b.do("PUT", "/v2/"+repo+"/manifests/"+ref, m, "Content-Type", ocispec.MediaTypeImageManifest)
 }
 
+// Nothing may run on when the registries of the tests are closed.
 func TestMain(m *testing.M) {
-	before := http.DefaultTransport.(*http.Transport)
 	code := m.Run()
-	before.CloseIdleConnections()
+	http.DefaultTransport.(*http.Transport).CloseIdleConnections()
+	if err := goleak.Find(); err != nil && code == 0 {
+		fmt.Fprintln(os.Stderr, err)
+		code = 1
+	}
 	os.Exit(code)
 }
 
