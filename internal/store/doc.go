@@ -39,7 +39,7 @@
 //
 // wake_at is wall-clock time. When the clock goes back by more than a few
 // seconds, everything that would sleep too long is woken, and a lease that
-// reaches further into the future than [MaxLease] counts as expired.
+// reaches further into the future than any can counts as expired.
 //
 // # Failure
 //

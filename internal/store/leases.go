@@ -11,9 +11,11 @@ import (
 	"github.com/uptrace/bun"
 )
 
-// MaxLease bounds a lease. One that reaches further into the future was taken
-// before the clock went back, and counts as expired.
+// MaxLease bounds a lease. One that reaches more than twice as far into the
+// future was taken before the clock went back, and counts as expired.
 const MaxLease = time.Minute
+
+const tooFar = 2 * MaxLease
 
 // Lease is the right to work on a row until it expires. Only the holder of the
 // highest epoch may write; see [Tx.Check].
@@ -102,14 +104,20 @@ func (s *Store) Acquire(ctx context.Context, table, owner string, ttl time.Durat
 	if err != nil {
 		return Lease{}, false, fmt.Errorf("couldn't lease a row: %w", err)
 	}
+	// SQLite's writers queue for the connection; the time is that of our turn.
+	conn, err := s.writer.Conn(ctx)
+	if err != nil {
+		return Lease{}, false, fmt.Errorf("couldn't lease a row of %s: %w", table, err)
+	}
+	defer func() { _ = conn.Close() }()
 	now, until := s.leaseTime(ttl)
-	_, far := s.leaseTime(MaxLease)
+	_, far := s.leaseTime(tooFar)
 	skip := bun.Safe("")
 	if s.dialect == Postgres {
 		skip = "FOR UPDATE SKIP LOCKED"
 	}
 	l := Lease{Table: table, Owner: owner}
-	err = s.writer.QueryRowContext(ctx, `WITH due (?) AS MATERIALIZED (
+	err = conn.QueryRowContext(ctx, `WITH due (?) AS MATERIALIZED (
 	SELECT ? FROM ?
 	WHERE wake_at <= ? AND (lease_until IS NULL OR lease_until <= ? OR lease_until > ?)
 	ORDER BY wake_at LIMIT 1 ?
@@ -134,8 +142,7 @@ func (s *Store) Extend(ctx context.Context, l Lease, ttl time.Duration) error {
 	if err := checkTTL(ttl); err != nil {
 		return fmt.Errorf("couldn't extend the lease of %s: %w", l, err)
 	}
-	_, until := s.leaseTime(ttl)
-	if _, err := s.setLease(ctx, l, "lease_until = ?", until); err != nil {
+	if _, err := s.setLease(ctx, l, "lease_until = ?", ttl); err != nil {
 		return fmt.Errorf("couldn't extend the lease of %s: %w", l, err)
 	}
 	return nil
@@ -144,7 +151,7 @@ func (s *Store) Extend(ctx context.Context, l Lease, ttl time.Duration) error {
 // Release gives the row back and leaves its wake_at as it is. It fails with
 // [ErrFenced] when there was nothing to give back any more.
 func (s *Store) Release(ctx context.Context, l Lease) error {
-	wake, err := s.setLease(ctx, l, "lease_owner = '', lease_until = NULL")
+	wake, err := s.setLease(ctx, l, "lease_owner = '', lease_until = NULL", 0)
 	if err != nil {
 		return fmt.Errorf("couldn't give back the lease of %s: %w", l, err)
 	}
@@ -154,7 +161,9 @@ func (s *Store) Release(ctx context.Context, l Lease) error {
 	return nil
 }
 
-func (s *Store) setLease(ctx context.Context, l Lease, set string, args ...any) (wake instant, err error) {
+// setLease changes the lease if it is the row's, and returns the row's alarm. A
+// placeholder in set is now+ttl.
+func (s *Store) setLease(ctx context.Context, l Lease, set string, ttl time.Duration) (wake instant, err error) {
 	t, err := findLeaseTable(l.Table)
 	if err != nil {
 		return wake, err
@@ -163,9 +172,18 @@ func (s *Store) setLease(ctx context.Context, l Lease, set string, args ...any) 
 	if err != nil {
 		return wake, err
 	}
-	args = append(append([]any{bun.Ident(t.name)}, args...), key...)
-	args = append(args, l.Owner, l.Epoch)
-	err = s.writer.QueryRowContext(ctx, "UPDATE ? SET "+set+" WHERE "+string(cond)+" AND lease_owner = ? AND epoch = ? AND lease_until IS NOT NULL RETURNING wake_at", args...).Scan(&wake)
+	conn, err := s.writer.Conn(ctx)
+	if err != nil {
+		return wake, err
+	}
+	defer func() { _ = conn.Close() }()
+	args := []any{bun.Ident(t.name)}
+	if ttl > 0 {
+		_, until := s.leaseTime(ttl)
+		args = append(args, until)
+	}
+	args = append(append(args, key...), l.Owner, l.Epoch)
+	err = conn.QueryRowContext(ctx, "UPDATE ? SET "+set+" WHERE "+string(cond)+" AND lease_owner = ? AND epoch = ? AND lease_until IS NOT NULL RETURNING wake_at", args...).Scan(&wake)
 	if noRows(err) {
 		return wake, ErrFenced
 	}
@@ -255,7 +273,7 @@ func (s *Store) NextWake(ctx context.Context, table string) (time.Duration, bool
 		return 0, false, fmt.Errorf("couldn't look for the next alarm: %w", err)
 	}
 	now, _ := s.leaseTime(0)
-	_, far := s.leaseTime(MaxLease)
+	_, far := s.leaseTime(tooFar)
 	later := bun.Safe("max(wake_at, lease_until)")
 	if s.dialect == Postgres {
 		later = "greatest(wake_at, lease_until)"

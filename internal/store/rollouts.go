@@ -99,6 +99,8 @@ type RolloutFilter struct {
 	Service     string
 	Environment string
 	Run         string
+	Release     release.ID
+	Phase       string
 	Live        *bool
 	Limit       int
 }
@@ -111,6 +113,8 @@ func (tx *Tx) Rollouts(f RolloutFilter) ([]Rollout, error) {
 	filter(q, "service", f.Service)
 	filter(q, "environment", f.Environment)
 	filter(q, "run", f.Run)
+	filter(q, "release", string(f.Release))
+	filter(q, "phase", f.Phase)
 	if f.Live != nil {
 		whereLive(q, *f.Live)
 	}

@@ -303,3 +303,19 @@ CREATE TABLE referrers (
     at            TIMESTAMPTZ NOT NULL,
     PRIMARY KEY (repo, subject, digest)
 );
+
+-- Payloads beside the log: what people wrote, and who they are. A signed
+-- redaction may erase them.
+CREATE TABLE payloads (
+    project TEXT NOT NULL,
+    digest  TEXT NOT NULL,
+    content BYTEA NOT NULL,
+    PRIMARY KEY (project, digest)
+);
+
+CREATE TABLE actors (
+    project TEXT NOT NULL,
+    actor   TEXT NOT NULL,
+    digest  TEXT NOT NULL,
+    PRIMARY KEY (project, actor)
+);

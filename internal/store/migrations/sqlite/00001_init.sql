@@ -303,3 +303,19 @@ CREATE TABLE referrers (
     at            INTEGER NOT NULL,
     PRIMARY KEY (repo, subject, digest)
 ) STRICT;
+
+-- Payloads beside the log: what people wrote, and who they are. A signed
+-- redaction may erase them.
+CREATE TABLE payloads (
+    project TEXT NOT NULL,
+    digest  TEXT NOT NULL,
+    content BLOB NOT NULL,
+    PRIMARY KEY (project, digest)
+) STRICT;
+
+CREATE TABLE actors (
+    project TEXT NOT NULL,
+    actor   TEXT NOT NULL,
+    digest  TEXT NOT NULL,
+    PRIMARY KEY (project, actor)
+) STRICT;
