@@ -208,7 +208,11 @@ func (p *parser) checkStrategy(at string, e Environment) {
 	if !known || strategy == "" || slices.Contains(can, strategy) || !p.isStrategy(strategy) {
 		return
 	}
-	p.at(p.keyAt(where), where, Error, "strategy-target", fmt.Sprintf("a target of type %s cannot do %s", e.Target.Type, strategy), "it can do "+listing(can, "and"))
+	pos := p.keyAt(where)
+	if where == at+".rollout" {
+		pos = p.valueAt(where)
+	}
+	p.at(pos, where, Error, "strategy-target", fmt.Sprintf("a target of type %s cannot do %s", e.Target.Type, strategy), "it can do "+listing(can, "and"))
 }
 
 func (p *parser) isStrategy(s string) bool {
@@ -217,15 +221,16 @@ func (p *parser) isStrategy(s string) bool {
 }
 
 func (p *parser) checkWeights(at string, r Rollout) {
-	for i := 1; i < len(r.Steps); i++ {
+	before := 0.0
+	for i, s := range r.Steps {
 		where := fmt.Sprintf("%s.rollout.canary.steps[%d].weight", at, i)
-		before := fmt.Sprintf("%s.rollout.canary.steps[%d].weight", at, i-1)
-		if p.isBad(where) || p.isBad(before) || !p.positions.Has(where) || !p.positions.Has(before) {
+		if p.isBad(where) || !p.positions.Has(where) {
 			continue
 		}
-		if w, b := r.Steps[i].Weight, r.Steps[i-1].Weight; w <= b {
-			p.at(p.valueAt(where), where, Error, "weight-not-rising", fmt.Sprintf("weight %v does not rise: the step before has %v", w, b), "order the steps by rising weight")
+		if s.Weight <= before {
+			p.at(p.valueAt(where), where, Error, "weight-not-rising", fmt.Sprintf("weight %v does not rise: a step before has %v", s.Weight, before), "order the steps by rising weight")
 		}
+		before = max(before, s.Weight)
 	}
 }
 

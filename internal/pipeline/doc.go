@@ -32,3 +32,4 @@
 // The package is pure: no clock, network, files or goroutines.
 package pipeline
 
+//go:generate go run ./schemagen ../../docs/reference

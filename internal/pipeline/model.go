@@ -11,6 +11,8 @@ import (
 	"strings"
 	"time"
 
+	"go.yaml.in/yaml/v4"
+
 	"github.com/sluicehq/sluice/internal/release"
 )
 
@@ -39,13 +41,16 @@ var model = object("definition", Definition{},
 )
 
 func version() codec[int] {
-	c := also(integer(0, math.MaxInt32), func(p *parser, at string, v int) bool {
-		if v != 1 {
-			p.at(p.valueAt(at), at, Error, "version", fmt.Sprintf("this build reads version 1 of the format, not %d", v), "write version: 1, or use a newer sluice")
+	c := integer(1, 1)
+	inner := c.read
+	c.read = func(p *parser, n *node, at string) (int, bool) {
+		if t := p.follow(n); t.Kind == yaml.ScalarNode && t.ShortTag() == "!!int" && t.Value != "1" {
+			p.report(n, at, Error, "version", fmt.Sprintf("this build reads version 1 of the format, not %s", clip(t.Value)), "write version: 1, or use a newer sluice")
+			return 0, false
 		}
-		return v == 1
-	})
-	return described(c, func(s *shape) { s.min, s.max = 1, 1 })
+		return inner(p, n, at)
+	}
+	return c
 }
 
 var sourceModel = object("source", Source{},
@@ -53,7 +58,7 @@ var sourceModel = object("source", Source{},
 		text(notBlank, atMost(200), branch), func(s *Source, v string) { s.Protected = v }),
 )
 
-var buildModel = besides(object("build", Build{},
+var buildModel = described(besides(object("build", Build{},
 	key("steps", "Isolated commands, run in parallel as far as needs allows.", list(stepModel, 1), func(b *Build, v []Step) { b.Steps = v }, required),
 	key("artifact", "What the build hands over; short for artifacts with one entry. One of the two must be there.", artifactModel,
 		func(b *Build, v Artifact) { b.Artifacts = append([]Artifact{v}, b.Artifacts...) }),
@@ -61,7 +66,7 @@ var buildModel = besides(object("build", Build{},
 		func(b *Build, v []Artifact) { b.Artifacts = append(b.Artifacts, v...) }),
 	notYet[Build]("reproducible", "build twice and compare digests", "compare the digests of two runs of the same commit"),
 	notYet[Build]("buildspec", "run a CodeBuild buildspec.yml", "write its commands as steps"),
-), checkArtifacts)
+), checkArtifacts), func(s *shape) { s.oneOf = []string{"artifact", "artifacts"} })
 
 // checkArtifacts wants exactly one artifact: hosts run one.
 func checkArtifacts(p *parser, at string, b Build) bool {
@@ -94,12 +99,12 @@ var stepModel = object("step", Step{Timeout: 30 * time.Minute},
 	key("kind", "What the step is for. The list goes from cheap to expensive; lint warns when a cheap one waits for an expensive one.",
 		oneOf("a kind of step", Kinds), func(s *Step, v Kind) { s.Kind = v }, required),
 	key("run", "Command line for sh.", text(notBlank, atMost(64<<10)), func(s *Step, v string) { s.Run = v }, required),
-	key("needs", "Steps that must have succeeded before.", list(name(), 1), func(s *Step, v []string) { s.Needs = v }),
+	key("needs", "Steps that must have succeeded before.", list(name(), 0), func(s *Step, v []string) { s.Needs = v }),
 	key("network", "Whether the step may use the network.", boolean(), func(s *Step, v bool) { s.Network = v }, byDefault("false")),
-	key("cache", "Names of folders that are kept between runs.", list(name(), 1), func(s *Step, v []string) { s.Cache = v }),
+	key("cache", "Names of folders that are kept between runs.", list(name(), 0), func(s *Step, v []string) { s.Cache = v }),
 	key("env", "Variables of the command.", mapOf(variable("SLUICE_"), valueModel), func(s *Step, v map[string]Value) { s.Env = v }),
 	key("timeout", "How long the step may take.", duration(time.Second), func(s *Step, v time.Duration) { s.Timeout = v }, byDefault("30m")),
-	key("reports", "Files that the step writes and that become evidence.", list(reportModel, 1), func(s *Step, v []Report) { s.Reports = v }),
+	key("reports", "Files that the step writes and that become evidence.", list(reportModel, 0), func(s *Step, v []Report) { s.Reports = v }),
 	imageKey(),
 )
 

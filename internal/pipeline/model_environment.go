@@ -29,13 +29,13 @@ const (
 var environmentModel = object("environment", Environment{Analysis: defaultAnalysis},
 	key("name", "Name of the environment.", name(), func(e *Environment, v string) { e.Name = v }, required),
 	key("purpose", "What it is for, in a few words.", text(notBlank, atMost(200)), func(e *Environment, v string) { e.Purpose = v }),
-	key("after", "The promotion path: environments in which the very same release must have succeeded before.", list(name(), 1), func(e *Environment, v []string) { e.After = v }),
+	key("after", "The promotion path: environments in which the very same release must have succeeded before.", list(name(), 0), func(e *Environment, v []string) { e.After = v }),
 	key("target", "Where the service runs.", targetModel, func(e *Environment, v Target) { e.Target = v }, required),
-	key("gates", "What must hold before a release enters: names of built-in gates, or CEL expressions over the evidence.", list(gateModel, 1), func(e *Environment, v []Gate) { e.Gates = v }),
+	key("gates", "What must hold before a release enters: names of built-in gates, or CEL expressions over the evidence.", list(gateModel, 0), func(e *Environment, v []Gate) { e.Gates = v }),
 	key("approval", "A person's decision on the evidence packet. {} takes the defaults.", approvalModel, func(e *Environment, v Approval) { e.Approval = &v }, byDefault("none needed")),
 	key("rollout", "How traffic moves: a strategy's bare name, or a mapping of one strategy and the settings beside it.", rolloutModel, func(e *Environment, v Rollout) { e.Rollout = v }, byDefault("all-at-once")),
 	key("analysis", "What is judged, and how strictly.", analysisModel, func(e *Environment, v Analysis) { e.Analysis = v }, byDefault("http-errors for a canary")),
-	key("verify", "Requests that must be answered as stated before the stage is done.", list(checkModel, 1), func(e *Environment, v []Check) { e.Verify = v }),
+	key("verify", "Requests that must be answered as stated before the stage is done.", list(checkModel, 0), func(e *Environment, v []Check) { e.Verify = v }),
 
 	notYet[Environment]("hooks", "run hooks", "test with verify checks"),
 	notYet[Environment]("alarms", "watch alarms", "use an analysis metric of kind limit"),
@@ -119,7 +119,7 @@ var stickyModel = described(besides(object("sticky", Sticky{},
 		return false
 	}
 	return true
-}), func(s *shape) { s.exactly = 1 })
+}), func(s *shape) { s.oneOf = []string{"header", "cookie"} })
 
 // TestsPassed is the built-in gate that holds when every test report of the
 // release passed, and there is at least one.
@@ -164,12 +164,12 @@ func celExpression() codec[string] {
 }
 
 var approvalModel = object("approval", Approval{Quorum: 1, Expires: 24 * time.Hour},
-	key("quorum", "How many people must approve. This build knows one approver: the user who holds the access token.", also(integer(1, 100), func(p *parser, at string, v int) bool {
+	key("quorum", "How many people must approve. This build knows one approver: the user who holds the access token.", described(also(integer(1, 100), func(p *parser, at string, v int) bool {
 		if v > 1 {
 			p.refuse(p.valueAt(at), at, refusal{cannot: fmt.Sprintf("tell %d approvers apart", v), nearest: "write quorum: 1"})
 		}
 		return v == 1
-	}), func(a *Approval, v int) { a.Quorum = v }, byDefault("1")),
+	}), func(s *shape) { s.max = 1 }), func(a *Approval, v int) { a.Quorum = v }, byDefault("1")),
 	key("expires", "How long the decision holds.", duration(time.Minute), func(a *Approval, v time.Duration) { a.Expires = v }, byDefault("24h")),
 	notYet[Approval]("groups", "check that an approver belongs to a group", "leave groups out; the approver is the user who holds the access token"),
 )
@@ -199,7 +199,7 @@ var rolloutModel = either(
 		r.Strategy = s
 		return r
 	}),
-	besides(object("rollout", defaultRollout,
+	described(besides(object("rollout", defaultRollout,
 		key(AllAtOnce, "Strategy: all traffic in one step. {} takes the defaults.", allAtOnceModel, func(r *Rollout, v time.Duration) { r.Strategy, r.Bake = AllAtOnce, v }),
 		key(Canary, "Strategy: a rising share of traffic, judged against the release before. After the last step follows 100 %. {} takes the defaults.", canaryModel,
 			func(r *Rollout, v []CanaryStep) { r.Strategy, r.Steps = Canary, v }),
@@ -212,7 +212,7 @@ var rolloutModel = either(
 		key("timeout", "How long preparing, shifting and checking may take. Bakes and holds do not count.", duration(time.Second), func(r *Rollout, v time.Duration) { r.Timeout = v }, byDefault("30m")),
 		key("rollbackTimeout", "How long a rollback may take before it is flagged stuck. It keeps trying.", duration(time.Second), func(r *Rollout, v time.Duration) { r.RollbackTimeout = v }, byDefault("5m")),
 		key("retireAfter", "How long the previous release stays warm at weight 0.", duration(0), func(r *Rollout, v time.Duration) { r.RetireAfter = v }, byDefault("1h")),
-	), oneStrategy),
+	), oneStrategy), func(s *shape) { s.oneOf = []string{AllAtOnce, Canary} }),
 )
 
 func oneStrategy(p *parser, at string, r Rollout) bool {

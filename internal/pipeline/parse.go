@@ -5,9 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"unicode"
 	"unicode/utf8"
 
@@ -43,7 +45,7 @@ func WithQueryCheck(check func(query string) error) Option {
 // to be used only when the problems have no error; it is then complete. Warnings
 // and notes of [Lint] are among the problems.
 func Parse(file string, src []byte, opts ...Option) (Definition, Problems) {
-	p := &parser{file: file, positions: Positions{}, homes: keyHomes, bad: map[string]bool{}, seen: map[Problem]bool{}}
+	p := &parser{file: file, positions: Positions{}, homes: sync.OnceValue(keyHomes), bad: map[string]bool{}, seen: map[Problem]bool{}}
 	for _, o := range opts {
 		o(p)
 	}
@@ -56,7 +58,7 @@ func Parse(file string, src []byte, opts ...Option) (Definition, Problems) {
 		p.complete(&def)
 		p.check(&def)
 		for _, w := range Lint(def, p.positions) {
-			if !p.isBad(w.Path) {
+			if p.worthTelling(w) {
 				p.at(Position{w.Line, w.Column}, w.Path, w.Severity, w.Rule, w.Message, w.Mend)
 			}
 		}
@@ -133,6 +135,8 @@ type parser struct {
 	problems  Problems
 	seen      map[Problem]bool
 	errors    int
+	stopped   bool // by a bound; the rest was not read
+	dropped   bool // problems, because there were too many
 	values    int
 	depth     int
 }
@@ -255,12 +259,12 @@ func (p *parser) open(n *yaml.Node, path string) (*yaml.Node, bool) {
 		if p.values == maxValues+1 || p.depth >= maxDepth {
 			p.report(n, path, Error, "too-large", fmt.Sprintf("the file has more than %d values after its aliases are followed", maxValues), "write the values out where they are needed")
 		}
-		p.errors = maxProblems
+		p.stopped = true
 		return n, false
 	}
 	n = p.follow(n)
-	if n.Kind != yaml.ScalarNode && n.Style&yaml.TaggedStyle != 0 || n.Style&yaml.TaggedStyle != 0 && !strings.HasPrefix(n.ShortTag(), "!!") {
-		p.report(n, path, Error, "tag", fmt.Sprintf("YAML tag %s is not allowed", clip(n.Tag)), "remove the tag")
+	if n.Style&yaml.TaggedStyle != 0 {
+		p.report(n, path, Error, "tag", fmt.Sprintf("YAML tag %s is not allowed", clip(n.Tag)), "remove the tag; put the value in quotes where text is meant")
 		return n, false
 	}
 	p.depth++
@@ -339,7 +343,7 @@ func (p *parser) keyAt(path string) Position   { return p.positions.Key(path) }
 func (p *parser) valueAt(path string) Position { return p.positions.Value(path) }
 
 // full reports whether so much is wrong that reading on helps nobody.
-func (p *parser) full() bool { return p.errors >= maxProblems }
+func (p *parser) full() bool { return p.stopped || p.errors >= maxProblems }
 
 // report adds a problem at a node.
 func (p *parser) report(n *yaml.Node, path string, s Severity, rule, message, mend string) {
@@ -364,7 +368,11 @@ func (p *parser) at(pos Position, path string, s Severity, rule, message, mend s
 			}
 		}
 	}
-	if p.seen[key] || len(p.problems) >= maxProblems {
+	if p.seen[key] {
+		return
+	}
+	if len(p.problems) >= maxProblems {
+		p.dropped = true
 		return
 	}
 	p.seen[key] = true
@@ -378,6 +386,23 @@ func (p *parser) at(pos Position, path string, s Severity, rule, message, mend s
 // follows from it is not reported too.
 func (p *parser) isBad(path string) bool { return path != "" && p.bad[path] }
 
+// worthTelling reports whether a warning can be true beside the errors: one
+// about a step whose errors are still to be mended often is not, nor one about
+// environments while their path is broken. What a command line says stays.
+func (p *parser) worthTelling(w Problem) bool {
+	if p.isBad(w.Path) {
+		return false
+	}
+	if slices.ContainsFunc(commandRules, func(r commandRule) bool { return r.rule == w.Rule }) {
+		return true
+	}
+	if strings.HasPrefix(w.Path, "environments") {
+		return !p.isBad("environments")
+	}
+	element, _, _ := strings.Cut(w.Path, "]")
+	return !p.isBad(element + "]")
+}
+
 func (p *parser) complain(n *yaml.Node, path string, c complaint) {
 	p.report(n, path, Error, c.rule, c.message, c.mend)
 }
@@ -387,6 +412,9 @@ func (p *parser) refuse(at Position, path string, r refusal) {
 }
 
 func (p *parser) wrongType(n *yaml.Node, path, want, mend string) {
+	if mend == "" {
+		mend = "write " + want + " here"
+	}
 	found := "nothing"
 	switch t := p.follow(n); t.Kind {
 	case yaml.MappingNode:
@@ -408,25 +436,35 @@ func (p *parser) wrongType(n *yaml.Node, path, want, mend string) {
 	p.report(n, path, Error, "wrong-type", fmt.Sprintf("%s is %s; it must be %s", label(path), found, want), mend)
 }
 
-// unknownKey reports a key that its object does not have.
-func (p *parser) unknownKey(k *yaml.Node, path, child string, known []string) {
-	mend := ""
-	if n := nearest(k.Value, known); n != "" {
-		mend = "did you mean " + n + "?"
-	} else if homes := p.homes()[k.Value]; len(homes) > 0 {
-		mend = k.Value + " belongs to " + listing(homes, "or")
-	} else {
-		sorted := slices.Clone(known)
-		slices.Sort(sorted)
+// unknownKey reports a key that its object does not have, and returns the one
+// that was probably meant, or "".
+func (p *parser) unknownKey(k *yaml.Node, path, child string, known []string) string {
+	meant := nearest(k.Value, known)
+	mend := "did you mean " + meant + "?"
+	if meant == "" {
+		sorted := slices.Sorted(slices.Values(known))
 		mend = label(path) + " takes " + listing(sorted, "and")
+		homes := p.homes()
+		word := k.Value
+		if homes[word] == nil {
+			word = nearest(k.Value, slices.Sorted(maps.Keys(homes)))
+		}
+		if at := homes[word]; len(at) > 0 {
+			mend = word + " belongs to " + listing(at, "or")
+		}
 	}
 	p.report(k, child, Error, "unknown-key", fmt.Sprintf("unknown key %q in %s", clip(k.Value), label(path)), mend)
+	return meant
 }
 
 // finish sorts the problems.
 func (p *parser) finish() Problems {
-	if p.full() {
-		p.problems = append(p.problems, Problem{File: p.file, Line: len(p.lines), Column: 1, Severity: Error, Rule: "too-many",
+	if p.dropped || p.errors >= maxProblems {
+		severity := Warning
+		if p.errors > 0 {
+			severity = Error
+		}
+		p.problems = append(p.problems, Problem{File: p.file, Line: len(p.lines), Column: 1, Severity: severity, Rule: "too-many",
 			Message: "there are more problems than these", Mend: "mend these first"})
 	}
 	p.problems.sort()

@@ -38,8 +38,8 @@ type shape struct {
 	enum     []string
 	pattern  string
 	examples []string
-	least    int // items of a list, keys of a map
-	exactly  int // of the optional keys of an object, this many
+	least    int      // items of a list, keys of a map
+	oneOf    []string // exactly one of these keys of an object
 	min, max float64
 	above    bool // min itself is not allowed
 	below    bool // max itself is not allowed
@@ -138,7 +138,8 @@ func object[S any](name string, initial S, members ...member[S]) codec[S] {
 		p.pairs(n, path, func(k *yaml.Node, child string, v *yaml.Node) {
 			m, known := byKey[k.Value]
 			if !known {
-				p.unknownKey(k, path, child, names)
+				// A mistyped key is not missing too.
+				seen[p.unknownKey(k, path, child, names)] = true
 				ok = false
 				return
 			}
@@ -168,7 +169,11 @@ func list[T any](c codec[T], least int) codec[[]T] {
 		}
 		defer p.close()
 		if n.Kind != yaml.SequenceNode {
-			p.wrongType(n, path, "a list", "put it into [ ], or on lines that begin with -")
+			mend := "put it into [ ], or on lines that begin with -"
+			if n.Kind == yaml.ScalarNode {
+				mend = "write [" + clip(n.Value) + "]"
+			}
+			p.wrongType(n, path, "a list", mend)
 			return nil, false
 		}
 		if len(n.Content) < least {
@@ -490,6 +495,9 @@ func clip(s string) string {
 
 func firstSentence(s string) string {
 	before, _, _ := strings.Cut(s, ". ")
+	if strings.ToLower(before[:2]) != strings.ToLower(before[:1])+before[1:2] {
+		return strings.TrimSuffix(before, ".") // an abbreviation
+	}
 	return strings.ToLower(before[:1]) + strings.TrimSuffix(before[1:], ".")
 }
 

@@ -1,0 +1,16 @@
+package pipeline
+
+// RuleIDs returns the names of all rules.
+func RuleIDs() []string {
+	return names(rules, func(r rule) string { return r.id })
+}
+
+// RuleSeverity returns the severity that the table of rules gives, or "".
+func RuleSeverity(id string) Severity {
+	for _, r := range rules {
+		if r.id == id {
+			return r.severity
+		}
+	}
+	return ""
+}

@@ -1,0 +1,73 @@
+package pipeline
+
+// rule is what a problem's Rule means. Every rule has a transcript of its name
+// in testdata/rules.
+type rule struct {
+	id       string
+	severity Severity
+	meaning  string
+}
+
+// rules are all rules, for the reference and for the test that each is proved.
+var rules = []rule{
+	{"syntax", Error, "The file is not YAML. Reading stops there."},
+	{"encoding", Error, "A byte is not UTF-8."},
+	{"hidden-character", Error, "A control character, or one that makes the line read otherwise than it is."},
+	{"too-large", Error, "The file, a list, a text, or what its aliases stand for, is larger than is read."},
+	{"too-deep", Error, "The file is nested more deeply than is read."},
+	{"too-many", Error, "There are more problems than are told."},
+	{"second-document", Error, "The file holds more than one YAML document."},
+	{"merge-key", Error, "A merge key (<<), which is not part of YAML 1.2."},
+	{"tag", Error, "A YAML tag that asks for another type."},
+	{"empty", Error, "A file, list or text without content."},
+	{"version", Error, "A version of the format that this build does not read."},
+	{"unknown-key", Error, "A key that its object does not have."},
+	{"duplicate-key", Error, "A key that stands twice in its object."},
+	{"missing-key", Error, "A key that must be there is not."},
+	{"one-of", Error, "Of some keys exactly one must be there."},
+	{"wrong-type", Error, "A value of another type than the key takes."},
+	{"unknown-value", Error, "A word that is not in the key's closed list."},
+	{"bad-value", Error, "A value that no variable can hold."},
+	{"bad-name", Error, "A name with characters that names do not have."},
+	{"reserved-name", Error, "A name that Sluice uses itself, so that it would be ignored."},
+	{"bad-number", Error, "Not a finite decimal number."},
+	{"bad-duration", Error, "Not a Go duration."},
+	{"out-of-range", Error, "A number or duration outside its bounds."},
+	{"bad-path", Error, "A path that leaves the checkout, or is not a URL's path."},
+	{"bad-address", Error, "Not an address to listen on."},
+	{"bad-secret", Error, "Not a reference to a secret."},
+	{"bad-cel", Error, "A gate's expression does not compile."},
+	{"bad-query", Error, "A query is not PromQL."},
+	{"not-yet", Error, "Something that Sluice knows and this build cannot enforce. Nothing is accepted and ignored."},
+	{"duplicate-name", Error, "Two of a list have one name."},
+	{"self-reference", Error, "A step needs itself, or an environment comes after itself."},
+	{"unknown-step", Error, "needs names no step."},
+	{"unknown-environment", Error, "after names no environment."},
+	{"cycle", Error, "Steps need each other, or environments come after each other."},
+	{"unreachable", Error, "An environment whose path can never be completed."},
+	{"artifact-twice", Error, "artifact and artifacts in one build."},
+	{"floating-tag", Error, "A name that can mean another image or version tomorrow. In a command line it is a warning."},
+	{"port-taken", Error, "Two environments listen on one address of one host."},
+	{"strategy-target", Error, "A strategy that this type of target can never do."},
+	{"weight-not-rising", Error, "A canary's weight is not above the one before."},
+	{"zero-bake", Error, "A bake of zero, with an analysis that would have nothing to judge."},
+	{"bake-too-short", Error, "A bake that is not longer than warm-up and four bins."},
+	{"metric-kind", Error, "A built-in metric's name with another kind."},
+	{"metric-key", Error, "A key that does not belong to the metric's kind."},
+	{"query-revision", Error, "A rate without $revision, which could not tell canary from baseline."},
+	{"no-metrics", Error, "A rate whose instances are not scraped. For a limit it is a warning: its series may come from another service."},
+	{"cheap-first", Warning, "A cheap step waits for an expensive one."},
+	{"no-report", Warning, "A step runs tests and leaves no evidence."},
+	{"gate-without-reports", Warning, "Gate tests-passed in a build that reports no tests: it can never hold."},
+	{"plain-secret", Warning, "A variable that looks like a secret, in plain text."},
+	{"pipe-to-shell", Warning, "A download that is run unseen."},
+	{"deploy-in-build", Warning, "A deployment from a build step, past all gates."},
+	{"no-health", Warning, "An environment that takes any open port for health."},
+	{"bin-below-scrape", Warning, "Bins shorter than two scrapes."},
+	{"all-at-once", Warning, "Production: every user gets a release at once."},
+	{"no-analysis", Warning, "Production: nothing is judged."},
+	{"no-verify", Warning, "Production: nothing is verified after the rollout."},
+	{"no-tests-gate", Warning, "Production: no gate on the tests, there or on the way."},
+	{"no-path", Warning, "Production: nothing comes before it."},
+	{"no-approval", Note, "Production: no person is asked."},
+}
