@@ -112,7 +112,8 @@ func config(o Options) *configuration.Configuration {
 	return c
 }
 
-// Close stops the registry's own work. Requests must have ended.
+// Close stops the registry's own work. Requests must have ended. One idle
+// goroutine of distribution stays, for each registry of the process.
 func (g *Registry) Close() error {
 	if err := g.app.Shutdown(); err != nil {
 		return fmt.Errorf("couldn't close the registry: %w", err)
