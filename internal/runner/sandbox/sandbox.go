@@ -3,6 +3,7 @@ package sandbox
 import (
 	"errors"
 	"fmt"
+	"strings"
 )
 
 // ErrSetup wraps every failure that came before the script started.
@@ -73,4 +74,14 @@ func (e Exit) String() string {
 		return "killed by " + e.Signal
 	}
 	return fmt.Sprintf("exit code %d", e.Code)
+}
+
+// Shown reports whether a host path is visible inside every sandbox, in place.
+func Shown(path string) bool {
+	for _, dir := range []string{"/usr/", "/nix/store/", "/etc/ssl/certs/", "/etc/pki/tls/certs/"} {
+		if strings.HasPrefix(path, dir) {
+			return true
+		}
+	}
+	return false
 }
