@@ -10,9 +10,9 @@
 // request that begins after Set has returned goes there, whatever a cookie says.
 //
 // Invariants:
-//   - An instance that left the table gets no new request, and Retire returns
-//     only after its open ones ended (or its time was up): a request first takes
-//     a hold on the instance and then looks whether it was retired meanwhile.
+//   - An instance that left the table gets no new request, and Drained
+//     returns only after its open ones ended (or the time was up): a request first
+//     takes a hold on the instance and then looks whether it left meanwhile.
 //   - Each attempt is counted once, in one bucket of one revision: as a request
 //     when its response head arrived or when it failed, as cancelled when the
 //     client left before that. See [wire.Counters] and judge.md, http-errors.

@@ -55,7 +55,8 @@ type Server struct {
 
 	mu        sync.Mutex
 	counters  map[release.ID]*counters // of every revision since the server was made
-	backends  map[Instance]*backend
+	backends  map[Instance]*backend    // in the table
+	leaving   map[Instance]*backend    // left it with requests open
 	conns     map[*conn]struct{}
 	listeners map[net.Listener]struct{}
 	wait      sync.WaitGroup // one per connection
@@ -68,6 +69,7 @@ func New(o Options) *Server {
 		seed:      seedOf(o.Name),
 		counters:  make(map[release.ID]*counters),
 		backends:  make(map[Instance]*backend),
+		leaving:   make(map[Instance]*backend),
 		conns:     make(map[*conn]struct{}),
 		listeners: make(map[net.Listener]struct{}),
 	}
@@ -77,11 +79,13 @@ func New(o Options) *Server {
 
 // Set replaces the routing table. A request whose head is complete after Set
 // returned is routed by r. Instances that are no longer in r get no new requests
-// from then on, but keep their open ones: see [Server.Retire].
+// from then on, but keep their open ones: see [Server.Drained].
 func (s *Server) Set(r Route) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	t := &table{sticky: r.Sticky}
+	before := s.backends
+	s.backends = make(map[Instance]*backend)
 	for _, first := range []bool{true, false} {
 		for _, rev := range r.Revisions {
 			if rev.Candidate != first {
@@ -89,11 +93,11 @@ func (s *Server) Set(r Route) {
 			}
 			n := &revision{id: rev.Release, weight: rev.Weight, counters: s.countersOf(rev.Release)}
 			for _, i := range rev.Instances {
-				b := s.backends[i]
+				b := before[i]
 				if b == nil {
 					b = newBackend(i)
-					s.backends[i] = b
 				}
+				s.backends[i] = b
 				n.backends = append(n.backends, b)
 			}
 			t.revs = append(t.revs, n)
@@ -101,6 +105,18 @@ func (s *Server) Set(r Route) {
 		}
 	}
 	s.table.Store(t)
+	// The table is in place: a request that lost its instance finds another one.
+	for i, b := range before {
+		if s.backends[i] == nil {
+			b.leave()
+			s.leaving[i] = b
+		}
+	}
+	for i, b := range s.leaving {
+		if b.open.Load() == 0 {
+			delete(s.leaving, i)
+		}
+	}
 }
 
 func (s *Server) countersOf(id release.ID) *counters {
@@ -112,18 +128,17 @@ func (s *Server) countersOf(id release.ID) *counters {
 	return c
 }
 
-// Retire closes an instance that is no longer in the table: no request begins on
-// it any more, and it returns when the open ones ended or ctx is done. It returns
-// how many were cut off.
-func (s *Server) Retire(ctx context.Context, i Instance) int64 {
+// Drained waits until no request is open on an instance that left the table, or
+// ctx is done. It returns how many were open then.
+func (s *Server) Drained(ctx context.Context, i Instance) int64 {
 	s.mu.Lock()
-	b := s.backends[i]
-	delete(s.backends, i)
+	b := s.leaving[i]
+	delete(s.leaving, i)
 	s.mu.Unlock()
 	if b == nil {
 		return 0
 	}
-	return b.retire(ctx)
+	return b.drained(ctx)
 }
 
 // Counters returns a revision's counts since the server was made.
@@ -150,7 +165,7 @@ func (s *Server) Forget(id release.ID) {
 	delete(s.counters, id)
 }
 
-// Serve accepts connections until l is closed, by [Server.Close] or
+// Serve accepts connections until l is closed, by
 // [Server.Shutdown] or by whoever owns it; it then returns nil.
 func (s *Server) Serve(l net.Listener) error {
 	s.mu.Lock()
@@ -208,9 +223,6 @@ func (s *Server) start(nc net.Conn) {
 		c.serve()
 	}()
 }
-
-// CloseListener stops accepting on l; its open connections go on.
-func (s *Server) CloseListener(l net.Listener) error { return l.Close() }
 
 // Shutdown stops accepting, lets open requests end and closes idle connections.
 // When ctx is done first it cuts the rest off and says how many there were.

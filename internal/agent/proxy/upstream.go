@@ -58,11 +58,15 @@ func (b *backend) release() {
 	}
 }
 
-// retire lets no new request in and waits until the open ones ended or ctx is
-// done; it returns how many were still open then.
-func (b *backend) retire(ctx context.Context) int64 {
+// leave lets no new request in.
+func (b *backend) leave() {
 	b.retired.Store(true)
-	defer b.closeIdle()
+	b.closeIdle()
+}
+
+// drained waits, after leave, until the open requests ended or ctx is done; it
+// returns how many were open then.
+func (b *backend) drained(ctx context.Context) int64 {
 	for b.open.Load() > 0 {
 		select {
 		case <-b.ended:

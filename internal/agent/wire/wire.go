@@ -105,7 +105,8 @@ type Service struct {
 	release.Key
 	Generation int64              `json:"generation"` // the last one applied
 	Listening  bool               `json:"listening"`
-	Reason     string             `json:"reason,omitempty"` // why not, or why a generation was refused
+	Address    string             `json:"address,omitempty"` // host:port where it listens
+	Reason     string             `json:"reason,omitempty"`  // why not, or why a generation was refused
 	Revisions  []RevisionObserved `json:"revisions"`
 }
 

@@ -1,0 +1,321 @@
+package agent
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/sluicehq/sluice/internal/agent/journal"
+	"github.com/sluicehq/sluice/internal/agent/proxy"
+	"github.com/sluicehq/sluice/internal/agent/supervise"
+	"github.com/sluicehq/sluice/internal/agent/wire"
+	"github.com/sluicehq/sluice/internal/evidence"
+	"github.com/sluicehq/sluice/internal/release"
+)
+
+// Config says who the agent is and whom it works for.
+type Config struct {
+	Server  string // base URL of the control plane and of its registry
+	Token   string
+	Host    string // the name that desired states use
+	Address string // to listen on where a desired state names only a port; default 127.0.0.1
+	DataDir string
+	Version string // of the build, for reports
+
+	// TrustKeys are the public keys that may sign promotions. TrustFile names a PEM
+	// file of more of them, read at start; it may hold several.
+	TrustKeys []evidence.PublicKey
+	TrustFile string
+
+	// StopOnExit ends all instances, after draining, when Run ends. Otherwise they
+	// go on and the next Run takes them up.
+	StopOnExit bool
+	// DrainOnExit is how long open requests get when Run ends; default 10 s.
+	DrainOnExit time.Duration
+	// InsecureServer allows a token to be sent without TLS to another machine.
+	InsecureServer bool
+
+	Logger    *slog.Logger
+	Transport http.RoundTripper // to the control plane and the registry; nil: a default
+	Proxy     proxy.Options     // bounds; Name and Logger are set per service
+
+	Verifier Verifier // nil: by TrustKeys and TrustFile
+	Fetcher  Fetcher  // nil: the control plane's registry
+}
+
+// ErrLocked reports that another agent works in the same folder.
+var ErrLocked = errors.New("another agent uses this data folder")
+
+// Folders and files below DataDir.
+const (
+	lockFile    = "agent.lock"
+	journalFile = "journal.jsonl"
+	desiredDir  = "desired"
+	releasesDir = "releases"
+	superviseIn = "instances"
+)
+
+// JournalPath returns where the agent of a data folder keeps its journal.
+func JournalPath(dataDir string) string { return filepath.Join(dataDir, journalFile) }
+
+func (c *Config) fill() error {
+	if c.Address == "" {
+		c.Address = "127.0.0.1"
+	}
+	if c.DrainOnExit <= 0 {
+		c.DrainOnExit = 10 * time.Second
+	}
+	if c.Logger == nil {
+		c.Logger = slog.New(slog.DiscardHandler)
+	}
+	if c.Host == "" || c.DataDir == "" {
+		return errors.New("couldn't start the agent: Host and DataDir must be set")
+	}
+	u, err := url.Parse(c.Server)
+	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" {
+		return fmt.Errorf("couldn't start the agent: server %.200q is not an http or https URL", c.Server)
+	}
+	if u.Scheme == "http" && !c.InsecureServer && !loopback(u.Hostname()) {
+		return fmt.Errorf("couldn't start the agent: %s is another machine, and its token would go there in plain text: use https", c.Server)
+	}
+	c.Server = strings.TrimRight(c.Server, "/")
+	if c.Verifier == nil {
+		if c.Verifier, err = trust(c.TrustKeys, c.TrustFile); err != nil {
+			return err
+		}
+	}
+	if c.Fetcher == nil {
+		c.Fetcher = registryFetcher{server: c.Server, token: c.Token, transport: c.Transport}
+	}
+	return nil
+}
+
+func loopback(host string) bool {
+	ip := net.ParseIP(host)
+	return host == "localhost" || ip != nil && ip.IsLoopback()
+}
+
+// agent is the loop's state. Fields below loop's line are owned by its goroutine.
+type agent struct {
+	cfg   Config
+	boot  string
+	sup   *supervise.Supervisor
+	store *store
+	jrnl  *journal.Journal
+	http  *http.Client
+	tasks sync.WaitGroup
+	ctx   context.Context
+
+	calls   chan func() // run by the loop
+	changed chan struct{}
+	kick    chan struct{}
+
+	services map[release.Key]*service
+	sequence uint64
+	contact  contact
+	scrapes  map[string]wire.Scrape
+	resuming int // first verifications of the persisted state that are still open
+}
+
+// Run works until ctx is done. It returns an error when it can't start, never
+// because of the control plane, and nil after an orderly end.
+func Run(ctx context.Context, cfg Config) error {
+	if err := cfg.fill(); err != nil {
+		return err
+	}
+	if err := os.MkdirAll(cfg.DataDir, 0o700); err != nil {
+		return fmt.Errorf("couldn't make the agent's data folder: %w", err)
+	}
+	unlock, err := lock(filepath.Join(cfg.DataDir, lockFile))
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	dir, err := filepath.Abs(cfg.DataDir)
+	if err != nil {
+		return fmt.Errorf("couldn't find the agent's data folder: %w", err)
+	}
+	cfg.DataDir = dir
+
+	// The reserve of a full disk is made anew, before anything is written.
+	makeReserve(dir)
+	jrnl, err := journal.Open(JournalPath(dir))
+	if err != nil {
+		return err
+	}
+	defer jrnl.Close()
+	st, err := openStore(filepath.Join(dir, releasesDir), cfg.Fetcher)
+	if err != nil {
+		return err
+	}
+	transport := cfg.Transport
+	if transport == nil {
+		transport = &http.Transport{Proxy: nil, MaxIdleConnsPerHost: 4, IdleConnTimeout: time.Minute, ForceAttemptHTTP2: true,
+			DialContext: (&net.Dialer{Timeout: 5 * time.Second}).DialContext, TLSHandshakeTimeout: 5 * time.Second}
+	}
+	inner, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	a := &agent{
+		cfg: cfg, boot: newBoot(), store: st, jrnl: jrnl, ctx: inner,
+		http:     &http.Client{Transport: transport},
+		calls:    make(chan func()),
+		changed:  make(chan struct{}, 1),
+		kick:     make(chan struct{}, 1),
+		services: make(map[release.Key]*service),
+		scrapes:  make(map[string]wire.Scrape),
+	}
+	a.sup, err = supervise.Open(supervise.Options{
+		Dir:     filepath.Join(dir, superviseIn),
+		Changed: func() { nudge(a.changed) },
+		Drain:   a.drain,
+		Logger:  cfg.Logger,
+	})
+	if err != nil {
+		cancel()
+		return err
+	}
+	err = a.resume()
+	if err == nil {
+		a.tasks.Go(a.stream)
+		a.tasks.Go(a.report)
+		a.tasks.Go(a.scrape)
+		a.loop(ctx)
+		a.shutdown()
+	}
+	cancel()
+	a.sup.Close()
+	a.tasks.Wait()
+	if err == nil && cfg.StopOnExit {
+		err = supervise.StopAll(context.WithoutCancel(ctx), filepath.Join(dir, superviseIn), 10*time.Second)
+	}
+	return err
+}
+
+// StopAll ends all instances that an agent of the data folder left running. It
+// refuses while an agent is at work there: end that first, it drains.
+func StopAll(ctx context.Context, dataDir string) error {
+	if _, err := os.Stat(dataDir); errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	unlock, err := lock(filepath.Join(dataDir, lockFile))
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	return supervise.StopAll(ctx, filepath.Join(dataDir, superviseIn), 10*time.Second)
+}
+
+// lock makes sure that one agent at a time uses a folder. The kernel takes the
+// lock back when the process dies, however it does.
+func lock(path string) (unlock func(), err error) {
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("couldn't lock the data folder: %w", err)
+	}
+	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+		b := make([]byte, 32)
+		n, _ := f.ReadAt(b, 0)
+		_ = f.Close()
+		return nil, fmt.Errorf("%w: process %s holds %s", ErrLocked, strings.TrimSpace(string(b[:n])), path)
+	}
+	_ = f.Truncate(0)
+	_, _ = f.WriteAt(fmt.Appendf(nil, "%d\n", os.Getpid()), 0)
+	return func() { _ = f.Close() }, nil
+}
+
+func newBoot() string {
+	var b [8]byte
+	_, _ = rand.Read(b[:])
+	return hex.EncodeToString(b[:])
+}
+
+func nudge(c chan struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
+}
+
+// do has the loop run f and waits for it. It returns false when the agent ends.
+func (a *agent) do(ctx context.Context, f func()) bool {
+	done := make(chan struct{})
+	select {
+	case a.calls <- func() { f(); close(done) }:
+		<-done
+		return true
+	case <-ctx.Done():
+	case <-a.ctx.Done():
+	}
+	return false
+}
+
+// loop owns the state until ctx is done.
+func (a *agent) loop(ctx context.Context) {
+	retry := time.NewTicker(time.Second) // listeners that failed, contact that was lost
+	defer retry.Stop()
+	a.settleAll()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case f := <-a.calls:
+			f()
+		case <-a.changed:
+			a.settleAll()
+		case <-retry.C:
+			a.settleAll()
+		}
+	}
+}
+
+func (a *agent) settleAll() {
+	for _, s := range a.services {
+		a.settle(s)
+	}
+}
+
+// drain is called by the supervisor before it ends an instance that has ceased to
+// be ready. The loop takes it out of the table first.
+func (a *agent) drain(ctx context.Context, i supervise.Instance) {
+	var servers []*proxy.Server
+	// Even when there is no time to drain it has to leave the table.
+	if !a.do(a.ctx, func() {
+		a.settleAll()
+		for _, s := range a.services {
+			servers = append(servers, s.proxy)
+		}
+	}) {
+		return
+	}
+	for _, s := range servers {
+		if cut := s.Drained(ctx, proxy.Instance{ID: i.Serial, Addr: i.Addr()}); cut > 0 {
+			a.cfg.Logger.Warn("requests were still open when their time to drain was up", "instance", i.ID, "requests", cut)
+		}
+	}
+}
+
+// shutdown lets open requests end. The loop has ended; its state is ours.
+func (a *agent) shutdown() {
+	ctx, cancel := context.WithTimeout(a.ctx, a.cfg.DrainOnExit)
+	defer cancel()
+	var wait sync.WaitGroup
+	for _, s := range a.services {
+		wait.Go(func() {
+			if err := s.proxy.Shutdown(ctx); err != nil {
+				a.cfg.Logger.Warn("couldn't drain", "service", s.key.String(), "error", err)
+			}
+		})
+	}
+	wait.Wait()
+}

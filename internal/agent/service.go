@@ -1,0 +1,507 @@
+package agent
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"maps"
+	"net"
+	"slices"
+	"time"
+
+	"github.com/sluicehq/sluice/internal/agent/journal"
+	"github.com/sluicehq/sluice/internal/agent/proxy"
+	"github.com/sluicehq/sluice/internal/agent/supervise"
+	"github.com/sluicehq/sluice/internal/agent/wire"
+	"github.com/sluicehq/sluice/internal/release"
+)
+
+// service is one service in one environment on this host.
+type service struct {
+	key     release.Key
+	desired wire.Desired
+	content release.Digest // of desired: an equal generation must be equal
+	reason  string         // why a generation was refused
+
+	proxy    *proxy.Server
+	listener net.Listener
+	listens  string // what listener was opened for
+	noListen string // why there is none
+
+	revs    map[release.ID]*revision // desired, serving or stopping
+	serving []wire.Revision          // with the weights in effect
+	route   proxy.Route              // what the proxy was given
+	past    []release.ID             // that ended last: their counters go on if they come back
+}
+
+const keepCounters = 16
+
+// revision is one release of a service on this host.
+type revision struct {
+	spec     wire.Revision
+	verified bool
+	files    string
+	reason   string // why it is not verified
+	passing  bool   // the reason may pass by itself
+	checking bool
+	again    time.Time // not to be checked before
+	backOff  time.Duration
+	group    *supervise.Group
+	served   bool // was ready once
+	stopping bool
+	resumed  bool // of the persisted state, and not yet checked
+}
+
+// resume takes up what an earlier agent kept.
+func (a *agent) resume() error {
+	all, err := load(a.cfg.DataDir)
+	if err != nil {
+		return err
+	}
+	entries, err := journal.Read(JournalPath(a.cfg.DataDir))
+	if err != nil {
+		return err
+	}
+	applied := make(map[release.Key]int64)
+	for _, e := range entries {
+		if e.Outcome == journal.Applied {
+			applied[e.Key] = max(applied[e.Key], e.Generation)
+		}
+	}
+	for _, k := range all {
+		s := a.service(k.Desired.Key)
+		s.desired, s.serving = k.Desired, k.Serving
+		if s.content, err = digestOf(k.Desired); err != nil {
+			return err
+		}
+		outcome := journal.Resumed
+		if applied[s.key] < s.desired.Generation {
+			outcome = journal.Applied // we died between the state and its entry
+		}
+		if err := a.journal(k.Desired, outcome, ""); err != nil {
+			return err
+		}
+		for _, r := range k.Serving {
+			a.revision(s, r)
+		}
+		for _, r := range k.Desired.Revisions {
+			a.revision(s, r)
+		}
+		for _, r := range s.revs {
+			r.resumed = true
+			a.resuming++
+		}
+	}
+	if a.resuming == 0 {
+		a.sup.Sweep()
+	}
+	return nil
+}
+
+func digestOf(d wire.Desired) (release.Digest, error) {
+	b, err := release.Canonical(d)
+	if err != nil {
+		return "", err
+	}
+	return release.DigestOf(b), nil
+}
+
+func (a *agent) service(k release.Key) *service {
+	s := a.services[k]
+	if s == nil {
+		o := a.cfg.Proxy
+		o.Name, o.Logger = k.String(), a.cfg.Logger
+		s = &service{key: k, revs: make(map[release.ID]*revision), proxy: proxy.New(o)}
+		a.services[k] = s
+	}
+	return s
+}
+
+func (a *agent) revision(s *service, spec wire.Revision) *revision {
+	r := s.revs[spec.Release]
+	if r == nil {
+		r = &revision{spec: spec}
+		s.revs[spec.Release] = r
+	}
+	return r
+}
+
+func (a *agent) journal(d wire.Desired, o journal.Outcome, why string) error {
+	e := journal.Entry{Time: time.Now().UTC(), Key: d.Key, Generation: d.Generation, Outcome: o, Reason: why, Weights: make(map[release.ID]int)}
+	for _, r := range d.Revisions {
+		if len(e.Weights) < maxRevisions {
+			e.Weights[r.Release] = r.Weight
+		}
+	}
+	return a.jrnl.Append(e)
+}
+
+// accept takes a desired state in. An error means that it could not be made
+// durable: it has no effect and must be sent again.
+func (a *agent) accept(d wire.Desired) error {
+	for _, n := range []string{d.Project, d.Service, d.Environment} {
+		if err := release.CheckName(n); err != nil {
+			// Not even a key: there is no service to report it with.
+			a.cfg.Logger.Error("refused a desired state", "error", err)
+			return nil
+		}
+	}
+	if len(d.Hosts) > 0 && !slices.Contains(d.Hosts, a.cfg.Host) {
+		// The service has moved away from this host.
+		d.Revisions, d.Removed = nil, true
+	}
+	s := a.service(d.Key)
+	defer nudge(a.kick)
+	content, err := digestOf(d)
+	if err != nil {
+		return err
+	}
+	have := s.desired.Generation
+	switch err := check(&d); {
+	case d.Generation == have && content == s.content:
+		s.reason = ""
+		return nil
+	case d.Generation < have:
+		return a.refuse(s, d, fmt.Sprintf("generation %d was refused: %d was applied before", d.Generation, have))
+	case d.Generation == have:
+		return a.refuse(s, d, fmt.Sprintf("generation %d came again with other content and was refused", d.Generation))
+	case err != nil:
+		return a.refuse(s, d, fmt.Sprintf("generation %d was refused: %v", d.Generation, err))
+	}
+	// If we die here nothing has happened. After keep the generation is applied; if
+	// we die before its journal entry, resume writes it.
+	if err := keep(a.cfg.DataDir, kept{Version: 1, Desired: d, Serving: s.serving}); err != nil {
+		s.reason = err.Error()
+		return err
+	}
+	s.desired, s.content, s.reason = d, content, ""
+	if err := a.journal(d, journal.Applied, ""); err != nil {
+		a.cfg.Logger.Error("a generation was applied without its journal entry", "service", s.key.String(), "generation", d.Generation, "error", err)
+	}
+	a.cfg.Logger.Info("applying", "service", s.key.String(), "generation", d.Generation, "weights", weightsOf(d.Revisions))
+	for _, spec := range d.Revisions {
+		r := a.revision(s, spec)
+		if !sameProof(r.spec, spec) {
+			r.again, r.backOff = time.Time{}, 0
+			if r.verified {
+				if err := a.verifyAgain(s.key, r.spec, spec); err != nil {
+					// What runs goes on as it was verified; the rest of the state applies.
+					s.reason = fmt.Sprintf("release %s came altered and goes on as it was: %v", spec.Release.Short(), err)
+					spec = withProof(spec, r.spec)
+				}
+			}
+		}
+		r.spec = spec
+	}
+	a.settle(s)
+	return nil
+}
+
+// sameProof says whether all of a revision that is verified is the same.
+func sameProof(x, y wire.Revision) bool {
+	return bytes.Equal(x.Promotion, y.Promotion) && bytes.Equal(x.Manifest, y.Manifest) && x.Artifact == y.Artifact &&
+		maps.Equal(x.Env, y.Env) && maps.Equal(x.Secrets, y.Secrets)
+}
+
+func withProof(r, from wire.Revision) wire.Revision {
+	r.Promotion, r.Manifest, r.Artifact, r.Env, r.Secrets = from.Promotion, from.Manifest, from.Artifact, from.Env, from.Secrets
+	return r
+}
+
+// verifyAgain holds a new description of a verified release against its proofs.
+func (a *agent) verifyAgain(k release.Key, was, now wire.Revision) error {
+	if was.Artifact != now.Artifact {
+		return fmt.Errorf("its artifact was %s and is %s", was.Artifact, now.Artifact)
+	}
+	_, err := verify(a.cfg.Verifier, k, now)
+	return err
+}
+
+func weightsOf(revs []wire.Revision) map[string]int {
+	out := make(map[string]int)
+	for _, r := range revs {
+		out[r.Release.Short()] = r.Weight
+	}
+	return out
+}
+
+func (a *agent) refuse(s *service, d wire.Desired, why string) error {
+	a.cfg.Logger.Warn("refused a desired state", "service", s.key.String(), "reason", why)
+	if s.reason == why {
+		return nil // said before: a stream that comes again shall not fill the journal
+	}
+	s.reason = why
+	return a.journal(d, journal.Refused, why)
+}
+
+// settle brings the service closer to its desired state, as far as that goes now.
+func (a *agent) settle(s *service) {
+	wanted := make(map[release.ID]bool)
+	for _, spec := range s.desired.Revisions {
+		wanted[spec.Release] = true
+	}
+	for _, w := range s.serving {
+		wanted[w.Release] = true
+	}
+	for id, r := range s.revs {
+		switch {
+		case r.stopping:
+		case !wanted[id]:
+			a.stopRevision(s, id, r)
+		case !r.verified:
+			a.startCheck(s, id, r)
+		case r.group == nil:
+			r.group = a.sup.Group(a.specOf(s, r), r.spec.Instances)
+		default:
+			r.group.Update(a.specOf(s, r))
+			r.group.Scale(r.spec.Instances)
+		}
+		if r.group != nil && !r.served {
+			r.served = len(r.group.Ready()) > 0
+		}
+	}
+	a.settleListener(s)
+	a.settleRoute(s)
+	// Only now, with no traffic to them, may old revisions go.
+	still := make(map[release.ID]bool)
+	for _, spec := range s.desired.Revisions {
+		still[spec.Release] = true
+	}
+	for _, w := range s.serving {
+		still[w.Release] = true
+	}
+	for id, r := range s.revs {
+		if !still[id] && !r.stopping {
+			a.stopRevision(s, id, r)
+		}
+	}
+}
+
+func (a *agent) specOf(s *service, r *revision) supervise.Spec {
+	return supervise.Spec{
+		Key: s.key, Release: r.spec.Release, Dir: r.files, Run: r.spec.Run,
+		Env: r.spec.Env, Secrets: r.spec.Secrets, Health: r.spec.Health,
+	}
+}
+
+// stopRevision drains and ends a revision. It stays visible as stopping for as long.
+func (a *agent) stopRevision(s *service, id release.ID, r *revision) {
+	r.stopping = true
+	nudge(a.kick)
+	if r.group == nil && !r.checking {
+		delete(s.revs, id)
+		return
+	}
+	a.tasks.Go(func() {
+		if r.group != nil {
+			r.group.Stop()
+		}
+		a.do(a.ctx, func() {
+			delete(s.revs, id)
+			for _, spec := range s.desired.Revisions {
+				if spec.Release == id { // it was asked for again meanwhile
+					a.revision(s, spec)
+				}
+			}
+			a.settle(s)
+			nudge(a.kick)
+			if s.past = append(s.past, id); len(s.past) > keepCounters {
+				if s.revs[s.past[0]] == nil {
+					s.proxy.Forget(s.past[0])
+				}
+				s.past = s.past[1:]
+			}
+			a.prune()
+		})
+	})
+}
+
+// prune lets go of releases that no service has.
+func (a *agent) prune() {
+	inUse := make(map[release.ID]bool)
+	for _, s := range a.services {
+		for id := range s.revs {
+			inUse[id] = true
+		}
+	}
+	a.tasks.Go(func() {
+		if err := a.store.prune(inUse); err != nil {
+			a.cfg.Logger.Warn("couldn't remove old releases", "error", err)
+		}
+	})
+}
+
+const (
+	firstCheckAgain = 500 * time.Millisecond
+	lastCheckAgain  = 30 * time.Second
+)
+
+// startCheck verifies a revision and brings its files, unless that is under way
+// or failed a moment ago.
+func (a *agent) startCheck(s *service, id release.ID, r *revision) {
+	if r.checking || time.Now().Before(r.again) {
+		return
+	}
+	r.checking = true
+	spec := r.spec
+	a.tasks.Go(func() {
+		files, err := a.bring(s.key, spec)
+		a.do(a.ctx, func() {
+			r.checking = false
+			switch {
+			case !sameProof(spec, r.spec): // it changed meanwhile: check again
+			case err == nil:
+				r.verified, r.files, r.reason, r.backOff = true, files, "", 0
+			default:
+				r.reason, r.passing = err.Error(), mayPass(err)
+				r.backOff = min(max(2*r.backOff, firstCheckAgain), lastCheckAgain)
+				r.again = time.Now().Add(r.backOff)
+				a.cfg.Logger.Error("couldn't verify a revision", "service", s.key.String(), "release", id.Short(), "error", err)
+			}
+			if current := s.revs[id]; current == r {
+				a.settle(s)
+			}
+			if r.resumed {
+				r.resumed = false
+				if a.resuming--; a.resuming == 0 {
+					a.sup.Sweep()
+				}
+			}
+			nudge(a.kick)
+		})
+	})
+}
+
+func (a *agent) bring(key release.Key, spec wire.Revision) (string, error) {
+	digest, err := verify(a.cfg.Verifier, key, spec)
+	if err != nil {
+		return "", err
+	}
+	ctx, cancel := context.WithTimeout(a.ctx, 30*time.Minute)
+	defer cancel()
+	return a.store.get(ctx, spec.Release, spec.Artifact, digest)
+}
+
+// settleListener opens, moves or closes the listener. A new address is open
+// before the old one is closed.
+func (a *agent) settleListener(s *service) {
+	if s.desired.Removed || s.desired.Generation == 0 {
+		if s.listener != nil {
+			_ = s.listener.Close()
+			s.listener, s.listens = nil, ""
+		}
+		s.noListen = ""
+		return
+	}
+	addr, err := listenAddress(s.desired.Listen, a.cfg.Address)
+	if err == nil && s.listener != nil && s.listens == addr {
+		s.noListen = ""
+		return
+	}
+	var l net.Listener
+	if err == nil {
+		l, err = net.Listen("tcp", addr)
+	}
+	if err != nil {
+		if why := fmt.Sprintf("couldn't listen on %s: %v", addr, err); why != s.noListen {
+			s.noListen = why
+			a.cfg.Logger.Error("couldn't listen", "service", s.key.String(), "error", err)
+			nudge(a.kick)
+		}
+		return
+	}
+	if s.listener != nil {
+		_ = s.listener.Close()
+	}
+	s.listener, s.listens, s.noListen = l, addr, ""
+	nudge(a.kick)
+	a.tasks.Go(func() { _ = s.proxy.Serve(l) })
+}
+
+// settleRoute gives the proxy the weights in effect and the ready instances.
+func (a *agent) settleRoute(s *service) {
+	canServe := func(id release.ID) bool {
+		r := s.revs[id]
+		return r != nil && r.verified && r.served && !r.stopping
+	}
+	effect := inEffect(sharesOf(s.desired.Revisions), sharesOf(s.serving), canServe, a.contact.recent(time.Now()))
+	var serving []wire.Revision
+	route := proxy.Route{Sticky: s.desired.Sticky}
+	for _, e := range effect {
+		r := s.revs[e.release]
+		if r == nil {
+			continue
+		}
+		spec := r.spec
+		spec.Weight, spec.Candidate = e.weight, e.candidate
+		if e.weight > 0 {
+			serving = append(serving, spec)
+		}
+		p := proxy.Revision{Release: e.release, Weight: e.weight, Candidate: e.candidate}
+		if r.verified && r.group != nil && !r.stopping {
+			for _, i := range r.group.Ready() {
+				p.Instances = append(p.Instances, proxy.Instance{ID: i.Serial, Addr: i.Addr()})
+			}
+		}
+		route.Revisions = append(route.Revisions, p)
+	}
+	changed := !slices.EqualFunc(serving, s.serving, sameShare)
+	// A weight that rises is durable first: after a restart without contact a
+	// candidate must not get more than it is known to have had. One that falls is in
+	// effect first: nothing may hold up a rollback, least of all a full disk.
+	rises := changed && raises(serving, s.serving)
+	if rises && !a.keepServing(s, serving) {
+		return
+	}
+	if !sameRoute(route, s.route) {
+		s.proxy.Set(route)
+		s.route = route
+		nudge(a.kick)
+	}
+	if changed && !rises {
+		a.keepServing(s, serving)
+		s.serving = serving
+	}
+}
+
+func (a *agent) keepServing(s *service, serving []wire.Revision) bool {
+	err := keep(a.cfg.DataDir, kept{Version: 1, Desired: s.desired, Serving: serving})
+	if err != nil {
+		a.cfg.Logger.Error("couldn't keep the weights in effect", "service", s.key.String(), "error", err)
+		return false
+	}
+	s.serving = serving
+	return true
+}
+
+func sharesOf(revs []wire.Revision) []share {
+	out := make([]share, 0, len(revs))
+	for _, r := range revs {
+		out = append(out, share{release: r.Release, weight: r.Weight, candidate: r.Candidate})
+	}
+	return out
+}
+
+func sameShare(x, y wire.Revision) bool {
+	return x.Release == y.Release && x.Weight == y.Weight && x.Candidate == y.Candidate
+}
+
+// raises says whether a candidate gets more in now than before.
+func raises(now, before []wire.Revision) bool {
+	had := make(map[release.ID]int)
+	for _, r := range before {
+		had[r.Release] = r.Weight
+	}
+	for _, r := range now {
+		if r.Candidate && r.Weight > had[r.Release] {
+			return true
+		}
+	}
+	return false
+}
+
+func sameRoute(x, y proxy.Route) bool {
+	return x.Sticky == y.Sticky && slices.EqualFunc(x.Revisions, y.Revisions, func(a, b proxy.Revision) bool {
+		return a.Release == b.Release && a.Weight == b.Weight && a.Candidate == b.Candidate && slices.Equal(a.Instances, b.Instances)
+	})
+}
