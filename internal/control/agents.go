@@ -1,0 +1,102 @@
+package control
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"slices"
+
+	"github.com/sluicehq/sluice/internal/agent/wire"
+	"github.com/sluicehq/sluice/internal/release"
+	"github.com/sluicehq/sluice/internal/store"
+)
+
+// DesiredFor returns what a host shall run, ordered by generation.
+func (c *Controller) DesiredFor(ctx context.Context, hostName string) ([]wire.Desired, error) {
+	var out []wire.Desired
+	err := c.store.View(ctx, func(tx *store.Tx) error {
+		rows, err := tx.DesiredAll()
+		if err != nil {
+			return fmt.Errorf("couldn't read the desired states: %w", err)
+		}
+		for _, r := range rows {
+			var d wire.Desired
+			if err := json.Unmarshal(r.Document, &d); err != nil {
+				return fmt.Errorf("couldn't read the desired state of %s: %w", r.Key, err)
+			}
+			if slices.Contains(d.Hosts, hostName) {
+				out = append(out, d)
+			}
+		}
+		return nil
+	})
+	slices.SortFunc(out, func(a, b wire.Desired) int { return int(a.Generation - b.Generation) })
+	return out, err
+}
+
+// Report takes a host's word. Rollouts that it matters to wake up at once;
+// counters alone wait for the bin to close.
+func (c *Controller) Report(ctx context.Context, o wire.Observed) error {
+	o.Scrapes = nil
+	b, err := json.Marshal(o)
+	if err != nil {
+		return fmt.Errorf("couldn't encode the report: %w", err)
+	}
+	return c.store.Update(ctx, func(tx *store.Tx) error {
+		was, known, err := tx.Observed(o.Host)
+		if err != nil {
+			return fmt.Errorf("couldn't read the last report of %s: %w", o.Host, err)
+		}
+		applied, err := tx.PutObserved(&store.Observed{Host: o.Host, Boot: o.Boot, Sequence: o.Sequence, At: tx.Now(), Report: b})
+		if err != nil || !applied {
+			return err // an older report than the one that is there says nothing
+		}
+		var before wire.Observed
+		if known {
+			if err := json.Unmarshal(was.Report, &before); err != nil {
+				before = wire.Observed{}
+			}
+		}
+		for _, key := range changed(before, o) {
+			r, live, err := tx.LiveRollout(key)
+			if err != nil {
+				return fmt.Errorf("couldn't look for a live rollout of %s: %w", key, err)
+			}
+			if !live {
+				continue
+			}
+			if err := tx.Wake("rollouts", r.Project, r.ID, tx.Now()); err != nil {
+				return fmt.Errorf("couldn't wake rollout %s: %w", r.ID, err)
+			}
+		}
+		return nil
+	})
+}
+
+// changed lists what differs between two reports in anything but counters.
+func changed(a, b wire.Observed) []release.Key {
+	shape := func(o wire.Observed) map[release.Key]string {
+		out := map[release.Key]string{}
+		for _, s := range o.Services {
+			x := fmt.Sprintf("%s %d %t %s", o.Boot, s.Generation, s.Listening, s.Reason)
+			for _, r := range s.Revisions {
+				x += fmt.Sprintf("|%s %s %s %d %d", r.Release, r.Phase, r.Reason, r.Weight, r.Ready)
+			}
+			out[s.Key] = x
+		}
+		return out
+	}
+	was, now := shape(a), shape(b)
+	var out []release.Key
+	for k, x := range now {
+		if was[k] != x {
+			out = append(out, k)
+		}
+	}
+	for k := range was {
+		if _, there := now[k]; !there {
+			out = append(out, k)
+		}
+	}
+	return out
+}

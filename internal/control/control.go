@@ -1,0 +1,157 @@
+package control
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/sluicehq/sluice/internal/agent/wire"
+	"github.com/sluicehq/sluice/internal/evidence"
+	"github.com/sluicehq/sluice/internal/pipeline"
+	"github.com/sluicehq/sluice/internal/release"
+	"github.com/sluicehq/sluice/internal/runner"
+	"github.com/sluicehq/sluice/internal/store"
+)
+
+// Steered is a target whose traffic Sluice moves: agents' hosts today.
+type Steered interface {
+	// Apply brings the target to doc, or begins to: what it came to is observed
+	// later. It may be repeated, also late and by a worker that lost its lease;
+	// false says that a higher generation was applied before, and nothing changed.
+	Apply(ctx context.Context, doc wire.Desired) (bool, error)
+}
+
+// Driven is a target that moves traffic by itself and reports its own steps
+// (ECS native deployments, instance refresh, Argo Rollouts, …). Handles are
+// kept in the rollout's row, so that another control plane finds the same
+// deployment again. Errors say whether to try again, that it was refused, or
+// that the outcome is unknown.
+type Driven interface {
+	Start(ctx context.Context, doc wire.Desired, idempotencyKey string) (handle string, err error)
+	Observe(ctx context.Context, handle string) (Driving, error)
+	Continue(ctx context.Context, handle string) error
+	Stop(ctx context.Context, handle string) error
+	Revert(ctx context.Context, handle string) error
+}
+
+// Driving is what a driven target says of its deployment.
+type Driving struct {
+	Step   string
+	Weight int // basis points of the candidate, as far as it tells
+	Done   bool
+	Failed string
+}
+
+// Metrics answers queries for custom metrics, at the newest sample's time.
+type Metrics interface {
+	Ask(ctx context.Context, query string) ([]Sample, error)
+}
+
+// Blobs keeps bulky content, such as logs, by its digest.
+type Blobs interface {
+	Put(ctx context.Context, r io.Reader) (release.Digest, int64, error)
+	Open(ctx context.Context, d release.Digest) (io.ReadCloser, error)
+}
+
+// Artifacts keeps what was built.
+type Artifacts interface {
+	// Publish packs the tree at path inside dir and keeps it.
+	Publish(ctx context.Context, project, service, name, dir, path string, tags ...string) (release.Artifact, error)
+	// PublishRelease keeps a manifest, whose digest is the release's id.
+	PublishRelease(ctx context.Context, m release.Manifest) (release.ID, error)
+	// Verify reads artifacts back, every byte. artifact.ErrAltered and
+	// artifact.ErrNotFound are findings about them; other errors are not.
+	Verify(ctx context.Context, project, service string, artifacts []release.Artifact) error
+}
+
+// Config is what a control plane is made of.
+type Config struct {
+	Store     *store.Store
+	Blobs     Blobs
+	Keys      *evidence.KeyRing
+	Artifacts Artifacts
+	Target    Steered
+	Metrics   Metrics
+	Dir       string // for checkouts, caches and live logs
+	Log       *slog.Logger
+	LeaseTTL  time.Duration    // default 5 s
+	Builds    int              // at once, default 2
+	Isolation runner.Isolation // of build steps; default runner.Namespaces
+	// Secret returns the value of a reference in a build step's environment.
+	Secret func(ctx context.Context, ref string) (string, error)
+	// ParseOptions let definitions be checked for what only adapters know.
+	ParseOptions []pipeline.Option
+}
+
+// Controller is one control plane. Any number of them can share a store.
+type Controller struct {
+	store     *store.Store
+	blobs     Blobs
+	keys      *evidence.KeyRing
+	trusted   *evidence.KeySet
+	artifacts Artifacts
+	target    Steered
+	metrics   Metrics
+	dir       string
+	log       *slog.Logger
+	leaseTTL  time.Duration
+	owner     string
+	isolation runner.Isolation
+	secret    func(ctx context.Context, ref string) (string, error)
+	parse     []pipeline.Option
+	probed    atomic.Bool
+
+	ctx        context.Context // of what runs beside the loops
+	stop       context.CancelFunc
+	background sync.WaitGroup
+	checking   sync.Map // checks that run here
+	builds     chan struct{}
+	logs       logs
+}
+
+// New returns a control plane that does nothing until [Controller.Run].
+func New(cfg Config) (*Controller, error) {
+	trusted, err := evidence.NewKeySet(cfg.Keys.Public()...)
+	if err != nil {
+		return nil, fmt.Errorf("couldn't read the signing keys: %w", err)
+	}
+	if cfg.LeaseTTL == 0 {
+		cfg.LeaseTTL = 5 * time.Second
+	}
+	if cfg.Isolation == "" {
+		cfg.Isolation = runner.Namespaces
+	}
+	if cfg.Builds == 0 {
+		cfg.Builds = 2
+	}
+	ctx, stop := context.WithCancel(context.Background())
+	return &Controller{
+		store: cfg.Store, blobs: cfg.Blobs, keys: cfg.Keys, trusted: trusted, artifacts: cfg.Artifacts,
+		target: cfg.Target, metrics: cfg.Metrics, dir: cfg.Dir, log: cfg.Log, leaseTTL: cfg.LeaseTTL, owner: newOwner(),
+		ctx: ctx, stop: stop, builds: make(chan struct{}, cfg.Builds), logs: logs{dir: cfg.Dir},
+		isolation: cfg.Isolation, secret: cfg.Secret, parse: cfg.ParseOptions,
+	}, nil
+}
+
+// maxRows bounds how many rows of a kind are taken further at once.
+const maxRows = 16
+
+// Run takes rows further until ctx ends, and returns when everything that it
+// started has stopped. What was under way goes on from the store: a shutdown is
+// never a verdict.
+func (c *Controller) Run(ctx context.Context) error {
+	defer c.background.Wait()
+	defer c.stop()
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return c.work(ctx, "runs", maxRows, c.stepRun) })
+	g.Go(func() error { return c.work(ctx, "rollouts", maxRows, c.stepRollout) })
+	g.Go(func() error { return c.work(ctx, "environments", maxRows, c.stepPlace) })
+	g.Go(func() error { return c.sequence(ctx) })
+	return g.Wait()
+}

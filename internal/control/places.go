@@ -1,0 +1,283 @@
+package control
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/sluicehq/sluice/internal/agent/wire"
+	"github.com/sluicehq/sluice/internal/analysis"
+	"github.com/sluicehq/sluice/internal/evidence"
+	"github.com/sluicehq/sluice/internal/pipeline"
+	"github.com/sluicehq/sluice/internal/release"
+	"github.com/sluicehq/sluice/internal/rollout"
+	"github.com/sluicehq/sluice/internal/store"
+	"github.com/sluicehq/sluice/internal/target/host"
+)
+
+// place is what an environment's row keeps beside what runs there.
+type place struct {
+	V           int                  `json:"v"`
+	Environment pipeline.Environment `json:"environment"` // as of the last promotion that succeeded
+	Snapshots   []snapshot           `json:"snapshots"`   // of the current release's counters
+}
+
+// snapshot are the current release's cumulative counters by host and boot.
+type snapshot struct {
+	At     time.Time             `json:"at"`
+	Counts map[string]cumulative `json:"counts"`
+}
+
+const (
+	snapshotEvery = 5 * time.Minute
+	beforeWindow  = time.Hour // judge.md: the stable's own counts before the shift
+	maxSnapshots  = int(beforeWindow/snapshotEvery) + 1
+)
+
+func decodePlace(row store.Environment) (place, error) {
+	var p place
+	if len(row.Settings) == 0 {
+		return p, nil
+	}
+	if err := json.Unmarshal(row.Settings, &p); err != nil {
+		return p, fmt.Errorf("couldn't read the settings of %s: %w", row.Key, err)
+	}
+	return p, nil
+}
+
+// counters are the current release's counters, by host and boot.
+func (c *Controller) counters(tx *store.Tx, key release.Key, hosts []string, id release.ID) (map[string]cumulative, error) {
+	rows, err := tx.ObservedHosts()
+	if err != nil {
+		return nil, fmt.Errorf("couldn't read what hosts report: %w", err)
+	}
+	out := map[string]cumulative{}
+	for _, n := range host.Counters(host.Decode(rows), key, hosts) {
+		if n.Release == id {
+			s := sum(n)
+			s.Buckets = nil
+			out[n.Host+"/"+n.Boot] = s
+		}
+	}
+	return out, nil
+}
+
+// before is what the stable release counted in the window before a rollout: now
+// less the oldest snapshot in the window.
+func (c *Controller) before(tx *store.Tx, key release.Key, env pipeline.Environment, stable release.ID) (cumulative, error) {
+	out := cumulative{Latency: map[int]uint64{}}
+	row, ok, err := tx.Environment(key)
+	if err != nil || !ok {
+		return out, err
+	}
+	p, err := decodePlace(row)
+	if err != nil {
+		return out, err
+	}
+	now, err := c.counters(tx, key, env.Target.Hosts, stable)
+	if err != nil {
+		return out, err
+	}
+	var old map[string]cumulative
+	for _, s := range p.Snapshots {
+		if tx.Now().Sub(s.At) <= beforeWindow {
+			old = s.Counts
+			break
+		}
+	}
+	for k, cur := range now {
+		prev := old[k]
+		out.Requests += analysis.Delta(prev.Requests, cur.Requests)
+		out.Bad += analysis.Delta(prev.Bad, cur.Bad)
+		for i, n := range analysis.DeltaHistogram(prev.Latency, cur.Latency) {
+			out.Latency[i] += n
+		}
+	}
+	return out, nil
+}
+
+// stepPlace takes one environment's row further: a snapshot of the counters, and
+// the retirement of the previous release when its time has come.
+func (c *Controller) stepPlace(ctx context.Context, lease store.Lease) error {
+	service, env, _ := strings.Cut(lease.ID, "/")
+	key := release.Key{Project: lease.Project, Service: service, Environment: env}
+	if err := c.act(ctx, lease.Project, placeEffects(key)); err != nil {
+		return err
+	}
+	err := c.store.Update(ctx, func(tx *store.Tx) error {
+		if err := tx.Check(lease); err != nil {
+			return err
+		}
+		row, ok, err := tx.Environment(key)
+		if err != nil || !ok {
+			return err
+		}
+		p, err := decodePlace(row)
+		if err != nil {
+			return err
+		}
+		current, err := decodeRevision(row.Current)
+		if err != nil || current == nil {
+			row.WakeAt = nil
+			return errors.Join(err, tx.PutEnvironment(&row))
+		}
+		if n := len(p.Snapshots); n == 0 || tx.Now().Sub(p.Snapshots[n-1].At) >= snapshotEvery || p.Snapshots[n-1].At.After(tx.Now()) {
+			counts, err := c.counters(tx, key, p.Environment.Target.Hosts, current.Release)
+			if err != nil {
+				return err
+			}
+			p.Snapshots = append(p.Snapshots, snapshot{At: tx.Now(), Counts: counts})
+			p.Snapshots = p.Snapshots[max(0, len(p.Snapshots)-maxSnapshots):]
+		}
+		next := tx.Now().Add(snapshotEvery)
+		if row.RetireAt != nil && !row.RetireAt.After(tx.Now()) {
+			if err := c.retire(tx, &row, p, *current); err != nil {
+				return err
+			}
+		} else if row.RetireAt != nil && row.RetireAt.Before(next) {
+			next = *row.RetireAt
+		}
+		row.WakeAt = &next
+		return c.putPlace(tx, &row, p)
+	})
+	if err != nil {
+		return err
+	}
+	return c.act(ctx, lease.Project, placeEffects(key))
+}
+
+func (c *Controller) putPlace(tx *store.Tx, row *store.Environment, p place) error {
+	var err error
+	if row.Settings, err = json.Marshal(p); err != nil {
+		return fmt.Errorf("couldn't encode the settings of %s: %w", row.Key, err)
+	}
+	return tx.PutEnvironment(row)
+}
+
+// placeEffects is where the effects that an environment's row wants are kept.
+func placeEffects(key release.Key) string { return "env:" + key.Service + "/" + key.Environment }
+
+// retire stops the previous release, which stayed warm for a fast way back. Its
+// unpacked files stay on the hosts.
+func (c *Controller) retire(tx *store.Tx, row *store.Environment, p place, current wire.Revision) error {
+	row.RetireAt = nil
+	if _, busy, err := tx.LiveRollout(row.Key); err != nil || busy {
+		return err // a live rollout says what runs
+	}
+	current.Weight, current.Candidate = wire.FullWeight, false
+	return c.want(tx, row.Key, placeEffects(row.Key), p.Environment.Target, current)
+}
+
+// want promises that exactly these revisions shall run.
+func (c *Controller) want(tx *store.Tx, key release.Key, owner string, t pipeline.Target, revisions ...wire.Revision) error {
+	gen, err := tx.NextGeneration()
+	if err != nil {
+		return fmt.Errorf("couldn't take a generation: %w", err)
+	}
+	doc := host.Document(key, t, gen)
+	doc.Revisions = append(doc.Revisions, revisions...)
+	b, err := json.Marshal(doc)
+	if err != nil {
+		return fmt.Errorf("couldn't encode the desired state: %w", err)
+	}
+	if err := tx.AddEffect(&store.Effect{Project: key.Project, Rollout: owner, Generation: gen, Kind: string(rollout.Apply), Data: b}); err != nil {
+		return fmt.Errorf("couldn't promise an effect: %w", err)
+	}
+	return nil
+}
+
+// finish writes what an ended rollout leaves behind: what runs in the
+// environment, the quarantine, and who waits for the environment.
+func (t *turn) finish() error {
+	key := t.key()
+	row, ok, err := t.tx.Environment(key)
+	if err != nil {
+		return fmt.Errorf("couldn't read %s: %w", key, err)
+	}
+	if !ok {
+		row = store.Environment{Key: key}
+	}
+	p, err := decodePlace(row)
+	if err != nil {
+		return err
+	}
+	if t.state.Phase == rollout.Succeeded {
+		if err := t.settle(&row, &p); err != nil {
+			return err
+		}
+	} else if t.state.Exposed || t.state.Seen.Failed != "" {
+		if t.state.Phase == rollout.RolledBack || t.state.Phase == rollout.RollbackFailed {
+			if err := t.quarantine(t.row.Release, t.state.Reason); err != nil {
+				return err
+			}
+		}
+	}
+	p.V = 1
+	if err := t.c.putPlace(t.tx, &row, p); err != nil {
+		return fmt.Errorf("couldn't write what runs in %s: %w", key, err)
+	}
+	live := true
+	waiting, err := t.tx.Runs(store.RunFilter{Project: t.row.Project, Service: t.row.Service, Live: &live, Limit: 100})
+	if err != nil {
+		return fmt.Errorf("couldn't find the runs that wait: %w", err)
+	}
+	for _, r := range waiting {
+		if err := t.tx.Wake("runs", r.Project, r.ID, t.tx.Now()); err != nil {
+			return fmt.Errorf("couldn't wake run %s: %w", r.ID, err)
+		}
+	}
+	return nil
+}
+
+// settle makes the candidate what runs.
+func (t *turn) settle(row *store.Environment, p *place) error {
+	p.Environment, p.Snapshots = t.plan.Environment, nil
+	current := t.candidate
+	current.Weight, current.Candidate = wire.FullWeight, false
+	var err error
+	if row.Current, err = json.Marshal(current); err != nil {
+		return fmt.Errorf("couldn't encode what runs: %w", err)
+	}
+	row.Previous, row.RetireAt = nil, nil
+	now := t.tx.Now()
+	row.WakeAt = &now
+	if t.restore == nil {
+		return nil
+	}
+	retire := now.Add(t.plan.RetireAfter)
+	if t.plan.Strategy == strategyRollback {
+		// What was taken back is no way back, and need not stay warm.
+		retire = now
+		if err := t.quarantine(t.restore.Release, "rolled back: "+t.watch.Why); err != nil {
+			return err
+		}
+	} else if row.Previous, err = json.Marshal(t.restore); err != nil {
+		return fmt.Errorf("couldn't encode the previous release: %w", err)
+	}
+	row.RetireAt = &retire
+	return nil
+}
+
+const strategyRollback = "rollback"
+
+// quarantine keeps a release out until a person lifts it.
+func (t *turn) quarantine(id release.ID, why string) error {
+	if _, already, err := t.tx.Quarantined(t.row.Project, t.row.Service, id); err != nil || already {
+		return err
+	}
+	q := store.Quarantine{Project: t.row.Project, Service: t.row.Service, Release: id, Reason: fmt.Sprintf("it was taken back from %s: %s", t.row.Environment, why), At: t.tx.Now()}
+	if err := t.tx.PutQuarantine(&q); err != nil {
+		return fmt.Errorf("couldn't quarantine release %s: %w", id.Short(), err)
+	}
+	at := about{project: t.row.Project, run: t.row.Run, environment: t.row.Environment}
+	ev, err := t.c.event(t.tx, at, release.System, "")
+	if err != nil {
+		return err
+	}
+	_, err = t.c.record(t.tx, fmt.Sprintf("quarantine/%s/%s", t.row.ID, id.Short()), at,
+		evidence.Quarantine{Event: ev, Change: evidence.Quarantined, Cause: "rollout " + t.row.ID}, evidence.ReleaseSubject(t.row.Project, t.row.Service, id))
+	return err
+}

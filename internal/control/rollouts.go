@@ -1,0 +1,367 @@
+package control
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"time"
+
+	"github.com/sluicehq/sluice/internal/agent/wire"
+	"github.com/sluicehq/sluice/internal/pipeline"
+	"github.com/sluicehq/sluice/internal/release"
+	"github.com/sluicehq/sluice/internal/rollout"
+	"github.com/sluicehq/sluice/internal/store"
+	"github.com/sluicehq/sluice/internal/target/host"
+)
+
+// planned is what a rollout keeps of its start, whatever changes meanwhile.
+type planned struct {
+	rollout.Plan
+	Environment pipeline.Environment `json:"environment"`
+}
+
+// turn is one decision about one rollout inside one transaction: open it, feed
+// it events, close it. Workers and people's commands take the same turn.
+type turn struct {
+	c         *Controller
+	tx        *store.Tx
+	row       store.Rollout
+	plan      planned
+	state     rollout.State
+	watch     watch
+	candidate wire.Revision
+	restore   *wire.Revision
+	apply     int64    // generation that the target shall be brought to the state with; 0: none
+	check     bool     // the checks of the current step shall run
+	alarms    []string // to be told loudly
+}
+
+func (t *turn) key() release.Key {
+	return release.Key{Project: t.row.Project, Service: t.row.Service, Environment: t.row.Environment}
+}
+
+func (c *Controller) openTurn(tx *store.Tx, project, id string) (*turn, error) {
+	row, err := tx.Rollout(project, id)
+	if err != nil {
+		return nil, fmt.Errorf("couldn't read rollout %s: %w", id, err)
+	}
+	t := &turn{c: c, tx: tx, row: row}
+	if row.Engine > rollout.Engine {
+		return nil, fmt.Errorf("rollout %s was started by a newer sluice (engine %d, this one knows %d): run the newer one", id, row.Engine, rollout.Engine)
+	}
+	if err := json.Unmarshal(row.Plan, &t.plan); err != nil {
+		return nil, fmt.Errorf("couldn't read the plan of rollout %s: %w", id, err)
+	}
+	if t.state, err = rollout.DecodeState(row.State); err != nil {
+		return nil, fmt.Errorf("couldn't read the state of rollout %s: %w", id, err)
+	}
+	if t.watch, err = decodeWatch(row.Judge); err != nil {
+		return nil, fmt.Errorf("couldn't read the analysis of rollout %s: %w", id, err)
+	}
+	if err := json.Unmarshal(row.Candidate, &t.candidate); err != nil {
+		return nil, fmt.Errorf("couldn't read the candidate of rollout %s: %w", id, err)
+	}
+	if len(row.Restore) > 0 && string(row.Restore) != "null" {
+		t.restore = new(wire.Revision)
+		if err := json.Unmarshal(row.Restore, t.restore); err != nil {
+			return nil, fmt.Errorf("couldn't read the restore point of rollout %s: %w", id, err)
+		}
+	}
+	return t, nil
+}
+
+// feed lets one event happen: state, event log, evidence and live feed go into
+// the transaction together.
+func (t *turn) feed(e rollout.Event) error {
+	before := t.state
+	after, effects, err := rollout.Step(t.plan.Plan, before, e)
+	if err != nil {
+		return err
+	}
+	t.state = after
+	t.watch.follow(before, after, t.tx.Now())
+	seq, err := t.log(e)
+	if err != nil {
+		return err
+	}
+	for i, f := range rollout.Facts(before, after, e) {
+		if err := t.fact(fmt.Sprintf("rollout/%s/%d/%d", t.row.ID, seq, i), f, causeOf(e)); err != nil {
+			return err
+		}
+	}
+	for _, ef := range effects {
+		switch ef.Kind {
+		case rollout.Apply:
+			if err := t.generation(); err != nil {
+				return err
+			}
+		case rollout.Check:
+			t.check = true
+		case rollout.Alarm:
+			t.alarms = append(t.alarms, ef.Reason)
+		default:
+			return fmt.Errorf("rollout %s wants the unknown effect %q", t.row.ID, ef.Kind)
+		}
+	}
+	return nil
+}
+
+// generation numbers what the target shall be brought to. The document itself
+// is made when the turn closes, from the state as it is then.
+func (t *turn) generation() error {
+	gen, err := t.tx.NextGeneration()
+	if err != nil {
+		return fmt.Errorf("couldn't take a generation: %w", err)
+	}
+	t.apply = gen
+	return t.feed(rollout.Event{Applied: &rollout.Applied{Generation: gen}})
+}
+
+// log appends e to the event log, or merges it into the last entry.
+func (t *turn) log(e rollout.Event) (int64, error) {
+	if last, ok := t.watch.lastEvent(); ok {
+		if merged, ok := rollout.Merge(last, e); ok {
+			b, err := json.Marshal(merged)
+			if err != nil {
+				return 0, fmt.Errorf("couldn't encode an event: %w", err)
+			}
+			t.watch.setLastEvent(t.watch.LastSeq, b)
+			return t.watch.LastSeq, t.tx.ReplaceEvent(t.row.Project, t.row.ID, t.watch.LastSeq, b)
+		}
+	}
+	b, err := json.Marshal(e)
+	if err != nil {
+		return 0, fmt.Errorf("couldn't encode an event: %w", err)
+	}
+	seq, err := t.tx.AppendEvent(t.row.Project, t.row.ID, b)
+	if err != nil {
+		return 0, fmt.Errorf("couldn't append to the event log of rollout %s: %w", t.row.ID, err)
+	}
+	t.watch.setLastEvent(seq, b)
+	return seq, nil
+}
+
+// tell adds a line to the live feed.
+func (t *turn) tell(kind string, data any) error {
+	b, err := json.Marshal(data)
+	if err != nil {
+		return fmt.Errorf("couldn't encode a feed line: %w", err)
+	}
+	return t.tx.AddFeed(&store.Feed{Project: t.row.Project, Run: t.row.Run, Service: t.row.Service, Environment: t.row.Environment, Kind: kind, Data: b})
+}
+
+// close writes the turn: the effects that the new state wants, and the row.
+func (t *turn) close() error {
+	if t.apply > 0 {
+		doc, err := json.Marshal(t.document(t.apply))
+		if err != nil {
+			return fmt.Errorf("couldn't encode the desired state: %w", err)
+		}
+		if err := t.promise(rollout.Apply, t.apply, doc); err != nil {
+			return err
+		}
+	}
+	if t.check {
+		gen, err := t.tx.NextGeneration()
+		if err != nil {
+			return fmt.Errorf("couldn't take a generation: %w", err)
+		}
+		data, err := json.Marshal(checkEffect{Step: t.state.Step})
+		if err != nil {
+			return fmt.Errorf("couldn't encode a check: %w", err)
+		}
+		if err := t.promise(rollout.Check, gen, data); err != nil {
+			return err
+		}
+	}
+	for _, a := range t.alarms {
+		if err := t.tell("alarm", map[string]string{"reason": a}); err != nil {
+			return err
+		}
+		t.c.log.Error("a rollout needs a person", "project", t.row.Project, "service", t.row.Service, "environment", t.row.Environment, "rollout", t.row.ID, "reason", a)
+	}
+	if t.state.Phase.Terminal() && t.row.Live {
+		t.row.Live = false
+		if err := t.finish(); err != nil {
+			return err
+		}
+	}
+	changed := t.row.Phase != string(t.state.Phase) || !t.row.Live
+	t.row.Phase = string(t.state.Phase)
+	t.schedule()
+	var err error
+	if t.row.State, err = json.Marshal(t.state); err != nil {
+		return fmt.Errorf("couldn't encode the state: %w", err)
+	}
+	if t.row.Judge, err = json.Marshal(t.watch); err != nil {
+		return fmt.Errorf("couldn't encode the analysis: %w", err)
+	}
+	if err := t.tx.SaveRollout(&t.row); err != nil {
+		return fmt.Errorf("couldn't save rollout %s: %w", t.row.ID, err)
+	}
+	if !changed {
+		return nil
+	}
+	if err := t.tx.Wake("runs", t.row.Project, t.row.Run, t.tx.Now()); err != nil {
+		return fmt.Errorf("couldn't wake run %s: %w", t.row.Run, err)
+	}
+	return nil
+}
+
+func (t *turn) promise(kind rollout.EffectKind, gen int64, data json.RawMessage) error {
+	err := t.tx.AddEffect(&store.Effect{Project: t.row.Project, Rollout: t.row.ID, Generation: gen, Kind: string(kind), Data: data})
+	if err != nil {
+		return fmt.Errorf("couldn't promise an effect: %w", err)
+	}
+	return nil
+}
+
+// schedule decides when the row wakes up next, and remembers what was planned:
+// the next tick counts at most twice of it, whatever the clock does.
+func (t *turn) schedule() {
+	t.row.WakeAt = nil
+	if !t.row.Live {
+		return
+	}
+	next := observeEvery
+	if d, ok := rollout.NextWake(t.plan.Plan, t.state); ok {
+		next = min(next, d)
+	}
+	if d, ok := t.watch.nextBin(t.state, t.plan.Environment.Analysis); ok {
+		next = min(next, d)
+	}
+	next = max(next, 5*time.Millisecond)
+	t.watch.TickedAt, t.watch.Planned = t.tx.Now(), next
+	at := t.tx.Now().Add(next)
+	t.row.WakeAt = &at
+}
+
+// observeEvery bounds how long a live rollout sleeps although nothing is due:
+// a host that stopped reporting is noticed no later.
+const observeEvery = time.Second
+
+// stepRollout takes one leased rollout one turn further: observe, decide and
+// commit, act.
+func (c *Controller) stepRollout(ctx context.Context, lease store.Lease) error {
+	if err := c.act(ctx, lease.Project, lease.ID); err != nil {
+		return err
+	}
+	ask, err := c.ask(ctx, lease.Project, lease.ID)
+	if err != nil {
+		return err
+	}
+	err = c.store.Update(ctx, func(tx *store.Tx) error {
+		if err := tx.Check(lease); err != nil {
+			return err
+		}
+		t, err := c.openTurn(tx, lease.Project, lease.ID)
+		if err != nil || !t.row.Live {
+			return err
+		}
+		if err := t.events(ask); err != nil {
+			return err
+		}
+		return t.close()
+	})
+	if err != nil {
+		return err
+	}
+	return c.act(ctx, lease.Project, lease.ID)
+}
+
+// events feeds a turn what happened since the last one.
+func (t *turn) events(ask answers) error {
+	if t.state.Phase == rollout.Pending {
+		return t.feed(rollout.Event{Start: &rollout.Start{}})
+	}
+	rows, err := t.tx.ObservedHosts()
+	if err != nil {
+		return fmt.Errorf("couldn't read what hosts report: %w", err)
+	}
+	reports := host.Decode(rows)
+	seen := host.Observe(reports, t.key(), t.plan.Environment.Target.Hosts, t.row.Release, t.restoreID(), t.tx.Now())
+	elapsed := t.watch.elapsed(t.tx.Now())
+	t.watch.BinElapsed += elapsed
+	if judged := t.judge(reports, ask); judged != nil {
+		if err := t.feed(rollout.Event{Judged: judged}); err != nil {
+			return err
+		}
+	}
+	if elapsed > 0 {
+		if err := t.feed(rollout.Event{Tick: &rollout.Tick{Elapsed: elapsed}}); err != nil {
+			return err
+		}
+	}
+	if seen == t.state.Seen || t.state.Phase.Terminal() {
+		return nil
+	}
+	return t.feed(rollout.Event{Seen: &seen})
+}
+
+func (t *turn) restoreID() release.ID {
+	if t.restore == nil {
+		return ""
+	}
+	return t.restore.Release
+}
+
+// document is what hosts shall run for the state.
+func (t *turn) document(gen int64) wire.Desired {
+	d := host.Document(t.key(), t.plan.Environment.Target, gen)
+	if t.state.Old && t.restore != nil {
+		old := *t.restore
+		old.Weight, old.Candidate = wire.FullWeight-t.state.Weight, false
+		d.Revisions = append(d.Revisions, old)
+	}
+	if t.state.Capacity {
+		cand := t.candidate
+		cand.Weight, cand.Candidate = t.state.Weight, true
+		d.Revisions = append(d.Revisions, cand)
+	}
+	return d
+}
+
+// act runs the effects that were promised. Each may run again after a crash, or
+// late by a worker that lost its lease: the target refuses a generation lower
+// than the highest that it has seen.
+func (c *Controller) act(ctx context.Context, project, id string) error {
+	var pending []store.Effect
+	err := c.store.View(ctx, func(tx *store.Tx) (err error) {
+		pending, err = tx.PendingEffects(project, id)
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("couldn't read pending effects of rollout %s: %w", id, err)
+	}
+	for _, e := range pending {
+		switch rollout.EffectKind(e.Kind) {
+		case rollout.Apply:
+			if err := c.applyEffect(ctx, e); err != nil {
+				return err
+			}
+		case rollout.Check:
+			c.startCheck(e)
+		default:
+			return fmt.Errorf("rollout %s promised the unknown effect %q", id, e.Kind)
+		}
+	}
+	return nil
+}
+
+func (c *Controller) applyEffect(ctx context.Context, e store.Effect) error {
+	var doc wire.Desired
+	if err := json.Unmarshal(e.Data, &doc); err != nil {
+		return fmt.Errorf("couldn't read the effect of generation %d: %w", e.Generation, err)
+	}
+	applied, err := c.target.Apply(ctx, doc)
+	if err != nil {
+		return fmt.Errorf("couldn't apply generation %d to %s: %w", e.Generation, doc.Key, err)
+	}
+	outcome := "applied"
+	if !applied {
+		outcome = "refused: a newer generation was applied"
+	}
+	return c.store.Update(ctx, func(tx *store.Tx) error {
+		return tx.FinishEffect(e.Project, e.Rollout, e.Generation, outcome)
+	})
+}

@@ -1,0 +1,433 @@
+package control
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/sluicehq/sluice/internal/agent/wire"
+	"github.com/sluicehq/sluice/internal/analysis"
+	"github.com/sluicehq/sluice/internal/gate"
+	"github.com/sluicehq/sluice/internal/release"
+	"github.com/sluicehq/sluice/internal/rollout"
+	"github.com/sluicehq/sluice/internal/run"
+	"github.com/sluicehq/sluice/internal/store"
+	"github.com/sluicehq/sluice/internal/verdict"
+)
+
+// Status is a run as its users see it. The keys are the contract of
+// `status --json`.
+type Status struct {
+	Run          string              `json:"run"`
+	Kind         string              `json:"kind"`
+	Project      string              `json:"project"`
+	Service      string              `json:"service"`
+	Repository   string              `json:"repository,omitempty"`
+	Commit       string              `json:"commit"`
+	Release      release.ID          `json:"release"`
+	Digest       release.Digest      `json:"digest"` // of the first artifact
+	Artifacts    []release.Artifact  `json:"artifacts"`
+	State        run.Outcome         `json:"state"`
+	Reason       string              `json:"reason"`
+	Actor        release.Actor       `json:"actor"`
+	ReusedFrom   string              `json:"reusedFrom,omitempty"` // run whose build this is
+	Steps        []run.Step          `json:"steps"`
+	Environments []EnvironmentStatus `json:"environments"`
+	CreatedAt    time.Time           `json:"createdAt"`
+	UpdatedAt    time.Time           `json:"updatedAt"`
+}
+
+// EnvironmentStatus is one environment of a run.
+type EnvironmentStatus struct {
+	Name            string             `json:"name"`
+	State           run.Outcome        `json:"state"`
+	Release         release.ID         `json:"release"`
+	PreviousRelease release.ID         `json:"previousRelease"`
+	Strategy        string             `json:"strategy"`
+	Step            int                `json:"step"`
+	Steps           int                `json:"steps"`
+	Weight          float64            `json:"weight"` // percent of the new release, as read back
+	Verdict         verdict.Verdict    `json:"verdict"`
+	Reason          string             `json:"reason"`
+	WaitingFor      string             `json:"waitingFor"`
+	Stuck           bool               `json:"stuck"`
+	Paused          bool               `json:"paused"`
+	Held            string             `json:"held,omitempty"`
+	Phase           rollout.Phase      `json:"phase,omitempty"`
+	Rollout         string             `json:"rollout,omitempty"`
+	Revision        int64              `json:"revision,omitempty"` // for commands that must not act on something else than was seen
+	Packet          release.Digest     `json:"packet,omitempty"`
+	Gates           []gate.Decision    `json:"gates,omitempty"`
+	Plan            []rollout.PlanStep `json:"plan,omitempty"`
+	Bake            *BakeStatus        `json:"bake,omitempty"`
+	Metrics         []analysis.Metric  `json:"metrics,omitempty"`
+	Signals         *Signals           `json:"signals,omitempty"`
+	RollbackMillis  *int64             `json:"rollbackMillis,omitempty"`
+	DetectSeconds   *float64           `json:"detectSeconds,omitempty"` // first exposure → verdict fail
+	Points          []Point            `json:"points,omitempty"`
+}
+
+// BakeStatus is how far a bake is.
+type BakeStatus struct {
+	ElapsedSeconds float64 `json:"elapsedSeconds"`
+	TotalSeconds   float64 `json:"totalSeconds"`
+	Extended       int     `json:"extended"`
+}
+
+// Status returns one run; points asks for the chart's too.
+func (c *Controller) Status(ctx context.Context, project, id string, points bool) (Status, error) {
+	var out Status
+	err := c.store.View(ctx, func(tx *store.Tx) error {
+		t, err := c.readRun(tx, project, id)
+		if err != nil {
+			return err
+		}
+		out, err = t.status(points)
+		return err
+	})
+	return out, err
+}
+
+// Runs lists runs, newest first.
+func (c *Controller) Runs(ctx context.Context, f store.RunFilter) ([]Status, error) {
+	out := []Status{}
+	err := c.store.View(ctx, func(tx *store.Tx) error {
+		rows, err := tx.Runs(f)
+		if err != nil {
+			return fmt.Errorf("couldn't list runs: %w", err)
+		}
+		for _, r := range rows {
+			t, err := c.readRun(tx, r.Project, r.ID)
+			if err != nil {
+				return err
+			}
+			s, err := t.status(false)
+			if err != nil {
+				return err
+			}
+			out = append(out, s)
+		}
+		return nil
+	})
+	return out, err
+}
+
+func (t *runTurn) status(points bool) (Status, error) {
+	s := Status{
+		Run: t.row.ID, Kind: t.row.Kind, Project: t.row.Project, Service: t.row.Service, Repository: t.row.Repository, Commit: t.row.Commit,
+		Release: t.state.Release, Artifacts: t.state.Artifacts, State: t.state.Outcome, Reason: t.state.Reason, Actor: t.row.Actor,
+		ReusedFrom: t.state.Reused, Steps: t.state.Steps, Environments: []EnvironmentStatus{}, CreatedAt: t.row.CreatedAt, UpdatedAt: t.row.UpdatedAt,
+	}
+	if s.Steps == nil {
+		s.Steps = []run.Step{}
+	}
+	if len(s.Artifacts) > 0 {
+		s.Digest = s.Artifacts[0].Digest
+	} else {
+		s.Artifacts = []release.Artifact{}
+	}
+	for _, e := range t.state.Environments {
+		es := EnvironmentStatus{
+			Name: e.Name, State: orPending(e.State), Release: t.state.Release, PreviousRelease: e.Previous, Strategy: e.Strategy,
+			Verdict: e.Verdict, Reason: e.Reason, WaitingFor: e.WaitingFor, Packet: e.Packet, Gates: e.Gates, Rollout: e.Rollout,
+		}
+		if es.Strategy == "" {
+			if env, ok := t.def.Environment(e.Name); ok {
+				es.Strategy = env.Rollout.Strategy
+			}
+		}
+		if e.Rollout != "" {
+			ro, err := t.c.openTurn(t.tx, t.row.Project, e.Rollout)
+			if err != nil {
+				return s, err
+			}
+			ro.describe(&es, points)
+		}
+		if es.State == run.RollingBack && s.State == run.Running {
+			s.State = run.RollingBack
+		}
+		if es.State == run.Waiting && s.State == run.Running {
+			s.State = run.Waiting
+		}
+		s.Environments = append(s.Environments, es)
+	}
+	return s, nil
+}
+
+// describe fills in what the rollout knows; it is fresher than the run's copy.
+func (t *turn) describe(e *EnvironmentStatus, points bool) {
+	s, w := t.state, t.watch
+	e.Phase, e.Revision, e.Step, e.Steps, e.Plan = s.Phase, t.row.Revision, s.Step, len(t.plan.Steps), t.plan.Steps
+	e.Weight = float64(s.Seen.MaxWeight) / 100
+	e.Verdict, e.Paused, e.Stuck = s.Verdict, s.Paused.On, s.Stuck.On
+	if s.Reason != "" {
+		e.Reason = s.Reason
+	}
+	x := rollout.Explain(t.plan.Plan, s)
+	switch {
+	case s.Phase.Terminal():
+		e.WaitingFor = ""
+	case s.Held.On:
+		e.Held, e.WaitingFor, e.State = s.Held.Reason, s.Held.Reason, run.Waiting
+	case s.Paused.On:
+		e.WaitingFor, e.State = x.Why, run.Waiting
+	default:
+		e.WaitingFor = x.Why
+	}
+	if s.Phase == rollout.RollingBack {
+		e.State = run.RollingBack
+	}
+	if s.Phase == rollout.Baking {
+		e.Bake = &BakeStatus{ElapsedSeconds: s.InPhase.Seconds(), TotalSeconds: t.plan.Steps[s.Step].Bake.Seconds(), Extended: s.Extended}
+	}
+	e.Metrics = w.Result.Metrics
+	if s.Exposed {
+		sig := w.Seen
+		e.Signals = &sig
+	}
+	e.RollbackMillis = w.rollbackMillis()
+	if !w.FailedAt.IsZero() && !w.ShownAt.IsZero() {
+		d := w.FailedAt.Sub(w.ShownAt).Seconds()
+		e.DetectSeconds = &d
+	}
+	if points {
+		e.Points = w.Points
+	}
+}
+
+// Explanation answers, for whatever waits: why, what is next, when, and what
+// can be done.
+type Explanation struct {
+	Run         string   `json:"run"`
+	State       string   `json:"state"`
+	Environment string   `json:"environment,omitempty"`
+	Now         string   `json:"now"`
+	Why         string   `json:"why"`
+	Next        string   `json:"next"`
+	When        string   `json:"when"`
+	Can         []string `json:"can"`
+}
+
+// Explain answers for a run.
+func (c *Controller) Explain(ctx context.Context, project, id string) (Explanation, error) {
+	var x Explanation
+	err := c.store.View(ctx, func(tx *store.Tx) error {
+		t, err := c.readRun(tx, project, id)
+		if err != nil {
+			return err
+		}
+		x, err = t.explain()
+		return err
+	})
+	return x, err
+}
+
+func (t *runTurn) explain() (Explanation, error) {
+	x := Explanation{Run: t.row.ID, State: string(t.state.Outcome), Can: []string{}}
+	action, i := run.Next(t.state)
+	switch action {
+	case run.ActBuild:
+		x.Now, x.Why = "the build runs", "its steps have not all ended"
+		x.Next, x.When = "the artifact is packed once, and gates are asked", "when all steps succeeded"
+		x.Can = []string{"sluice logs " + t.row.ID, "sluice abort " + t.row.ID}
+		for _, s := range t.state.Steps {
+			if s.State == "running" {
+				x.Why = "step " + s.Name + " is running"
+			}
+		}
+	case run.ActPromote:
+		e := t.state.Environments[i]
+		x.Environment, x.Now = e.Name, "the release is on its way into "+e.Name
+		x.Why = e.WaitingFor
+		x.Next, x.When = "the rollout starts", "when it is no longer waited for"
+		x.Can = []string{"sluice abort " + t.row.ID}
+		if e.Packet != "" {
+			x.Next = "the rollout starts as soon as the packet is approved"
+			x.When = "at once after the decision"
+			x.Can = append([]string{
+				fmt.Sprintf("sluice approve %s --env %s", t.row.ID, e.Name),
+				fmt.Sprintf("sluice reject %s --env %s --comment …", t.row.ID, e.Name),
+			}, x.Can...)
+		}
+	case run.ActAwait:
+		e := t.state.Environments[i]
+		ro, err := t.c.openTurn(t.tx, t.row.Project, e.Rollout)
+		if err != nil {
+			return x, err
+		}
+		r := rollout.Explain(ro.plan.Plan, ro.state)
+		x.Environment, x.Now, x.Why, x.Next, x.When = e.Name, r.Now, r.Why, r.Next, r.When
+		for _, can := range r.Can {
+			x.Can = append(x.Can, commandLine(can, t.row.ID, e.Name))
+		}
+		if m := ro.watch.Result.Sentence; m != "" && ro.state.Phase == rollout.Baking {
+			x.Why += "; " + m
+		}
+	default:
+		x.Now = fmt.Sprintf("the run has ended: %s", t.state.Outcome)
+		x.Why = t.state.Reason
+		x.Next, x.When = "nothing", "never"
+		if t.state.Outcome == run.RolledBack {
+			x.Can = []string{"ship a fix: sluice run", fmt.Sprintf("lift the quarantine if the release is safe: sluice quarantine lift %s --reason …", t.state.Release.Short())}
+		}
+	}
+	return x, nil
+}
+
+// commandLine makes what a rollout can be told ("abort: takes it back") a line
+// that can be typed.
+func commandLine(can, runID, env string) string {
+	command, what, _ := strings.Cut(can, ": ")
+	verb, flags, _ := strings.Cut(command, " ")
+	line := fmt.Sprintf("sluice %s %s", verb, runID)
+	if verb != string(rollout.GiveUp) {
+		line += " --env " + env
+	}
+	if flags != "" {
+		line += " " + flags
+	}
+	return line + "   " + what
+}
+
+// Cell is one service in one environment, on the first page.
+type Cell struct {
+	release.Key
+	Release    release.ID      `json:"release"` // that has the traffic
+	Commit     string          `json:"commit"`
+	Candidate  release.ID      `json:"candidate,omitempty"`
+	Weight     float64         `json:"weight,omitempty"` // percent of the candidate
+	Run        string          `json:"run,omitempty"`    // that is live, or was last
+	State      run.Outcome     `json:"state"`
+	Phase      rollout.Phase   `json:"phase,omitempty"`
+	Verdict    verdict.Verdict `json:"verdict,omitempty"`
+	WaitingFor string          `json:"waitingFor,omitempty"`
+	Since      time.Time       `json:"since,omitzero"`
+}
+
+// Overview lists what runs where.
+func (c *Controller) Overview(ctx context.Context, project string) ([]Cell, error) {
+	out := []Cell{}
+	err := c.store.View(ctx, func(tx *store.Tx) error {
+		keys := map[release.Key]*Cell{}
+		var order []release.Key
+		cell := func(k release.Key) *Cell {
+			if keys[k] == nil {
+				keys[k] = &Cell{Key: k}
+				order = append(order, k)
+			}
+			return keys[k]
+		}
+		rows, err := tx.Environments(project)
+		if err != nil {
+			return fmt.Errorf("couldn't list environments: %w", err)
+		}
+		for _, r := range rows {
+			x := cell(r.Key)
+			cur, err := decodeRevision(r.Current)
+			if err != nil {
+				return fmt.Errorf("couldn't read what runs in %s: %w", r.Key, err)
+			}
+			if cur == nil {
+				continue
+			}
+			x.Release, x.Since, x.State = cur.Release, r.UpdatedAt, run.Succeeded
+			x.Commit = commitOf(cur)
+		}
+		last, err := tx.Rollouts(store.RolloutFilter{Project: project, Limit: 500})
+		if err != nil {
+			return fmt.Errorf("couldn't list rollouts: %w", err)
+		}
+		for _, r := range last {
+			x := cell(keyOf(r))
+			if x.Run != "" {
+				continue // rollouts come newest first
+			}
+			t, err := c.openTurn(tx, project, r.ID)
+			if err != nil {
+				return err
+			}
+			var e EnvironmentStatus
+			t.describe(&e, false)
+			x.Run, x.Phase, x.Verdict = r.Run, e.Phase, e.Verdict
+			if r.Live {
+				x.Candidate, x.Weight, x.WaitingFor, x.State = r.Release, e.Weight, e.WaitingFor, run.Running
+				if e.State != "" {
+					x.State = e.State
+				}
+			}
+		}
+		for _, k := range order {
+			out = append(out, *keys[k])
+		}
+		return nil
+	})
+	return out, err
+}
+
+func commitOf(r *wire.Revision) string {
+	var m release.Manifest
+	if json.Unmarshal(r.Manifest, &m) != nil {
+		return ""
+	}
+	return m.Commit
+}
+
+// PacketOf returns the newest packet of a run's environment.
+func (c *Controller) PacketOf(ctx context.Context, project, runID, env string) (store.Packet, error) {
+	var p store.Packet
+	err := c.store.View(ctx, func(tx *store.Tx) error {
+		var ok bool
+		var err error
+		p, ok, err = tx.Packet(project, runID, env)
+		if err == nil && !ok {
+			return missing("run %s has no approval packet for %q; `sluice explain %s` says what it waits for", runID, env, runID)
+		}
+		return err
+	})
+	return p, err
+}
+
+// Quarantines lists what was quarantined.
+func (c *Controller) Quarantines(ctx context.Context, project, service string) ([]store.Quarantine, error) {
+	var out []store.Quarantine
+	err := c.store.View(ctx, func(tx *store.Tx) (err error) {
+		out, err = tx.Quarantines(project, service)
+		return err
+	})
+	return out, err
+}
+
+// Feed returns what happened after an id, for those who watch live.
+func (c *Controller) Feed(ctx context.Context, project, runID string, after int64, limit int) ([]store.Feed, error) {
+	var out []store.Feed
+	err := c.store.View(ctx, func(tx *store.Tx) (err error) {
+		out, err = tx.FeedAfter(project, runID, after, limit)
+		return err
+	})
+	return out, err
+}
+
+// Subscribe notifies of commits; see [store.Store.Subscribe].
+func (c *Controller) Subscribe() (<-chan string, func()) { return c.store.Subscribe() }
+
+// Releases lists the releases of a service, newest first.
+func (c *Controller) Releases(ctx context.Context, project, service string) ([]store.Release, error) {
+	var out []store.Release
+	err := c.store.View(ctx, func(tx *store.Tx) (err error) {
+		out, err = tx.FindReleases(project, service, "")
+		return err
+	})
+	return out, err
+}
+
+// FindRelease returns the release that prefix names.
+func (c *Controller) FindRelease(ctx context.Context, project, prefix string) (store.Release, error) {
+	var out store.Release
+	err := c.store.View(ctx, func(tx *store.Tx) (err error) {
+		out, err = findRelease(tx, project, "", prefix)
+		return err
+	})
+	return out, err
+}

@@ -1,0 +1,205 @@
+// Package host steers services on hosts: it tells agents what to run and reads
+// from their reports what runs.
+//
+// The desired state is a document in the store; agents fetch it (package agent)
+// and refuse a generation lower than they have seen, as the store does. So a
+// worker that wakes up late can do no harm at either place (fenced: true).
+package host
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"time"
+
+	"github.com/sluicehq/sluice/internal/agent/wire"
+	"github.com/sluicehq/sluice/internal/pipeline"
+	"github.com/sluicehq/sluice/internal/release"
+	"github.com/sluicehq/sluice/internal/rollout"
+	"github.com/sluicehq/sluice/internal/store"
+)
+
+// Unreachable is how long a host may be silent before it counts as missing.
+// Agents report each second at least.
+const Unreachable = 5 * time.Second
+
+// Target writes desired states.
+type Target struct{ store *store.Store }
+
+// New returns a target that keeps its desired states in s.
+func New(s *store.Store) *Target { return &Target{store: s} }
+
+// Apply makes doc the desired state. It reports false when a higher generation
+// is there already; the same generation again changes nothing.
+func (t *Target) Apply(ctx context.Context, doc wire.Desired) (bool, error) {
+	b, err := json.Marshal(doc)
+	if err != nil {
+		return false, fmt.Errorf("couldn't encode the desired state: %w", err)
+	}
+	var applied bool
+	err = t.store.Update(ctx, func(tx *store.Tx) error {
+		if applied, err = tx.PutDesired(doc.Key, doc.Generation, b); err != nil {
+			return fmt.Errorf("couldn't write the desired state of %s: %w", doc.Key, err)
+		}
+		if !applied {
+			cur, ok, err := tx.Desired(doc.Key)
+			if err != nil {
+				return fmt.Errorf("couldn't read the desired state of %s: %w", doc.Key, err)
+			}
+			applied = ok && cur.Generation == doc.Generation
+		}
+		tx.Notify("desired")
+		return nil
+	})
+	return applied, err
+}
+
+// Document is an empty desired state for a target.
+func Document(key release.Key, t pipeline.Target, gen int64) wire.Desired {
+	d := wire.Desired{Protocol: wire.Protocol, Generation: gen, Key: key, Hosts: t.Hosts, Listen: t.Listen, Revisions: []wire.Revision{}}
+	if t.Sticky != nil {
+		d.Sticky = wire.Sticky{Header: t.Sticky.Header, Cookie: t.Sticky.Cookie}
+	}
+	return d
+}
+
+// Report is a host's last word and when it arrived.
+type Report struct {
+	wire.Observed
+	Arrived time.Time
+}
+
+// Decode reads stored reports. One that cannot be read counts as missing.
+func Decode(rows []store.Observed) []Report {
+	out := make([]Report, 0, len(rows))
+	for _, r := range rows {
+		rep := Report{Arrived: r.At}
+		if json.Unmarshal(r.Report, &rep.Observed) == nil {
+			out = append(out, rep)
+		}
+	}
+	return out
+}
+
+// Observe sums up what the wanted hosts report of a rollout: the step is done
+// only when every host says so.
+func Observe(reports []Report, key release.Key, hosts []string, candidate, old release.ID, now time.Time) rollout.Observation {
+	o := rollout.Observation{CandidateReady: true, OldReady: true, MinWeight: wire.FullWeight, Generation: -1}
+	for _, h := range hosts {
+		svc, ok := find(reports, h, key, now)
+		if !ok {
+			o.Missing++
+			continue
+		}
+		o.Hosts++
+		if o.Generation < 0 || svc.Generation < o.Generation {
+			o.Generation = svc.Generation
+		}
+		cand, old := revision(svc, candidate), revision(svc, old)
+		o.CandidateReady = o.CandidateReady && cand != nil && cand.Phase == wire.Ready
+		o.OldReady = o.OldReady && (old != nil && old.Phase == wire.Ready)
+		if cand != nil {
+			o.CandidateSeen = true
+			o.MinWeight, o.MaxWeight = min(o.MinWeight, cand.Weight), max(o.MaxWeight, cand.Weight)
+			if cand.Phase == wire.Failed && o.Failed == "" {
+				o.Failed = fmt.Sprintf("on host %s: %s", h, cand.Reason)
+			}
+		} else {
+			o.MinWeight = 0
+		}
+		o.OldSeen = o.OldSeen || old != nil
+		if !svc.Listening && o.Failed == "" && svc.Reason != "" {
+			o.Failed = fmt.Sprintf("on host %s: %s", h, svc.Reason)
+		}
+	}
+	if o.Hosts == 0 {
+		o.CandidateReady, o.OldReady, o.MinWeight = false, false, 0
+	}
+	if old == "" {
+		o.OldReady = true
+	}
+	o.Generation = max(0, o.Generation)
+	return o
+}
+
+func find(reports []Report, host string, key release.Key, now time.Time) (wire.Service, bool) {
+	for _, r := range reports {
+		if r.Host != host || now.Sub(r.Arrived) > Unreachable {
+			continue
+		}
+		for _, s := range r.Services {
+			if s.Key == key {
+				return s, true
+			}
+		}
+		return wire.Service{Key: key}, true // alive, but it does not run the service yet
+	}
+	return wire.Service{}, false
+}
+
+func revision(s wire.Service, id release.ID) *wire.RevisionObserved {
+	for i := range s.Revisions {
+		if id != "" && s.Revisions[i].Release == id {
+			return &s.Revisions[i]
+		}
+	}
+	return nil
+}
+
+// Counts are a revision's cumulative counters on one host since one boot.
+type Counts struct {
+	Host, Boot string
+	Release    release.ID
+	Buckets    [wire.Buckets]Bucket
+}
+
+// Bucket is one hash bucket's counters.
+type Bucket struct {
+	Requests, Bad int64
+	Latency       map[int]uint64
+}
+
+// Counters returns the counters of every revision of key on the wanted hosts.
+func Counters(reports []Report, key release.Key, hosts []string) []Counts {
+	var out []Counts
+	for _, r := range reports {
+		for _, h := range hosts {
+			if r.Host != h {
+				continue
+			}
+			for _, s := range r.Services {
+				if s.Key != key {
+					continue
+				}
+				for _, rev := range s.Revisions {
+					c := Counts{Host: r.Host, Boot: r.Boot, Release: rev.Release}
+					for _, b := range rev.Counters {
+						if b.Bucket >= 0 && b.Bucket < wire.Buckets {
+							c.Buckets[b.Bucket] = Bucket{Requests: int64(b.Requests), Bad: int64(b.Bad), Latency: b.Latency}
+						}
+					}
+					out = append(out, c)
+				}
+			}
+		}
+	}
+	return out
+}
+
+// Addresses are where the wanted hosts answer for key.
+func Addresses(reports []Report, key release.Key, t pipeline.Target) []string {
+	var out []string
+	for _, h := range t.Hosts {
+		for _, r := range reports {
+			if r.Host != h {
+				continue
+			}
+			for _, s := range r.Services {
+				if s.Key == key && s.Address != "" {
+					out = append(out, s.Address)
+				}
+			}
+		}
+	}
+	return out
+}
