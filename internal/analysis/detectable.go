@@ -15,9 +15,8 @@ func (r Rate) detectable(m Metric) float64 {
 	if m.NC == 0 || m.Basis == NoBasis {
 		return 1
 	}
-	main, _, _ := r.alphas()
 	d := detector{
-		ratios: r.ratios(), phi: r.Settings.phi(), want: math.Log(1 / main), floor: r.Frozen.Floor,
+		ratios: r.ratios(), phi: r.Settings.phi(), want: r.threshold(whole), floor: r.Frozen.Floor,
 		minBad: r.Settings.MinBad, minExcess: minExcess, n: m.NC, nb: m.NB,
 	}
 	if m.Basis == BeforeAfter {

@@ -15,6 +15,7 @@ const (
 	crashExcess = 0.05  // … and least excess
 	crashShare  = 0.1   // part of alpha that the catastrophe test may spend
 	beforeShare = 0.05  // part of alpha that the bound on the rate from before may spend
+	stepShare   = 0.1   // part of alpha for the evidence of single steps after the first
 	highTraffic = 1000  // bad events of the stable before exposure that make fineRatio worthwhile
 )
 
@@ -43,6 +44,17 @@ func (t *tally) add(b Bin, ratios []float64) {
 	t.Bin = t.Bin.plus(b)
 }
 
+// since is what was added after an earlier state of the same tally.
+func (t tally) since(m tally) tally {
+	out := tally{Bin: Bin{t.KC - m.KC, t.NC - m.NC, t.KB - m.KB, t.NB - m.NB}, D: append([]float64(nil), t.D...)}
+	if len(m.D) == len(t.D) {
+		for i := range out.D {
+			out.D[i] -= m.D[i]
+		}
+	}
+	return out
+}
+
 func (t tally) log(i int, ratios []float64) float64 {
 	if len(t.D) != len(ratios) {
 		return 0
@@ -57,6 +69,8 @@ type counts struct {
 }
 
 func (c counts) rate() float64 { return share(c.K, c.N) }
+
+func (c counts) since(m counts) counts { return counts{c.K - m.K, c.N - m.N} }
 
 func (c counts) plus(k, n int64) counts { return counts{satAdd(c.K, k), satAdd(c.N, n)} }
 

@@ -372,6 +372,7 @@ func (m fileMetric) rate(s Settings, metrics int) Rate {
 		frozen.Floor = 1 - m.Quantile
 	}
 	r := NewRate(m.Name, s, metrics, frozen)
+	r.Plain = true
 	if m.Kind == "latency" {
 		r.Kind, r.Noun = m.Kind, "requests were slow"
 	}

@@ -162,32 +162,26 @@ func (l *Latency) decide() {
 	}
 }
 
-// average decides FAIL for several quantiles: a mean of e-values is one.
+// average decides FAIL for several quantiles: a mean of e-values is one. The
+// guards must hold for the quantile that tells it.
 func (l Latency) average() *Metric {
-	var fails, crashes []float64
-	worst, worstCrash := -1, -1
-	for i, q := range l.Quantiles {
-		fails, crashes = append(fails, q.Rate.logFail(0)), append(crashes, q.Rate.logCrash())
-		if q.Rate.failGuard() && (worst < 0 || fails[i] > fails[worst]) {
-			worst = i
+	for _, w := range []window{warmUp, whole, step} {
+		var es []float64
+		told := -1
+		for i, q := range l.Quantiles {
+			es = append(es, q.Rate.logFail(w))
+			if q.Rate.guard(w) && (told < 0 || es[i] > es[told]) {
+				told = i
+			}
 		}
-		if q.Rate.crashGuard() && (worstCrash < 0 || crashes[i] > crashes[worstCrash]) {
-			worstCrash = i
+		want := l.Quantiles[0].Rate.threshold(w)
+		if e := logMeanExp(es); told >= 0 && e >= want {
+			m := l.Quantiles[told].Rate.failed(w)
+			m.LogFail, m.DecidedAtBin = finite(e-want+math.Log(1/l.Quantiles[0].Rate.Alpha)), l.Bins
+			return m
 		}
 	}
-	main, crash, _ := l.Quantiles[0].Rate.alphas()
-	var m *Metric
-	var e float64
-	switch {
-	case worstCrash >= 0 && crash > 0 && logMeanExp(crashes) >= math.Log(1/crash):
-		m, e = l.Quantiles[worstCrash].Rate.failed(true), logMeanExp(crashes)
-	case worst >= 0 && logMeanExp(fails) >= math.Log(1/main):
-		m, e = l.Quantiles[worst].Rate.failed(false), logMeanExp(fails)
-	default:
-		return nil
-	}
-	m.LogFail, m.DecidedAtBin = finite(e), l.Bins
-	return m
+	return nil
 }
 
 // Verdict is where the test stands now.

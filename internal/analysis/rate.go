@@ -28,7 +28,7 @@ type Metric struct {
 	KB           int64           `json:"kb"`
 	NB           int64           `json:"nb"`
 	Estimate     float64         `json:"estimate"`     // the canary's rate; of a limit its last value
-	LogFail      float64         `json:"logFail"`      // FAIL at ln(1/alpha) and above
+	LogFail      float64         `json:"logFail"`      // FAIL at ln(metrics/alpha) and above
 	LogPass      float64         `json:"logPass"`      // PASS at ln(2/beta) and above
 	Bound        float64         `json:"bound"`        // PASS says that the canary's rate is below this
 	Detectable   float64         `json:"detectable"`   // smallest canary rate that would have failed 95 times of 100; 1: none
@@ -56,8 +56,9 @@ type Rate struct {
 	Kind     string   `json:"kind"`
 	Noun     string   `json:"noun"` // what happened to bad events: "requests failed"
 	Settings Settings `json:"settings"`
-	Alpha    float64  `json:"alpha"` // this metric's part
-	Fine     bool     `json:"fine,omitempty"`
+	Alpha    float64  `json:"alpha"`           // this metric's part
+	Fine     bool     `json:"fine,omitempty"`  // a finer grid, at high traffic
+	Plain    bool     `json:"plain,omitempty"` // one step and no bin alone: alpha need not be kept for these
 	Frozen   Frozen   `json:"frozen,omitzero"`
 
 	Bins    int   `json:"bins"`    // closed bins, also skipped ones
@@ -68,6 +69,10 @@ type Rate struct {
 	Main tally  `json:"main"` // concurrent judged bins
 	Cold counts `json:"cold"` // warm-up without a concurrent baseline
 	Solo counts `json:"solo"` // judged without a concurrent baseline
+
+	Steps    int    `json:"steps"`    // later steps than the first with evidence
+	Mark     tally  `json:"mark"`     // Main when this step started
+	MarkSolo counts `json:"markSolo"` // Solo when this step started
 
 	Base   counts `json:"base"`   // what PASS by excess compares with
 	Sealed bool   `json:"sealed"` // Base does not change any more
@@ -115,7 +120,7 @@ func (r *Rate) UnmarshalJSON(b []byte) error {
 	for _, t := range []struct {
 		tally
 		ratios []float64
-	}{{got.Warm, crashRatios}, {got.Main, got.ratios()}} {
+	}{{got.Warm, crashRatios}, {got.Main, got.ratios()}, {got.Mark, got.ratios()}} {
 		if len(t.D) != 0 && len(t.D) != len(t.ratios) {
 			return fmt.Errorf("couldn't read the state of metric %q: it has %d sums, not %d", got.Name, len(t.D), len(t.ratios))
 		}
@@ -140,14 +145,46 @@ func (r Rate) ratios() []float64 {
 // crashRatios has the layout of ratios; its second entry is not used.
 var crashRatios = append([]float64{crashRatio, crashRatio}, crashGrid...)
 
-// alphas are the parts of the metric's alpha: for FAIL, for catastrophe and for
-// the bound on the rate from before.
-func (r Rate) alphas() (main, crash, before float64) {
-	before = beforeShare * r.Alpha
+// window is which evidence a decision to fail rests on.
+type window int
+
+const (
+	whole  window = iota // all judged bins of the rollout
+	step                 // those of this step, if it is not the first
+	warmUp               // catastrophe
+)
+
+// alpha is the window's part of the metric's alpha. What a later step may spend
+// on its own evidence halves, and more, with each: Σ 1/(i(i+1)) = 1.
+func (r Rate) alpha(w window) float64 {
+	crash := 0.0
 	if r.Settings.WarmUp > 0 {
-		crash = crashShare * r.Alpha
+		crash = crashShare
 	}
-	return r.Alpha - crash - before, crash, before
+	switch w {
+	case warmUp:
+		return crash * r.Alpha
+	case step:
+		return stepShare * r.Alpha / (float64(r.Steps) * float64(r.Steps+1)) // +Inf is not reached: Steps > 0
+	}
+	if r.Plain {
+		return (1 - crash) * r.Alpha
+	}
+	return (1 - crash - beforeShare - stepShare) * r.Alpha
+}
+
+// beforeLevel is the level of the bound on the rate from before.
+func (r Rate) beforeLevel() float64 { return beforeShare * r.Alpha }
+
+// evidence of a window: the concurrent and the lonely counts.
+func (r Rate) evidence(w window) (tally, counts) {
+	switch w {
+	case warmUp:
+		return r.Warm, r.Cold
+	case step:
+		return r.Main.since(r.Mark), r.Solo.since(r.MarkSolo)
+	}
+	return r.Main, r.Solo
 }
 
 // freeze gathers the stable's rate until it is known well enough that its error
@@ -160,9 +197,15 @@ func (r *Rate) freeze(k, n int64) {
 	r.Sealed = float64(r.Base.N) >= max(float64(r.Settings.MinEvents), 4/r.Settings.MaxExcess)
 }
 
-// StartStep counts minEvents anew; the evidence goes on.
+// StartStep counts minEvents anew. The evidence goes on; beside it the new
+// step's own evidence may fail the canary too, with its own small part of alpha,
+// so that a long healthy past does not hide what breaks only at more traffic.
 func (r *Rate) StartStep() {
 	r.StepN, r.PassedAt = 0, 0
+	if t, solo := r.evidence(step); t.NC+solo.N > 0 && r.Steps < 1000 && !r.Plain {
+		r.Steps++
+		r.Mark, r.MarkSolo = r.Main, r.Solo
+	}
 }
 
 // Add takes a closed bin. Bins in which a side is missing are skipped.
@@ -171,7 +214,7 @@ func (r *Rate) Add(b Bin, at BinKind) {
 		r.Bins++
 	}
 	b, ok := b.valid()
-	lonely := at&Alone != 0
+	lonely := at&Alone != 0 && !r.Plain
 	if !ok || b.NC == 0 || b.NB == 0 && !lonely {
 		r.Skipped++
 		return
@@ -208,25 +251,32 @@ func (r *Rate) decide() {
 	if r.Failed != nil {
 		return
 	}
-	main, crash, _ := r.alphas()
-	switch {
-	case !r.Part && crash > 0 && r.logCrash() >= math.Log(1/crash) && r.crashGuard():
-		r.Failed = r.failed(true)
-	case !r.Part && r.logFail(0) >= math.Log(1/main) && r.failGuard():
-		r.Failed = r.failed(false)
-	case r.passes():
-		if r.PassedAt == 0 {
-			r.PassedAt = r.Bins
+	for _, w := range []window{warmUp, whole, step} {
+		if !r.Part && r.logFail(w) >= r.threshold(w) && r.guard(w) {
+			r.Failed = r.failed(w)
+			return
 		}
-	default:
+	}
+	switch {
+	case !r.passes():
 		r.PassedAt = 0
+	case r.PassedAt == 0:
+		r.PassedAt = r.Bins
 	}
 }
 
-func (r Rate) failed(crash bool) *Metric {
-	m := r.measure(crash)
+// threshold is the log evidence that fails; +Inf where nothing may be spent.
+func (r Rate) threshold(w window) float64 {
+	if w == step && r.Steps == 0 {
+		return math.Inf(1)
+	}
+	return math.Log(1 / r.alpha(w))
+}
+
+func (r Rate) failed(w window) *Metric {
+	m := r.measure(w)
 	m.Verdict, m.DecidedAtBin = verdict.Fail, r.Bins
-	m.Sentence = r.sentence(m, crash)
+	m.Sentence = r.sentence(m, w)
 	return &m
 }
 
@@ -238,25 +288,30 @@ func (r Rate) known() float64 {
 	if r.Before.N < r.Settings.MinEvents {
 		return 0 // too little is known: no evidence
 	}
-	_, _, level := r.alphas()
-	return r.Before.high(level)
+	return r.Before.high(r.beforeLevel())
 }
 
-// logFail is the evidence that the ratio is above the i-th of ratios().
-func (r Rate) logFail(i int) float64 {
+// logFail is a window's evidence that the ratio is above the allowed one.
+func (r Rate) logFail(w window) float64 { return r.logAbove(w, 0) }
+
+// logAbove is a window's evidence that the ratio is above the i-th of its ratios.
+func (r Rate) logAbove(w window, i int) float64 {
+	t, solo := r.evidence(w)
+	if t.NC+solo.N == 0 {
+		return 0
+	}
 	known := 0.0
-	if r.Solo.N > 0 {
+	if solo.N > 0 {
 		known = r.known()
 	}
-	return r.mixture(r.Main, r.Solo, r.ratios(), i, known)
+	return r.mixture(t, solo, r.ratiosOf(w), i, known)
 }
 
-func (r Rate) logCrash() float64 {
-	known := 0.0
-	if r.Cold.N > 0 {
-		known = r.known()
+func (r Rate) ratiosOf(w window) []float64 {
+	if w == warmUp {
+		return crashRatios
 	}
-	return r.mixture(r.Warm, r.Cold, crashRatios, 0, known)
+	return r.ratios()
 }
 
 func (r Rate) mixture(t tally, solo counts, ratios []float64, i int, known float64) float64 {
@@ -290,12 +345,14 @@ func excess(t tally, solo, before counts) float64 {
 	return (float64(t.KC) + float64(solo.K) - expected) / n
 }
 
-func (r Rate) failGuard() bool {
-	return satAdd(r.Main.KC, r.Solo.K) >= r.Settings.MinBad && excess(r.Main, r.Solo, r.Before) >= minExcess
-}
-
-func (r Rate) crashGuard() bool {
-	return satAdd(r.Warm.KC, r.Cold.K) >= r.Settings.MinBad && excess(r.Warm, r.Cold, r.Before) >= crashExcess
+// guard asks for enough bad events and a large enough excess besides.
+func (r Rate) guard(w window) bool {
+	t, solo := r.evidence(w)
+	least := minExcess
+	if w == warmUp {
+		least = crashExcess
+	}
+	return satAdd(t.KC, solo.K) >= r.Settings.MinBad && excess(t, solo, r.Before) >= least
 }
 
 // logPass is the evidence that the canary is not worse than rMax times the
@@ -385,30 +442,30 @@ func (r Rate) Result() Metric {
 	if r.Failed != nil {
 		return *r.Failed
 	}
-	m := r.measure(false)
+	m := r.measure(whole)
 	m.Verdict = r.Verdict()
 	if m.Verdict == verdict.Pass {
 		m.DecidedAtBin = r.PassedAt
 	}
-	m.Sentence = r.sentence(m, false)
+	m.Sentence = r.sentence(m, whole)
 	return m
 }
 
-// measure fills in all but the verdict; crash: of the warm-up.
-func (r Rate) measure(crash bool) Metric {
-	t, solo := r.Main, r.Solo
+// measure fills in all but the verdict, from a window's counts. LogFail has the
+// window's part of alpha taken off, so that it compares with ln(1/Alpha).
+func (r Rate) measure(w window) Metric {
+	t, solo := r.evidence(w)
 	m := Metric{Name: r.Name, Kind: r.Kind, Basis: r.basis()}
-	if crash {
-		t, solo = r.Warm, r.Cold
-		m.LogFail = finite(r.logCrash())
-	} else {
-		ratio, over := r.logPass()
-		m.LogFail, m.LogPass = finite(r.logFail(0)), finite(max(ratio, over))
-	}
 	m.KC, m.NC, m.KB, m.NB = t.KC, t.NC, t.KB, t.NB
-	if m.Basis == BeforeAfter {
+	m.LogFail = finite(r.logFail(w) - r.threshold(w) + math.Log(1/r.Alpha))
+	if w != warmUp {
+		ratio, over := r.logPass()
+		m.LogPass = finite(max(ratio, over))
+	}
+	switch m.Basis {
+	case BeforeAfter:
 		m.KC, m.NC, m.KB, m.NB = solo.K, solo.N, r.Before.K, r.Before.N
-	} else if m.Basis == NoBasis {
+	case NoBasis:
 		m.KC, m.NC, m.LogPass = solo.K, solo.N, 0
 	}
 	m.Estimate = share(m.KC, m.NC)

@@ -8,9 +8,9 @@ import (
 	"github.com/sluicehq/sluice/internal/verdict"
 )
 
-// sentence says in plain words what m is and why. crash: it was decided by the
-// catastrophe test of the warm-up.
-func (r Rate) sentence(m Metric, crash bool) string {
+// sentence says in plain words what m is and why; w is the evidence that a fail
+// was decided by.
+func (r Rate) sentence(m Metric, w window) string {
 	if m.Verdict == verdict.NoData {
 		return r.silence(m)
 	}
@@ -22,10 +22,13 @@ func (r Rate) sentence(m Metric, crash bool) string {
 	s += fmt.Sprintf(" (%s): ", percent(share(m.KB, m.NB)))
 	switch m.Verdict {
 	case verdict.Fail:
-		ratio, level := r.atLeastRatio(crash)
+		ratio, level := r.atLeastRatio(w)
 		s += fmt.Sprintf("at least %s× worse with %s confidence", number(ratio), confidence(level))
-		if crash {
+		switch w {
+		case warmUp:
 			s += ", already during warm-up"
+		case step:
+			s += ", in this step alone"
 		}
 	case verdict.Pass:
 		ratio, over := r.logPass()
@@ -78,21 +81,13 @@ func (r Rate) silence(m Metric) string {
 		count(r.StepN), count(r.Settings.MinEvents))
 }
 
-// atLeastRatio is the largest ratio that the evidence excludes at the metric's
+// atLeastRatio is the largest ratio that the evidence excludes at the window's
 // level, and the log evidence for that.
-func (r Rate) atLeastRatio(crash bool) (ratio, level float64) {
-	main, little, _ := r.alphas()
-	ratios, want, against := r.ratios(), math.Log(1/main), r.logFail
-	if crash {
-		ratios, want = crashRatios, math.Log(1/little)
-		against = func(int) float64 { return r.logCrash() }
-	}
-	ratio, level = ratios[0], against(0)
-	if crash {
-		return ratio, level
-	}
-	for i := 2; i < len(ratios); i++ {
-		if e := against(i); ratios[i] > ratio && e >= want {
+func (r Rate) atLeastRatio(w window) (ratio, level float64) {
+	ratios, want := r.ratiosOf(w), r.threshold(w)
+	ratio, level = ratios[0], r.logFail(w)
+	for i := 2; i < len(ratios) && w != warmUp; i++ {
+		if e := r.logAbove(w, i); ratios[i] > ratio && e >= want {
 			ratio, level = ratios[i], e
 		}
 	}

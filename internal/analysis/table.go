@@ -53,11 +53,15 @@ func (w workload) run(rng *rand.Rand, toTheEnd bool) outcome {
 	r := NewRate("http-errors", s, 1, frozen)
 	out := outcome{failed: math.Inf(1), passed: math.Inf(1)}
 	bin := s.Bin.Seconds()
-	after := 0.0
+	after, was := 0.0, 0.05
 	for at := 0.0; at < hour.Seconds(); at += bin {
 		share := 0.05
 		if w.share != nil {
 			share = w.share(at)
+		}
+		if share != was {
+			r.StartStep()
+			was = share
 		}
 		var b Bin
 		b.NC = int64(math.Round(total * share * bin))
