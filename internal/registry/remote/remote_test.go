@@ -14,6 +14,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 
 	"oras.land/oras-go/v2"
@@ -310,10 +311,12 @@ func TestUnavailable(t *testing.T) {
 	_, err = r.HeadBlob(t.Context(), d)
 	unavailable("head", err)
 
-	var fault func(w http.ResponseWriter, r *http.Request) bool
+	type handle = func(w http.ResponseWriter, r *http.Request) bool
+	var fault atomic.Value
+	fault.Store(handle(func(http.ResponseWriter, *http.Request) bool { return false }))
 	url, _ := serve(t, func(next http.Handler) http.Handler {
 		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			if fault == nil || !fault(w, r) {
+			if !fault.Load().(handle)(w, r) {
 				next.ServeHTTP(w, r)
 			}
 		})
@@ -332,33 +335,33 @@ func TestUnavailable(t *testing.T) {
 		return err
 	}
 	for _, code := range []int{408, 429, 500, 502, 503} {
-		fault = func(w http.ResponseWriter, _ *http.Request) bool { w.WriteHeader(code); return true }
+		fault.Store(handle(func(w http.ResponseWriter, _ *http.Request) bool { w.WriteHeader(code); return true }))
 		unavailable(fmt.Sprint(code), pull(t.Context()))
 	}
 	blobs := func(r *http.Request) bool { return r.Method == "GET" && strings.Contains(r.URL.Path, "/blobs/") }
-	fault = func(w http.ResponseWriter, r *http.Request) bool {
+	fault.Store(handle(func(w http.ResponseWriter, r *http.Request) bool {
 		if !blobs(r) {
 			return false
 		}
 		w.Header().Set("Content-Length", "4096")
 		_, _ = w.Write(make([]byte, 100))
 		panic(http.ErrAbortHandler)
-	}
+	}))
 	unavailable("broken off", pull(t.Context()))
 
 	// Our own shutdown is neither.
 	ctx, cancel := context.WithCancel(t.Context())
-	fault = func(w http.ResponseWriter, r *http.Request) bool {
+	fault.Store(handle(func(_ http.ResponseWriter, r *http.Request) bool {
 		if blobs(r) {
 			cancel()
 			<-r.Context().Done()
 		}
 		return false
-	}
+	}))
 	if err := pull(ctx); !errors.Is(err, context.Canceled) || errors.Is(err, artifact.ErrUnavailable) || errors.Is(err, artifact.ErrAltered) {
 		t.Errorf("cancelled: %v", err)
 	}
-	fault = nil
+	fault.Store(handle(func(http.ResponseWriter, *http.Request) bool { return false }))
 	if err := pull(t.Context()); err != nil {
 		t.Errorf("when it is back: %v", err)
 	}
