@@ -2,7 +2,6 @@ package store
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"strings"
 	"sync"
@@ -308,39 +307,49 @@ type jumps struct {
 	mu   sync.Mutex
 	wall time.Time // the database's
 	mono time.Time // ours, at that moment
+	owed bool      // everything is to be woken
 }
 
-// back returns by how much the clock went back since the last call.
-func (j *jumps) back(wall, mono time.Time) time.Duration {
+// back reports that the clock went back and nobody was woken for it yet. The
+// caller wakes everything, or says by owe that it couldn't.
+func (j *jumps) back(wall, mono time.Time) bool {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	var slip time.Duration
-	if !j.wall.IsZero() {
-		slip = mono.Sub(j.mono) - wall.Sub(j.wall)
+	if j.wall.IsZero() {
+		j.wall, j.mono = wall, mono
 	}
-	if slip > jumpThreshold || slip < -jumpThreshold || j.wall.IsZero() {
-		j.wall, j.mono = wall, mono // small slips add up against the first reading
+	// Small slips add up against the first reading.
+	if slip := mono.Sub(j.mono) - wall.Sub(j.wall); slip.Abs() > jumpThreshold {
+		j.wall, j.mono = wall, mono
+		j.owed = j.owed || slip > 0
 	}
-	return slip
+	owed := j.owed
+	j.owed = false
+	return owed
+}
+
+func (j *jumps) owe() {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.owed = true
 }
 
 // afterJump wakes everything that sleeps when the clock went back: it would
 // sleep for that much too long. When it went forward, things are due too early,
 // which is harmless.
 func (s *Store) afterJump(ctx context.Context, wall time.Time) bool {
-	if !s.jumps.on {
+	if !s.jumps.on || !s.jumps.back(wall, time.Now()) {
 		return false
 	}
-	slip := s.jumps.back(wall, time.Now())
-	if slip <= jumpThreshold {
+	s.log.WarnContext(ctx, "the clock went back; waking everything that sleeps", "now", wall)
+	if err := s.Update(ctx, func(tx *Tx) error { return tx.wakeAll() }); err != nil {
+		s.jumps.owe()
+		if ctx.Err() == nil {
+			s.log.ErrorContext(ctx, "couldn't wake everything after the clock went back; trying again", "error", err)
+		}
 		return false
 	}
-	s.log.WarnContext(ctx, "the clock went back; waking everything that sleeps", "by", slip)
-	err := s.Update(ctx, func(tx *Tx) error { return tx.wakeAll() })
-	if err != nil && !errors.Is(err, context.Canceled) {
-		s.log.ErrorContext(ctx, "couldn't wake everything after the clock went back", "error", err)
-	}
-	return err == nil
+	return true
 }
 
 // wakeAll makes everything due that has an alarm.

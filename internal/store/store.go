@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/uptrace/bun"
@@ -39,6 +40,7 @@ type Store struct {
 	lock   *fileLock // SQLite only
 	hub    *hub
 	jumps  jumps
+	closed atomic.Bool
 }
 
 // Open opens the database at url and brings its schema up to date. A path or
@@ -70,8 +72,11 @@ func Open(ctx context.Context, url string, o Options) (*Store, error) {
 }
 
 // Close ends all subscriptions and closes the database. Transactions that are
-// open fail.
+// open fail. Closing again does nothing.
 func (s *Store) Close() error {
+	if s.closed.Swap(true) {
+		return nil
+	}
 	s.hub.close()
 	var errs []error
 	if s.pg != nil {
@@ -176,7 +181,11 @@ func (s *Store) Update(ctx context.Context, f func(tx *Tx) error) error {
 
 // update runs f once. The Tx is nil if it never began.
 func (s *Store) update(ctx context.Context, f func(tx *Tx) error) (*Tx, error) {
-	db, err := s.writer.BeginTx(ctx, nil)
+	var opts *sql.TxOptions
+	if s.dialect == Postgres {
+		opts = &sql.TxOptions{Isolation: sql.LevelReadCommitted} // whatever the database's default is
+	}
+	db, err := s.writer.BeginTx(ctx, opts)
 	if err != nil {
 		return nil, fmt.Errorf("couldn't begin to write: %w", err)
 	}

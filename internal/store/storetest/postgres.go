@@ -39,16 +39,9 @@ func Postgres(t testing.TB) string {
 	name := fmt.Sprintf("t%d", databases.Add(1))
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
-	if err := shared.exec(ctx, "CREATE DATABASE "+name+" TEMPLATE template0"); err != nil {
+	if err := shared.exec(ctx, "CREATE DATABASE "+name+" TEMPLATE template0 STRATEGY wal_log"); err != nil {
 		t.Fatalf("couldn't create a database: %v", err)
 	}
-	t.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
-		defer cancel()
-		if err := shared.exec(ctx, "DROP DATABASE "+name+" WITH (FORCE)"); err != nil {
-			t.Errorf("couldn't drop database %s: %v", name, err)
-		}
-	})
 	return shared.url(name)
 }
 
@@ -102,7 +95,7 @@ func version(initdb string) int {
 
 // supervise starts the server as its child and stops it, by its pid, when
 // standard input ends: that is when the test binary does, even if it is killed.
-const supervise = `"$1" -D "$2/data" -k "$2" -c listen_addresses= -c shared_buffers=32MB -c max_connections=200 -c fsync="$3" >>"$2/log" 2>&1 </dev/null &
+const supervise = `"$1" -D "$2/data" -k "$2" -c listen_addresses= -c shared_buffers=32MB -c max_connections=200 -c fsync="$3" -c synchronous_commit=off -c autovacuum=off -c max_wal_size=8GB -c checkpoint_timeout=1h >>"$2/log" 2>&1 </dev/null &
 pid=$!
 read -r _
 kill -QUIT $pid
