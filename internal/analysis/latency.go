@@ -37,7 +37,7 @@ type Quantile struct {
 	Q     float64 `json:"q"`
 	Last  int     `json:"last"`  // the last bucket that is fast enough
 	Bound float64 `json:"bound"` // its upper edge in seconds; 0: not frozen yet
-	Rate  Rate    `json:"rate"`
+	Rate  Rate    `json:"rate,omitzero"` // from the freezing on
 }
 
 // maxBuckets bounds a histogram that is taken from outside.
@@ -71,6 +71,14 @@ func (l *Latency) UnmarshalJSON(b []byte) error {
 	}
 	if p.V != stateVersion {
 		return fmt.Errorf("couldn't read the state of metric %q: it is of version %d, this build reads %d", p.Name, p.V, stateVersion)
+	}
+	for _, q := range p.Quantiles {
+		if (q.Bound > 0) != (q.Rate.V == stateVersion) || q.Bound < 0 {
+			return fmt.Errorf("couldn't read the state of metric %q: quantile %v has a bound of %v and a test of version %d", p.Name, q.Q, q.Bound, q.Rate.V)
+		}
+	}
+	if err := p.Settings.Validate(); err != nil {
+		return fmt.Errorf("couldn't read the state of metric %q: %w", p.Name, err)
 	}
 	*l = Latency(p)
 	return nil

@@ -119,6 +119,14 @@ func TestNoBaselineLatencyYet(t *testing.T) {
 	}
 	for range 2 {
 		l.Add(answers(rng, 200, 0, 0), answers(rng, 300, 0, 0), Judged, edge)
+		b, err := json.Marshal(l)
+		if err != nil {
+			t.Fatal(err)
+		}
+		l = Latency{}
+		if err := json.Unmarshal(b, &l); err != nil {
+			t.Fatal(err)
+		}
 	}
 	if !l.Frozen() || l.Quantiles[0].Rate.Main.NC != 0 || l.Early != nil {
 		t.Errorf("the bins that froze the bound were judged: %+v", l)

@@ -59,6 +59,9 @@ func (l *Limit) UnmarshalJSON(b []byte) error {
 	if p.V != stateVersion {
 		return fmt.Errorf("couldn't read the state of metric %q: it is of version %d, this build reads %d", p.Name, p.V, stateVersion)
 	}
+	if p.K < 1 || p.Row < 0 || p.Gap < 0 || p.Min == nil && p.Max == nil {
+		return fmt.Errorf("couldn't read the state of metric %q: it has no limit, or a row of %d samples that fails at %d", p.Name, p.Row, p.K)
+	}
 	*l = Limit(p)
 	return nil
 }

@@ -2,6 +2,7 @@ package analysis
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"math"
 
@@ -114,21 +115,46 @@ func (r *Rate) UnmarshalJSON(b []byte) error {
 	if got.V != stateVersion {
 		return fmt.Errorf("couldn't read the state of metric %q: it is of version %d, this build reads %d", got.Name, got.V, stateVersion)
 	}
-	if err := got.Settings.Validate(); err != nil {
+	if err := got.check(); err != nil {
 		return fmt.Errorf("couldn't read the state of metric %q: %w", got.Name, err)
+	}
+	*r = got
+	return nil
+}
+
+// check says why no test can have written this state.
+func (r Rate) check() error {
+	if err := r.Settings.Validate(); err != nil {
+		return err
 	}
 	for _, t := range []struct {
 		tally
 		ratios []float64
-	}{{got.Warm, crashRatios}, {got.Main, got.ratios()}, {got.Mark, got.ratios()}} {
+	}{{r.Warm, crashRatios}, {r.Main, r.ratios()}, {r.Mark, r.ratios()}} {
 		if len(t.D) != 0 && len(t.D) != len(t.ratios) {
-			return fmt.Errorf("couldn't read the state of metric %q: it has %d sums, not %d", got.Name, len(t.D), len(t.ratios))
+			return fmt.Errorf("it has %d sums, not %d", len(t.D), len(t.ratios))
 		}
-		if _, ok := t.valid(); !ok {
-			return fmt.Errorf("couldn't read the state of metric %q: it has a negative count", got.Name)
+		for _, d := range t.D {
+			if !(d >= 0 && d <= 1e21) { // 2⁶⁴ events at ln 40
+				return fmt.Errorf("it has a sum of %v", d)
+			}
+		}
+		if b, ok := t.valid(); !ok || b != t.Bin {
+			return fmt.Errorf("it has impossible counts: %v", t.Bin)
 		}
 	}
-	*r = got
+	for _, c := range []counts{r.Cold, r.Solo, r.MarkSolo, r.Base, r.Before, {r.Frozen.Bad, r.Frozen.Total}, {r.StepN, r.StepN}} {
+		if c.K < 0 || c.K > c.N {
+			return fmt.Errorf("it has impossible counts: %d of %d", c.K, c.N)
+		}
+	}
+	m, n := r.Main, r.Mark
+	if n.KC > m.KC || n.NC > m.NC || n.KB > m.KB || n.NB > m.NB || r.MarkSolo.K > r.Solo.K || r.MarkSolo.N > r.Solo.N {
+		return errors.New("its step began with more than it has")
+	}
+	if !(r.Alpha > 0 && r.Alpha <= r.Settings.Alpha) || !(r.Frozen.Floor >= 0 && r.Frozen.Floor < 1) || r.Steps < 0 || r.Bins < 0 || r.Skipped < 0 {
+		return fmt.Errorf("alpha %v, floor %v, steps %d or bins %d cannot be", r.Alpha, r.Frozen.Floor, r.Steps, r.Bins)
+	}
 	return nil
 }
 

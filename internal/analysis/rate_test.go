@@ -244,6 +244,12 @@ func TestStateOfAnotherVersionIsRefused(t *testing.T) {
 	if err := json.Unmarshal([]byte(`{"v":0}`), &lim); err == nil {
 		t.Error("a limit without a version was taken")
 	}
+	if err := json.Unmarshal([]byte(`{"v":1,"k":3}`), &lim); err == nil {
+		t.Error("a limit without limits was taken")
+	}
+	if err := json.Unmarshal([]byte(`{"v":1,"quantiles":[{"q":0.9,"bound":1}]}`), &l); err == nil {
+		t.Error("a bound without a test was taken")
+	}
 }
 
 func TestDelta(t *testing.T) {
