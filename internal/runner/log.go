@@ -170,6 +170,8 @@ var (
 		[]byte("eai_again"), []byte("enotfound"), []byte("network unreachable"), []byte("name or service not known"),
 	}
 	readOnlyClues = [][]byte{[]byte("read-only file system"), []byte("erofs")}
+	// Go warns so of a module cache that it may only read; that fails nothing.
+	harmless = []byte("writing stat cache")
 )
 
 func (c *clues) scan(p []byte) {
@@ -183,6 +185,6 @@ func (c *clues) scan(p []byte) {
 		return false
 	}
 	c.network = c.network || found(networkClues)
-	c.readOnly = c.readOnly || found(readOnlyClues)
+	c.readOnly = c.readOnly || found(readOnlyClues) && !bytes.Contains(text, harmless)
 	c.last = bytes.Clone(text[len(text)-min(len(text), 64):])
 }

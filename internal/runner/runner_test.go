@@ -129,20 +129,25 @@ func TestARealGoServiceIsBuilt(t *testing.T) {
 		t.Fatal(err)
 	}
 	unit := step("unit", "go test -json ./... > unit.json", "compile")
+	noCgo := map[string]pipeline.Value{"CGO_ENABLED": {Plain: "0"}}
+	unit.Env, unit.Cache = noCgo, []string{"gobuild"}
 	unit.Reports = []pipeline.Report{{Format: "go-test", Path: "unit.json"}}
 	b.spec.Commit = commit
 	b.spec.Outputs = []string{"out"}
 	b.spec.Steps = []pipeline.Step{
 		{Name: "deps", Kind: "fetch", Run: "go mod download", Network: true, Cache: []string{"gomod"}},
 		step("format", `test -z "$(gofmt -l .)"`),
-		{Name: "compile", Kind: "compile", Run: "go build ./...", Needs: []string{"deps"}, Cache: []string{"gobuild"}},
+		{Name: "compile", Kind: "compile", Run: "go build ./...", Needs: []string{"deps"}, Cache: []string{"gobuild"}, Env: noCgo},
 		unit,
-		{Name: "package", Kind: "package", Run: "go build -buildvcs=true -trimpath -o out/shop . && go version -m out/shop", Needs: []string{"unit"}, Cache: []string{"gobuild"}},
+		{Name: "package", Kind: "package", Run: "go build -buildvcs=true -trimpath -o out/shop ./cmd/shop && go version -m out/shop", Needs: []string{"unit"}, Cache: []string{"gobuild"}, Env: noCgo},
 	}
 	serveModules(t)
 	res := b.run()
 	if res.State != runner.Succeeded {
 		t.Fatalf("%s\n%s", res.Reason, b.log)
+	}
+	for _, s := range res.Steps {
+		t.Logf("%s took %s", s.Name, s.Ended.Sub(s.Started))
 	}
 	if r := res.Steps[3].Reports; len(r) != 1 || !r[0].Passes() || r[0].Passed != 1 || r[0].Digest == "" {
 		t.Errorf("the report is %+v", r)

@@ -37,19 +37,22 @@ func goService(t *testing.T) (repo, commit string) {
 	if version == "" || pinned == "" {
 		t.Fatal("this module no longer uses golang.org/x/sync: choose another dependency for the test")
 	}
+	goLine := regexp.MustCompile(`(?m)^go (\S+)$`).FindStringSubmatch(string(mod))
 	repo = t.TempDir()
 	for name, content := range map[string]string{
-		"go.mod": "module example.com/shop\n\ngo 1.25.0\n\nrequire golang.org/x/sync " + version + "\n",
+		"go.mod": "module example.com/shop\n\ngo " + goLine[1] + "\n\nrequire golang.org/x/sync " + version + "\n",
 		"go.sum": pinned,
-		"main.go": `package main
+		"cmd/shop/main.go": `package main
 
-import (
-	"fmt"
+import "example.com/shop"
 
-	"golang.org/x/sync/errgroup"
-)
+func main() { println(shop.Answer()) }
+`,
+		"shop.go": `package shop
 
-func answer() string {
+import "golang.org/x/sync/errgroup"
+
+func Answer() string {
 	var g errgroup.Group
 	out := ""
 	g.Go(func() error { out = "ok"; return nil })
@@ -58,20 +61,21 @@ func answer() string {
 	}
 	return out
 }
-
-func main() { fmt.Println(answer()) }
 `,
-		"main_test.go": `package main
+		"shop_test.go": `package shop
 
 import "testing"
 
 func TestAnswer(t *testing.T) {
-	if answer() != "ok" {
-		t.Fatal(answer())
+	if Answer() != "ok" {
+		t.Fatal(Answer())
 	}
 }
 `,
 	} {
+		if err := os.MkdirAll(filepath.Dir(filepath.Join(repo, name)), 0o755); err != nil {
+			t.Fatal(err)
+		}
 		if err := os.WriteFile(filepath.Join(repo, name), []byte(content), 0o644); err != nil {
 			t.Fatal(err)
 		}

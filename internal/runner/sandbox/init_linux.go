@@ -3,6 +3,7 @@ package sandbox
 import (
 	"errors"
 	"fmt"
+	"math"
 	"os"
 	"os/signal"
 	"syscall"
@@ -14,8 +15,8 @@ import (
 // there only to start it, reap orphans and say how it ended. It does not return
 // once the script was started.
 func initMain() error {
-	for _, fd := range []int{configFd, statusFd, lifelineFd} {
-		unix.CloseOnExec(fd)
+	if err := unix.CloseRange(configFd, math.MaxUint32, unix.CLOSE_RANGE_CLOEXEC); err != nil {
+		return fmt.Errorf("couldn't close descriptors: %w", err)
 	}
 	// The step has the same uid: it must not read or trace this process.
 	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -74,6 +75,10 @@ func setup() error {
 	if err != nil {
 		return err
 	}
+	// Descriptors that the caller itself inherited go no further than here.
+	if err := unix.CloseRange(firstTree, math.MaxUint32, unix.CLOSE_RANGE_CLOEXEC); err != nil {
+		return fmt.Errorf("couldn't close descriptors: %w", err)
+	}
 	exe, err := unix.Open("/proc/self/exe", unix.O_PATH|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return fmt.Errorf("couldn't open this program: %w", err)
@@ -108,7 +113,6 @@ func buildAndPivot(r *root) error {
 	for i := range r.Binds {
 		b := &r.Binds[i]
 		if b.Fd >= 0 {
-			unix.CloseOnExec(b.Fd)
 			continue
 		}
 		fd, err := unix.OpenTree(unix.AT_FDCWD, b.Source, unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC|unix.AT_RECURSIVE)
