@@ -120,6 +120,23 @@ func (w *world) actions() map[string]func(*rapid.T) {
 		},
 		"behave":  func(t *rapid.T) { w.behave(t) },
 		"behave2": func(t *rapid.T) { w.behave(t) },
+		"almost": func(t *rapid.T) { // all is as wanted but for one thing
+			w.obey()
+			h := some(t)
+			switch rapid.IntRange(0, 5).Draw(t, "but") {
+			case 0, 1:
+				h.weight = rapid.SampledFrom([]int{0, 100, 500, 2500, FullWeight}).Draw(t, "weight")
+			case 2:
+				h.candReady = false
+			case 3:
+				h.ready = false
+			case 4:
+				h.old, h.ready = false, false
+			case 5:
+				h.down = true
+			}
+			w.see(t, w.observe())
+		},
 		"good bake": func(t *rapid.T) {
 			w.behave(t)
 			w.judge(t, verdict.Pass, 0)
@@ -195,6 +212,11 @@ func (w *world) apply(h *host, gen int64) {
 
 // behave makes the target do all that is wanted, and report it.
 func (w *world) behave(t *rapid.T) {
+	w.obey()
+	w.see(t, w.observe())
+}
+
+func (w *world) obey() {
 	for i := range w.hosts {
 		h := &w.hosts[i]
 		h.down = false
@@ -204,7 +226,6 @@ func (w *world) behave(t *rapid.T) {
 		}
 		h.candReady, h.ready = h.candidate, h.old
 	}
-	w.see(t, w.observe())
 }
 
 func (w *world) observe() Observation {
@@ -296,9 +317,6 @@ func (w *world) early(t *rapid.T, e Event) {
 		return
 	}
 	d, ok := NextWake(w.plan, w.s)
-	if ok && d <= 0 {
-		t.Fatalf("wakes in %s in %+v", d, w.s)
-	}
 	if ok && e.Tick.Elapsed >= d {
 		return
 	}
@@ -351,6 +369,18 @@ func (w *world) after(t *rapid.T, b, a State, e Event, effects []Effect) {
 			fail("10: drift is not held")
 		}
 	}
+	if a.Step > b.Step && b.Phase == Preparing && !seen.CandidateReady {
+		fail("1: exposed before it was ready")
+	}
+	if a.CheckOK && !b.CheckOK && (e.Checked == nil || e.Checked.Step != b.Step) || e.Checked != nil && e.Checked.Step != b.Step && a != b {
+		fail("6: the checks of another step were taken")
+	}
+	if (a.Phase == Baking || a.Phase == Finishing) && seen.Missing > 0 && a.Held.Cause != CauseUnreachable && a.Held.Cause != CauseDrift {
+		fail("a host is missing and it is not held")
+	}
+	if b.Held.Cause == CauseDrift && a.Held.Cause != CauseDrift && a.Phase != RollingBack && !(fresh && at(b.Weight)) {
+		fail("10: drift was forgotten")
+	}
 	// 3: the previous release is there as long as the rollout is, and the
 	// candidate as long as it has traffic.
 	if a.Old == w.plan.First {
@@ -370,6 +400,9 @@ func (w *world) after(t *rapid.T, b, a State, e Event, effects []Effect) {
 			fail("4: success that was not observed, or of a rollback")
 		}
 	case RollingBack:
+		if b.Phase == RollingBack && (a.Back < b.Back || a.Reason != b.Reason) {
+			fail("4: the rollback began anew")
+		}
 		if b.Phase != RollingBack && (!wants(effects) || a.Reason == "" || a.Paused.On || a.Held.On) {
 			fail("4: rolling back without doing it or without saying why")
 		}
@@ -422,6 +455,9 @@ func (w *world) after(t *rapid.T, b, a State, e Event, effects []Effect) {
 	}
 	if wants(effects) && !a.Applying {
 		fail("an observation from before the effect could complete it")
+	}
+	if d, ok := NextWake(w.plan, a); ok && d <= 0 {
+		fail("it never sleeps")
 	}
 	if x := Explain(w.plan, a); x.Now == "" || x.Why == "" || x.Next == "" {
 		fail("not explained: " + x.Now + "/" + x.Why + "/" + x.Next)

@@ -171,7 +171,6 @@ func (m *machine) goBack(reason string, loud bool) {
 	s.Phase, s.Reason = RollingBack, reason
 	s.Paused, s.Held, s.HeldFor = Flag{}, Flag{}, 0
 	s.InPhase, s.Back = 0, 0
-	s.Old = !m.plan.First
 	switch {
 	case s.Weight > 0:
 		// Where the previous release runs it takes the traffic at once, even if

@@ -1,0 +1,97 @@
+// Package rollout is the traffic state machine: how a release is exposed step by
+// step, and taken back.
+//
+// It is pure. A strategy is compiled once into a [Plan] of a few kinds of steps,
+// which a rollout keeps to its end. [Step] takes a plan, a [State] and an
+// [Event], and answers with the next state and the effects that are wanted. It
+// has no clock: time arrives as [Tick], already accumulated and clamped, which
+// is why Step takes no now. The caller commits the state, the [Facts] as
+// evidence and the effects in one transaction, and only then carries them out.
+//
+//	pending ──start──▶ preparing ──▶ [ shifting ──▶ baking ]* ──▶ checking ──▶ finishing ──▶ succeeded
+//	   │                  └───────────────┴───────────┴─────────────┴─────────────┘
+//	   │ abort            fail · candidate failed · check not answered · timeout · abort
+//	   ▼ supersede                                  ▼
+//	cancelled, superseded                     rolling-back ──observed──▶ rolled-back
+//	                                                │        └─ aborted before exposure ─▶ cancelled
+//	                                                └─ stuck, and a person gives up ─▶ rollback-failed
+//
+// Paused, held and stuck are flags with a reason, not phases. Several steps that
+// need no waiting are walked in one decision, so that a phase may be passed
+// through (finishing often is) without a state that shows it.
+//
+// # What the caller owes
+//
+//   - Each [Apply] effect gets a generation, which comes back as [Applied] in the
+//     same transaction. Until then, and until an observation of at least that
+//     generation arrives, nothing is completed. Generations never fall.
+//   - Whatever is observed is delivered, also when it is old: what is too old
+//     completes nothing, but a candidate that Failed has failed.
+//   - A [Judged] that ends with the bake is delivered before the Tick that ends
+//     it; otherwise the step is judged by the answer before. Judged.Step names
+//     the bake, so that a late answer of another one carries nothing.
+//   - Effects may be repeated at will. [NextWake] tells when time alone would
+//     change something; a Tick before it changes only counters.
+//
+// # Bakes and holds
+//
+// A bake that is judged is left at its end on a pass, never by time alone. At the
+// end of the bake inconclusive and no-data (and no verdict at all, which counts
+// as no-data) extend or hold it, as the plan says, at most MaxExtend times in
+// all; no-data also raises an alarm. A fail is acted on at any time, also while
+// paused, held, shifting, checking or finishing. A hold is derived anew from the
+// state at each event, so that it lifts by itself when its cause is gone: a pass
+// that arrives while the bake is held for want of one advances at once, as the
+// time was served. Drift hides an unreachable host, which hides the judge.
+// Pauses and holds stop the time of bakes and timeouts, and nothing else.
+//
+// An environment that judges nothing has bakes of time only; anybody may end one
+// with a plain advance. Whoever overrides makes no verdict: the last one stays.
+//
+// # Going back
+//
+// The first decision takes the candidate's weight to 0 if the previous release
+// runs anywhere, even with an instance or a host missing: what is proved bad must
+// not go on. Only where it runs nowhere is its capacity brought back first, to be
+// ready before it gets traffic; past RollbackTimeout a part of it is enough. The
+// candidate's processes are removed once every router was read at 0, and the end
+// comes when every host has applied that removal: the candidate is then gone or
+// draining, and is not waited for longer. A previous release that is not ready
+// keeps the rollback open, except where nobody was exposed and so nothing was
+// taken from it. A first release has nothing to go back to: its routers answer
+// 503. Past RollbackTimeout it is flagged stuck with an alarm, and what is wanted
+// is asked for again every 30 s, as it is all along. It can't be paused.
+//
+// # Invariants of design.md
+//
+//  1. The wanted weight never exceeds the step's, and rises only when every
+//     wanted host was read at the weight before (or by a person's advance).
+//  2. Promotion and verification come before [New]; a candidate that fails its
+//     verification arrives as Observation.Failed and is never exposed.
+//  3. State.Old stays true as long as the rollout lives (a first release has
+//     none). Retiring is the caller's, RetireAfter after success.
+//  4. From rolling-back lead only rolled-back, cancelled (nobody was exposed) and
+//     rollback-failed (give-up of a stuck one, with a reason); each has a Reason,
+//     and going back by itself raises an alarm.
+//  5. A terminal state ignores reports and refuses commands.
+//  6. Only a pass delivered for this very bake leaves it; entering a bake forgets
+//     the verdict before.
+//  7. [Replay] over the recorded events rebuilds the state; refused events are not
+//     recorded.
+//  8. One live rollout per service and environment is the store's unique row.
+//  9. [Facts] has one fact for each change of phase, step, weight, verdict, flag,
+//     capacity, extension and result, and for each command and check.
+//  10. Weights other than the recorded ones, read at the wanted generation while
+//     nothing shifts, hold the rollout and are put back; no advance goes on, not
+//     even by override, until they are read right.
+//
+// 1, 3–7, 9 and 10 are properties in property_test.go, against a target that is
+// late, lossy, repetitive, drifting and short of hosts; so is that a rollout ends
+// once its target behaves. testdata holds the stories, to be reviewed as diffs.
+//
+// # Failure
+//
+// An error leaves the state as it was: [ErrRefused] tells a person why not and
+// what instead; [ErrTransition] is a caller's mistake; [ErrPlan] and [ErrState]
+// are records that this build can't go on from.
+package rollout
