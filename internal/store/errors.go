@@ -50,16 +50,16 @@ func (e *LockedError) Unwrap() error { return ErrLocked }
 
 // SQLSTATEs of PostgreSQL.
 const (
-	pgUnique         = "23505"
-	pgSerialization  = "40001"
-	pgDeadlock       = "40P01"
-	pgIdleInTx       = "25P03"
-	pgReadOnly       = "25006"
-	pgDiskFull       = "53100"
-	pgAdminShutdown  = "57P01"
-	pgCrashShutdown  = "57P02"
-	pgCannotConnect  = "57P03"
-	pgUnknownCatalog = "3D000"
+	pgUnique            = "23505"
+	pgSerialization     = "40001"
+	pgDeadlock          = "40P01"
+	pgIdleInTx          = "25P03"
+	pgReadOnly          = "25006"
+	pgDiskFull          = "53100"
+	pgAdminShutdown     = "57P01"
+	pgCrashShutdown     = "57P02"
+	pgCannotConnect     = "57P03"
+	pgCompletionUnknown = "40003"
 )
 
 // explain adds the sentinel that a driver's error stands for.

@@ -83,10 +83,23 @@ func lockMigrations(ctx context.Context, db *sql.DB) (func(), error) {
 	}, nil
 }
 
-// connectionLost reports that the server did not answer. A PgError is an answer.
-func connectionLost(err error) bool {
-	_, answered := errors.AsType[*pgconn.PgError](err)
-	return !answered && !errors.Is(err, sql.ErrTxDone) && !errors.Is(err, pgx.ErrTxCommitRollback)
+// surelyRolledBack reports that a failed COMMIT did not commit. Anything else,
+// and the end of the session above all, can follow a commit that took place.
+func surelyRolledBack(err error) bool {
+	if errors.Is(err, sql.ErrTxDone) || errors.Is(err, pgx.ErrTxCommitRollback) {
+		return true
+	}
+	e, answered := errors.AsType[*pgconn.PgError](err)
+	if !answered {
+		return false
+	}
+	switch {
+	case e.Code == pgCompletionUnknown:
+		return false
+	case strings.HasPrefix(e.Code, "40"), strings.HasPrefix(e.Code, "23"), e.Code == pgIdleInTx:
+		return true // rolled back by conflict, by a constraint, or before COMMIT came
+	}
+	return false
 }
 
 // listener tells other processes what this one commits, and hears of theirs.

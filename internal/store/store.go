@@ -167,6 +167,9 @@ func (s *Store) Update(ctx context.Context, f func(tx *Tx) error) error {
 				tx.undo[i]()
 			}
 		}
+		if errors.Is(err, ErrUnknown) {
+			s.publish(tx) // in case it was committed; hearing of nothing is harmless
+		}
 		if attempt == maxAttempts || errors.Is(err, ErrUnknown) || !isTransient(err) {
 			return explain(err)
 		}
@@ -204,9 +207,12 @@ func (s *Store) update(ctx context.Context, f func(tx *Tx) error) (*Tx, error) {
 	}
 	// If we die before this returns, it is all there or nothing is. Whoever
 	// comes next reads the rows and finds out.
+	if err := ctx.Err(); err != nil {
+		return tx, fmt.Errorf("didn't commit: %w", context.Cause(ctx))
+	}
 	if err := db.Commit(); err != nil {
 		err = fmt.Errorf("couldn't commit: %w", err)
-		if s.dialect == Postgres && connectionLost(err) {
+		if s.dialect == Postgres && !surelyRolledBack(err) {
 			err = fmt.Errorf("%w: %w", ErrUnknown, err)
 		}
 		return tx, err
