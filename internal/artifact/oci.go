@@ -49,8 +49,8 @@ type Store interface {
 }
 
 // Push uploads a tree that [Spool] packed, and gives it the tags. It may be
-// repeated: what is there already is not sent again. The result's Size is that
-// of the tree's files.
+// repeated with the archive from its start: what is there already is not sent
+// again. The result's Size is that of the tree's files.
 func Push(ctx context.Context, to Store, name string, packed Packed, archive io.Reader, tags ...string) (release.Artifact, error) {
 	layer := descriptor(LayerType, packed.Digest, packed.Size)
 	d, err := push(ctx, to, ocispec.Manifest{ArtifactType: FilesType, Layers: []ocispec.Descriptor{layer}}, archive, tags)

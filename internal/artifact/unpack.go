@@ -116,6 +116,9 @@ func extract(r io.Reader, root *os.Root, lim Limits) error {
 	if got, want := digestOf(read), again.sum(); got != want {
 		return fmt.Errorf("%w: the archive isn't in the form that Pack writes (it has digest %s, its tree packs to %s)", ErrAltered, got, want)
 	}
+	if x.files > syncEach {
+		return syncAll(root)
+	}
 	for _, d := range x.dirs {
 		if err := syncDir(root, d); err != nil {
 			return err
@@ -224,6 +227,9 @@ func (x *extraction) file(e entry, content io.Reader) (err error) {
 	}
 	if err := f.Chmod(mode); err != nil { // whatever the umask
 		return err
+	}
+	if x.files > syncEach {
+		return nil // syncAll at the end
 	}
 	return f.Sync()
 }

@@ -11,6 +11,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
@@ -571,4 +572,42 @@ func TestNames(t *testing.T) {
 	b.want(b.do("GET", "/v2/_catalog", ""), http.StatusMethodNotAllowed, "UNSUPPORTED")
 	b.want(b.do("PATCH", "/v2/"+repo+"/manifests/v1", ""), http.StatusMethodNotAllowed, "UNSUPPORTED")
 	b.want(b.do("POST", "/v2/"+repo+"/referrers/"+string(release.DigestOf(nil)), ""), http.StatusMethodNotAllowed, "UNSUPPORTED")
+}
+
+// Whatever is asked for, it is answered in the OCI form, it is not our fault, and
+// nothing is written outside the registry's folder.
+func FuzzRequest(f *testing.F) {
+	d := string(release.DigestOf([]byte("x")))
+	for _, seed := range [][3]string{
+		{"GET", "/v2/", ""},
+		{"GET", "/v2/default/shop/manifests/v1", ""},
+		{"PUT", "/v2/default/shop/manifests/v1", `{"schemaVersion":2,"subject":{"digest":"` + d + `"}}`},
+		{"PUT", "/v2/default/shop/manifests/" + d, "x"},
+		{"POST", "/v2/default/shop/blobs/uploads/?mount=" + d + "&from=a/b", ""},
+		{"PATCH", "/v2/default/shop/blobs/uploads/..", "x"},
+		{"GET", "/v2/../../etc/manifests/v1", ""},
+		{"GET", "/v2/default/shop/referrers/" + d + "?artifactType=a&last=b", ""},
+		{"GET", "/v2/default/shop/tags/list?n=-1", ""},
+	} {
+		f.Add(seed[0], seed[1], seed[2])
+	}
+	parent := f.TempDir()
+	b := open(f, func(o *registry.Options) { o.Root, o.MaxBlob = filepath.Join(parent, "registry"), 1000 })
+	f.Fuzz(func(t *testing.T, method, path, body string) {
+		u, err := url.Parse("http://registry" + path)
+		if err != nil || u.Host != "registry" {
+			t.Skip()
+		}
+		r := &http.Request{Method: method, URL: u, Host: u.Host, Header: http.Header{}, Body: io.NopCloser(strings.NewReader(body)), ContentLength: int64(len(body)), ProtoMajor: 1}
+		r.Header.Set("Authorization", "Bearer "+writer)
+		r.Header.Set("Content-Type", ocispec.MediaTypeImageManifest)
+		w := httptest.NewRecorder()
+		b.reg.ServeHTTP(w, r.WithContext(t.Context()))
+		if w.Code >= 500 {
+			t.Errorf("%s %q is answered %d %s", method, path, w.Code, w.Body)
+		}
+		if entries, err := os.ReadDir(parent); err != nil || len(entries) != 1 {
+			t.Errorf("something was written outside: %v (%v)", entries, err)
+		}
+	})
 }
