@@ -431,3 +431,32 @@ func (c *Controller) FindRelease(ctx context.Context, project, prefix string) (s
 	})
 	return out, err
 }
+
+// FeedEnd returns the id of the newest line of the feed.
+func (c *Controller) FeedEnd(ctx context.Context) (int64, error) {
+	var end int64
+	err := c.store.View(ctx, func(tx *store.Tx) (err error) {
+		end, err = tx.FeedEnd()
+		return err
+	})
+	return end, err
+}
+
+// Answer returns what a command with an Idempotency-Key was answered.
+func (c *Controller) Answer(ctx context.Context, project, key string) (store.Answer, bool, error) {
+	var a store.Answer
+	var ok bool
+	err := c.store.View(ctx, func(tx *store.Tx) (err error) {
+		a, ok, err = tx.Answer(project, key)
+		return err
+	})
+	return a, ok, err
+}
+
+// PutAnswer keeps what a command was answered.
+func (c *Controller) PutAnswer(ctx context.Context, a store.Answer) error {
+	return c.store.Update(ctx, func(tx *store.Tx) error {
+		a.At = tx.Now()
+		return tx.PutAnswer(&a)
+	})
+}

@@ -1,0 +1,11 @@
+// Package httpapi is the HTTP edge of the control plane: the REST API with its
+// OpenAPI document, live events, the agents' protocol, and who may call them.
+// It decides nothing and knows no SQL: it calls package control and says in
+// problem+json (RFC 9457) what came of it.
+//
+// Access: every path but /healthz, /readyz and the log-in needs the access
+// token, as a bearer token or as the session cookie that a browser got for it.
+// The server listens on loopback unless TLS is set up, so that the operating
+// system knows who is at the other end of a connection: that user is the actor
+// of what is done ([Peer]).
+package httpapi

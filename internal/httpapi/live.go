@@ -1,0 +1,186 @@
+package httpapi
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"strconv"
+	"time"
+
+	"github.com/sluicehq/sluice/internal/agent/wire"
+)
+
+const (
+	keepAlive   = 15 * time.Second // an empty line, so that dead peers are noticed
+	feedBatch   = 500
+	maxReport   = 64 << 20 // bytes of an agent's report with its scrapes
+	writeWithin = 10 * time.Second
+)
+
+// events streams the live feed as server-sent events. The id of an event is its
+// place in the feed: a client that lost the connection sends it back as
+// Last-Event-ID and misses nothing.
+func (s *Server) events(stop context.Context) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		last := r.Header.Get("Last-Event-ID")
+		if last == "" {
+			last = r.URL.Query().Get("after")
+		}
+		after, err := strconv.ParseInt(last, 10, 64)
+		if last != "" && (err != nil || after < 0) {
+			problem(w, http.StatusBadRequest, fmt.Sprintf("Last-Event-ID %.40q is not the id of an event", last))
+			return
+		}
+		project, run := r.PathValue("project"), r.URL.Query().Get("run")
+		if last == "" && run == "" {
+			if after, err = s.cfg.Control.FeedEnd(r.Context()); err != nil {
+				writeFailure(w, err)
+				return
+			}
+		}
+		topics, unsubscribe := s.cfg.Control.Subscribe()
+		defer unsubscribe()
+		w.Header().Set("Content-Type", "text/event-stream")
+		w.Header().Set("Cache-Control", "no-store")
+		out := http.NewResponseController(w)
+		alive := time.NewTicker(keepAlive)
+		defer alive.Stop()
+		fmt.Fprint(w, ": sluice\n\n")
+		for {
+			lines, err := s.cfg.Control.Feed(r.Context(), project, run, after, feedBatch)
+			if err != nil {
+				return // the client comes back with the last id that it got
+			}
+			_ = out.SetWriteDeadline(time.Now().Add(writeWithin))
+			for _, f := range lines {
+				data, err := json.Marshal(map[string]any{"seq": f.Seq, "run": f.Run, "service": f.Service, "environment": f.Environment, "at": f.At, "data": f.Data})
+				if err != nil {
+					return
+				}
+				if _, err := fmt.Fprintf(w, "id: %d\nevent: %s\ndata: %s\n\n", f.Seq, f.Kind, data); err != nil {
+					return
+				}
+				after = f.Seq
+			}
+			if out.Flush() != nil {
+				return
+			}
+			if len(lines) == feedBatch {
+				continue
+			}
+			select {
+			case <-r.Context().Done():
+				return
+			case <-stop.Done():
+				return
+			case <-topics:
+			case <-alive.C:
+				if _, err := fmt.Fprint(w, ":\n\n"); err != nil {
+					return
+				}
+			}
+		}
+	}
+}
+
+// desired streams what a host shall run: everything at first, then what changes.
+func (s *Server) desired(stop context.Context) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		host := r.URL.Query().Get("host")
+		if host == "" || len(host) > 255 {
+			problem(w, http.StatusBadRequest, "say which host asks: ?host=NAME")
+			return
+		}
+		if err := checkProtocol(r.URL.Query().Get("protocol")); err != nil {
+			problem(w, http.StatusUpgradeRequired, err.Error())
+			return
+		}
+		topics, unsubscribe := s.cfg.Control.Subscribe()
+		defer unsubscribe()
+		w.Header().Set("Content-Type", "application/x-ndjson")
+		w.Header().Set("Cache-Control", "no-store")
+		out := http.NewResponseController(w)
+		sent := map[string]int64{}
+		alive := time.NewTicker(keepAlive)
+		defer alive.Stop()
+		for {
+			docs, err := s.cfg.Control.DesiredFor(r.Context(), host)
+			if err != nil {
+				return // the agent goes on with what it has, and asks again
+			}
+			_ = out.SetWriteDeadline(time.Now().Add(writeWithin))
+			for _, d := range docs {
+				if sent[d.Key.String()] == d.Generation {
+					continue
+				}
+				b, err := json.Marshal(d)
+				if err != nil {
+					return
+				}
+				if _, err := w.Write(append(b, '\n')); err != nil {
+					return
+				}
+				sent[d.Key.String()] = d.Generation
+			}
+			if out.Flush() != nil {
+				return
+			}
+			for waiting := true; waiting; {
+				select {
+				case <-r.Context().Done():
+					return
+				case <-stop.Done():
+					return
+				case t := <-topics:
+					waiting = t != "desired"
+				case <-alive.C:
+					_ = out.SetWriteDeadline(time.Now().Add(writeWithin))
+					if _, err := w.Write([]byte("\n")); err != nil || out.Flush() != nil {
+						return
+					}
+				}
+			}
+		}
+	}
+}
+
+// checkProtocol lets in agents of this protocol and the one before.
+func checkProtocol(text string) error {
+	p, err := strconv.Atoi(text)
+	if err != nil || p < 1 {
+		return errors.New("say which protocol the agent speaks: ?protocol=N")
+	}
+	if p > wire.Protocol || p < wire.Protocol-1 {
+		return fmt.Errorf("the agent speaks protocol %d, this server %d and the one before: upgrade the older of the two", p, wire.Protocol)
+	}
+	return nil
+}
+
+func (s *Server) observed(w http.ResponseWriter, r *http.Request) {
+	var o wire.Observed
+	dec := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxReport))
+	if err := dec.Decode(&o); err != nil {
+		problem(w, http.StatusBadRequest, "couldn't read the report: "+err.Error())
+		return
+	}
+	if err := checkProtocol(strconv.Itoa(o.Protocol)); err != nil {
+		problem(w, http.StatusUpgradeRequired, err.Error())
+		return
+	}
+	if o.Host == "" || o.Boot == "" {
+		problem(w, http.StatusBadRequest, "a report names its host and boot")
+		return
+	}
+	if len(o.Scrapes) > 0 && s.cfg.Scrapes != nil {
+		if err := s.cfg.Scrapes.Append(r.Context(), o.Scrapes); err != nil {
+			s.cfg.Log.Warn("couldn't take scraped metrics", "host", o.Host, "error", err)
+		}
+	}
+	if err := s.cfg.Control.Report(r.Context(), o); err != nil {
+		writeFailure(w, err)
+		return
+	}
+	w.WriteHeader(http.StatusNoContent)
+}

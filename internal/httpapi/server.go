@@ -1,0 +1,109 @@
+package httpapi
+
+import (
+	"context"
+	"log/slog"
+	"net/http"
+	"strings"
+
+	"github.com/danielgtaylor/huma/v2"
+	"github.com/danielgtaylor/huma/v2/adapters/humago"
+
+	"github.com/sluicehq/sluice/internal/agent/wire"
+	"github.com/sluicehq/sluice/internal/control"
+)
+
+// Prefix is where the REST API is.
+const Prefix = "/api/v1"
+
+// Scrapes takes what agents scraped from instances.
+type Scrapes interface {
+	Append(ctx context.Context, scrapes []wire.Scrape) error
+}
+
+// Config is what the edge is made of.
+type Config struct {
+	Control  *control.Controller
+	Access   *Access
+	Answers  Answers
+	Scrapes  Scrapes
+	Registry http.Handler // /v2/, which checks access by itself
+	Web      http.Handler // all else; it is told by Allowed whether to show a log-in
+	Metrics  http.Handler // /metrics
+	Version  string
+	Log      *slog.Logger
+	Ready    func(context.Context) error
+}
+
+// Server is the whole HTTP edge.
+type Server struct {
+	cfg Config
+	api huma.API
+	mux *http.ServeMux
+}
+
+// New returns the edge. Its events end with ctx.
+func New(ctx context.Context, cfg Config) *Server {
+	s := &Server{cfg: cfg, mux: http.NewServeMux()}
+	rest := http.NewServeMux()
+	hc := huma.DefaultConfig("Sluice", "1")
+	hc.OpenAPIPath, hc.DocsPath, hc.SchemasPath = Prefix+"/openapi", "", Prefix+"/schemas"
+	hc.Info.Description = "Release-safety control plane: what was built, what runs where, why it waits, and what you can tell it."
+	hc.Components.SecuritySchemes = map[string]*huma.SecurityScheme{"token": {Type: "http", Scheme: "bearer", Description: "the file token in the data folder"}}
+	hc.Security = []map[string][]string{{"token": {}}}
+	hc.CreateHooks = nil // answers carry no $schema: their keys are the contract
+	s.api = humago.New(rest, hc)
+	s.runs()
+	s.services()
+	s.evidence()
+	rest.HandleFunc("GET "+Prefix+"/projects/{project}/evidence/bundle", s.bundle)
+	rest.HandleFunc("GET "+Prefix+"/projects/{project}/events", s.events(ctx))
+
+	var api http.Handler = &idempotent{answers: cfg.Answers, next: http.MaxBytesHandler(rest, maxBody), busy: map[string]bool{}}
+	api = http.NewCrossOriginProtection().Handler(api)
+	s.mux.Handle(Prefix+"/", s.guard(api))
+	s.mux.Handle("GET /agent/v1/desired", s.guard(s.desired(ctx)))
+	s.mux.Handle("POST /agent/v1/observed", s.guard(http.HandlerFunc(s.observed)))
+	s.mux.Handle("/v2/", cfg.Registry)
+	if cfg.Metrics != nil {
+		s.mux.Handle("GET /metrics", s.guard(cfg.Metrics))
+	}
+	s.mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("ok\n")) })
+	s.mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, r *http.Request) {
+		if err := cfg.Ready(r.Context()); err != nil {
+			http.Error(w, err.Error(), http.StatusServiceUnavailable)
+			return
+		}
+		_, _ = w.Write([]byte("ready\n"))
+	})
+	if cfg.Web != nil {
+		s.mux.Handle("/", cfg.Web)
+	}
+	return s
+}
+
+// ServeHTTP implements http.Handler.
+func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) { s.mux.ServeHTTP(w, identify(r)) }
+
+// OpenAPI returns the API's document, in the order of the code.
+func (s *Server) OpenAPI() *huma.OpenAPI { return s.api.OpenAPI() }
+
+func (s *Server) guard(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if !s.cfg.Access.Allowed(r) {
+			w.Header().Set("WWW-Authenticate", `Bearer realm="sluice"`)
+			problem(w, http.StatusUnauthorized, "the access token is missing or wrong: send it as a bearer token; it is the file token in the server's data folder")
+			return
+		}
+		next.ServeHTTP(w, r)
+	})
+}
+
+func projectOf(path string) string {
+	rest, ok := strings.CutPrefix(path, Prefix+"/projects/")
+	if !ok {
+		return ""
+	}
+	project, _, _ := strings.Cut(rest, "/")
+	return project
+}
