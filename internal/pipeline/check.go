@@ -2,7 +2,6 @@ package pipeline
 
 import (
 	"fmt"
-	"net"
 	"net/netip"
 	"slices"
 	"strings"
@@ -17,9 +16,9 @@ func (p *parser) check(d *Definition) {
 	p.checkListeners(d.Environments)
 	for i, e := range d.Environments {
 		at := fmt.Sprintf("environments[%d]", i)
-		p.unique(at+".gates", "gate", names(e.Gates, func(g Gate) string { return g.Name }))
-		p.unique(at+".verify", "check", names(e.Verify, func(c Check) string { return c.Name }))
-		p.unique(at+".analysis.metrics", "metric", names(e.Analysis.Metrics, func(m Metric) string { return m.Name }))
+		p.unique(at+".gates", "gate", each(e.Gates, func(g Gate) string { return g.Name }))
+		p.unique(at+".verify", "check", each(e.Verify, func(c Check) string { return c.Name }))
+		p.unique(at+".analysis.metrics", "metric", each(e.Analysis.Metrics, func(m Metric) string { return m.Name }))
 		p.repeated(at+".target.hosts", e.Target.Hosts)
 		p.checkStrategy(at, e)
 		p.checkWeights(at, e.Rollout)
@@ -28,10 +27,11 @@ func (p *parser) check(d *Definition) {
 	}
 }
 
-func names[T any](items []T, name func(T) string) []string {
-	out := make([]string, len(items))
+// each returns what get takes out of every item.
+func each[T, U any](items []T, get func(T) U) []U {
+	out := make([]U, len(items))
 	for i, item := range items {
-		out[i] = name(item)
+		out[i] = get(item)
 	}
 	return out
 }
@@ -68,16 +68,16 @@ func (p *parser) repeated(list string, words []string) {
 
 func (p *parser) checkSteps(steps []Step) {
 	const list = "build.steps"
-	known := names(steps, func(s Step) string { return s.Name })
+	known := each(steps, func(s Step) string { return s.Name })
 	p.unique(list, "step", known)
-	p.relations(list, "needs", "step", known, names2(steps, func(s Step) []string { return s.Needs }))
+	p.relations(list, "needs", "step", known, each(steps, func(s Step) []string { return s.Needs }))
 }
 
 func (p *parser) checkPath(envs []Environment) {
 	const list = "environments"
-	known := names(envs, func(e Environment) string { return e.Name })
+	known := each(envs, func(e Environment) string { return e.Name })
 	p.unique(list, "environment", known)
-	broken := p.relations(list, "after", "environment", known, names2(envs, func(e Environment) []string { return e.After }))
+	broken := p.relations(list, "after", "environment", known, each(envs, func(e Environment) []string { return e.After }))
 	// What comes after something broken can never be reached either.
 	for again := true; again; {
 		again = false
@@ -95,14 +95,6 @@ func (p *parser) checkPath(envs []Environment) {
 			}
 		}
 	}
-}
-
-func names2[T any](items []T, list func(T) []string) [][]string {
-	out := make([][]string, len(items))
-	for i, item := range items {
-		out[i] = list(item)
-	}
-	return out
 }
 
 // relations checks the edges of a list of named objects: known, not to itself,
@@ -173,8 +165,8 @@ func (p *parser) checkListeners(envs []Environment) {
 
 // sameAddress reports whether two good addresses cannot both be listened on.
 func sameAddress(a, b string) bool {
-	hostA, portA, _ := net.SplitHostPort(a)
-	hostB, portB, _ := net.SplitHostPort(b)
+	hostA, portA, _ := splitAddress(a)
+	hostB, portB, _ := splitAddress(b)
 	if portA != portB {
 		return false
 	}

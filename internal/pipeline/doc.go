@@ -19,8 +19,8 @@
 // # Bounds
 //
 // A file has at most 1 MiB and 64 levels; after aliases are followed it has at
-// most 50 000 values, so that an alias bomb costs nothing; at most 500 problems
-// are reported.
+// most 50 000 values, so that an alias bomb costs nothing; a list has at most 500
+// items; at most 500 problems are reported.
 //
 // # Production
 //

@@ -2,7 +2,7 @@ package pipeline
 
 // RuleIDs returns the names of all rules.
 func RuleIDs() []string {
-	return names(rules, func(r rule) string { return r.id })
+	return each(rules, func(r rule) string { return r.id })
 }
 
 // RuleSeverity returns the severity that the table of rules gives, or "".

@@ -2,6 +2,7 @@ package pipeline
 
 import (
 	"fmt"
+	"maps"
 	"regexp"
 	"slices"
 	"strings"
@@ -11,7 +12,10 @@ import (
 // a choice worth knowing of, as notes. The definition must be valid; positions
 // may be nil, then every problem stands at 1:1. Parse calls it.
 func Lint(d Definition, positions Positions) Problems {
-	l := &linter{def: d, positions: positions}
+	l := &linter{def: d, positions: positions, gated: map[string]bool{}, commands: map[string][]hit{}}
+	for _, e := range d.Environments {
+		l.gated[e.Name] = slices.ContainsFunc(e.Gates, func(g Gate) bool { return g.Name == TestsPassed })
+	}
 	for i, s := range d.Build.Steps {
 		l.step(fmt.Sprintf("build.steps[%d]", i), s)
 	}
@@ -30,6 +34,15 @@ type linter struct {
 	def       Definition
 	positions Positions
 	problems  Problems
+
+	gated    map[string]bool  // environments with gate tests-passed
+	commands map[string][]hit // by command line: aliases may repeat a long one
+}
+
+// hit is where a command line breaks a rule.
+type hit struct {
+	rule     *commandRule
+	from, to int
 }
 
 func (l *linter) add(pos Position, path string, s Severity, rule, message, mend string) {
@@ -73,8 +86,8 @@ func (l *linter) cheapFirst(at string, s Step) {
 var secretName = regexp.MustCompile(`(?i)(^|_)(password|passwd|secret|token|api_?key|private_?key|credentials?)$`)
 
 func (l *linter) variables(at string, env map[string]Value) {
-	for k, v := range env {
-		if v.Plain != "" && secretName.MatchString(k) {
+	for _, k := range slices.Sorted(maps.Keys(env)) {
+		if v := env[k]; v.Plain != "" && secretName.MatchString(k) {
 			l.warn(at+"."+k, "plain-secret", fmt.Sprintf("variable %s looks like a secret and stands here in plain text", clip(k)), "put it into a file of mode 0600 and write {secret: 'file:PATH'}; then change the secret, since it was in the repository")
 		}
 	}
@@ -100,13 +113,19 @@ var commandRules = []commandRule{
 
 // command holds the rules of one command line.
 func (l *linter) command(at, run string, build bool) {
-	for _, r := range commandRules {
-		if r.buildOnly && !build {
-			continue
+	hits, known := l.commands[run]
+	if !known {
+		for i := range commandRules {
+			r := &commandRules[i]
+			for _, m := range r.pattern.FindAllStringSubmatchIndex(run, 8) {
+				hits = append(hits, hit{r, m[2], m[3]})
+			}
 		}
-		for _, m := range r.pattern.FindAllStringSubmatchIndex(run, 8) {
-			found := run[m[2]:m[3]]
-			l.add(l.inText(at, run, m[2]), at, Warning, r.rule, fmt.Sprintf(r.message, clip(found)), r.mend)
+		l.commands[run] = hits
+	}
+	for _, h := range hits {
+		if build || !h.rule.buildOnly {
+			l.add(l.inText(at, run, h.from), at, Warning, h.rule.rule, fmt.Sprintf(h.rule.message, clip(run[h.from:h.to])), h.rule.mend)
 		}
 	}
 }
@@ -135,7 +154,7 @@ func (l *linter) environment(at string, e Environment) {
 		}
 		l.warn(where, "no-health", fmt.Sprintf("environment %s counts an instance as well as soon as it accepts a connection", e.Name), "answer on a path, and name it: health: {http: /healthz}")
 	}
-	if slices.ContainsFunc(e.Gates, func(g Gate) bool { return g.Name == TestsPassed }) &&
+	if l.gated[e.Name] &&
 		!slices.ContainsFunc(l.def.Build.Steps, func(s Step) bool { return len(s.Reports) > 0 }) {
 		l.warn(at+".gates", "gate-without-reports", "gate tests-passed can never hold: no step of the build reports its tests", "name the reports of the steps that run tests")
 	}
@@ -167,11 +186,7 @@ func (l *linter) production(at string, e Environment) {
 		l.warn(name, "no-verify", fmt.Sprintf("nothing verifies %s after the rollout", e.Name), "ask a path that users need: verify: [{name: smoke, http: {path: /}}]")
 	}
 	if path, err := Path(l.def, e.Name); err == nil {
-		gated := slices.ContainsFunc(path, func(n string) bool {
-			o, _ := l.def.Environment(n)
-			return slices.ContainsFunc(o.Gates, func(g Gate) bool { return g.Name == TestsPassed })
-		})
-		if !gated {
+		if !slices.ContainsFunc(path, func(n string) bool { return l.gated[n] }) {
 			l.warn(name, "no-tests-gate", fmt.Sprintf("a release reaches %s without a gate on its tests", e.Name), "write gates: ["+TestsPassed+"]")
 		}
 		if len(path) == 1 && len(l.def.Environments) > 1 {

@@ -3,7 +3,6 @@ package pipeline
 import (
 	"fmt"
 	"math"
-	"net"
 	"net/netip"
 	"path"
 	"regexp"
@@ -265,13 +264,27 @@ func urlPath(s string) *complaint {
 
 var hostName = regexp.MustCompile(`^[A-Za-z0-9]([A-Za-z0-9.-]{0,251}[A-Za-z0-9])?$`)
 
+// splitAddress takes host:port, :port and [IPv6]:port apart.
+func splitAddress(s string) (host, port string, ok bool) {
+	i := strings.LastIndexByte(s, ':')
+	if i < 0 {
+		return "", "", false
+	}
+	host, port = s[:i], s[i+1:]
+	if inner, bracketed := strings.CutPrefix(host, "["); bracketed {
+		inner, closed := strings.CutSuffix(inner, "]")
+		return inner, port, closed && strings.Contains(inner, ":")
+	}
+	return host, port, !strings.ContainsAny(host, ":[]")
+}
+
 // address accepts host:port and :port.
 func address(s string) *complaint {
 	bad := func(why, mend string) *complaint {
 		return &complaint{"bad-address", fmt.Sprintf("%q is not an address to listen on: %s", clip(s), why), mend}
 	}
-	host, port, err := net.SplitHostPort(s)
-	if err != nil {
+	host, port, ok := splitAddress(s)
+	if !ok {
 		if _, numeric := strconv.Atoi(s); numeric == nil {
 			return bad("it has no host", "write 127.0.0.1:"+s+" or :"+s)
 		}
@@ -293,8 +306,6 @@ func address(s string) *complaint {
 }
 
 // Bounds of numbers.
-
-func within(lo, hi float64) shape { return shape{min: lo, max: hi} }
 
 func above(lo, hi float64) shape { return shape{min: lo, max: hi, above: true} }
 

@@ -156,7 +156,7 @@ func celExpression() codec[string] {
 			return true
 		}
 		if err := p.checkGate(s); err != nil {
-			p.at(p.valueAt(at), at, Error, "bad-cel", "the expression is not a gate: "+err.Error(), "mend the CEL expression; it must give true or false")
+			p.at(p.valueAt(at), at, Error, "bad-cel", "the expression is not a gate: "+oneLine(err), "mend the CEL expression; it must give true or false")
 			return false
 		}
 		return true
@@ -364,7 +364,7 @@ func query() codec[string] {
 			return true
 		}
 		if err := p.checkQuery(s); err != nil {
-			p.at(p.valueAt(at), at, Error, "bad-query", "the query is not PromQL: "+err.Error(), "mend the query")
+			p.at(p.valueAt(at), at, Error, "bad-query", "the query is not PromQL: "+oneLine(err), "mend the query")
 			return false
 		}
 		return true

@@ -36,7 +36,7 @@ func Order(steps []Step) ([][]Step, error) {
 			}
 		}
 		if len(wave) == 0 {
-			return nil, fmt.Errorf("couldn't order the steps: %s need each other", strings.Join(names(rest, func(s Step) string { return s.Name }), ", "))
+			return nil, fmt.Errorf("couldn't order the steps: %s need each other", strings.Join(each(rest, func(s Step) string { return s.Name }), ", "))
 		}
 		for _, s := range wave {
 			done[s.Name] = true
@@ -49,6 +49,10 @@ func Order(steps []Step) ([][]Step, error) {
 // Path returns the environments that a release must have succeeded in before
 // env, in promotion order, and env itself as the last.
 func Path(d Definition, env string) ([]string, error) {
+	index := map[string]int{}
+	for i, e := range d.Environments {
+		index[e.Name] = i
+	}
 	var out []string
 	state := map[string]int{} // 1 on the way, 2 done
 	var visit func(name string) error
@@ -59,13 +63,13 @@ func Path(d Definition, env string) ([]string, error) {
 		case 2:
 			return nil
 		}
-		e, ok := d.Environment(name)
+		i, ok := index[name]
 		if !ok {
 			return fmt.Errorf("couldn't find the path to %s: there is no environment %s, only %s", env, name,
-				listing(names(d.Environments, func(e Environment) string { return e.Name }), "and"))
+				listing(each(d.Environments, func(e Environment) string { return e.Name }), "and"))
 		}
 		state[name] = 1
-		for _, a := range e.After {
+		for _, a := range d.Environments[i].After {
 			if err := visit(a); err != nil {
 				return err
 			}

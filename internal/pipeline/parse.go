@@ -126,6 +126,7 @@ func parent(path string) string {
 type parser struct {
 	file       string
 	lines      []string
+	widths     []int // of the lines, in characters
 	checkGate  func(string) error
 	checkQuery func(string) error
 	homes      func() map[string][]string // objects that have a key
@@ -145,12 +146,13 @@ type parser struct {
 func (p *parser) load(src []byte) *yaml.Node {
 	start := Position{1, 1}
 	if len(src) > maxBytes {
-		p.lines = []string{""}
+		p.lines, p.widths = []string{""}, []int{0}
 		p.at(start, "", Error, "too-large", fmt.Sprintf("the file has %d bytes; at most %d are read", len(src), maxBytes), "a definition is a page or two; move what it embeds into the repository")
 		return nil
 	}
 	src = bytes.TrimPrefix(src, []byte("\ufeff"))
 	p.lines = splitLines(src)
+	p.widths = each(p.lines, utf8.RuneCountInString)
 	if !p.screen(src) {
 		return nil
 	}
@@ -299,8 +301,8 @@ func (p *parser) scalar(n *yaml.Node, path, want string, accept func(*yaml.Node)
 	return n, true
 }
 
-// pairs calls each for the keys of a mapping, in order, and reports doubled ones.
-func (p *parser) pairs(n *yaml.Node, path string, each func(k *yaml.Node, child string, v *yaml.Node)) {
+// pairs calls visit for the keys of a mapping, in order, and reports doubled ones.
+func (p *parser) pairs(n *yaml.Node, path string, visit func(k *yaml.Node, child string, v *yaml.Node)) {
 	first := map[string]int{}
 	for i := 0; i+1 < len(n.Content) && !p.full(); i += 2 {
 		k, v := p.follow(n.Content[i]), n.Content[i+1]
@@ -312,9 +314,9 @@ func (p *parser) pairs(n *yaml.Node, path string, each func(k *yaml.Node, child 
 			p.report(n.Content[i], path, Error, "merge-key", "merge keys (<<) are not part of YAML 1.2", "write the keys out, or use an alias for a whole value")
 			continue
 		}
-		child := k.Value
+		child := pathWord(k.Value)
 		if path != "" {
-			child = path + "." + k.Value
+			child = path + "." + child
 		}
 		if line, twice := first[k.Value]; twice {
 			p.report(n.Content[i], child, Error, "duplicate-key", fmt.Sprintf("key %q is here a second time; the first is on line %d", clip(k.Value), line), "remove one of them")
@@ -322,8 +324,19 @@ func (p *parser) pairs(n *yaml.Node, path string, each func(k *yaml.Node, child 
 		}
 		first[k.Value] = n.Content[i].Line
 		p.mark(child, n.Content[i], v)
-		each(n.Content[i], child, v)
+		visit(n.Content[i], child, v)
 	}
+}
+
+// pathWord returns a key as part of a path. A path is taken apart at its dots
+// and brackets, so that a key must not bring its own, nor be without end.
+func pathWord(key string) string {
+	return strings.Map(func(r rune) rune {
+		if r == '.' || r == '[' || r == ']' {
+			return '_'
+		}
+		return r
+	}, clip(key))
 }
 
 // mark remembers where a path stands.
@@ -355,7 +368,7 @@ func (p *parser) at(pos Position, path string, s Severity, rule, message, mend s
 	line := max(1, min(pos.Line, len(p.lines)))
 	column := 1
 	if line == pos.Line {
-		column = max(1, min(pos.Column, utf8.RuneCountInString(p.lines[line-1])+1))
+		column = max(1, min(pos.Column, p.widths[line-1]+1))
 	}
 	problem := Problem{File: p.file, Line: line, Column: column, Severity: s, Rule: rule, Path: path, Message: message, Mend: mend}
 	key := problem

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 	"unicode"
+	"unicode/utf8"
 
 	"golang.org/x/text/width"
 )
@@ -132,19 +133,20 @@ const maxExcerpt = 120
 // caret under the column. Tabs stay tabs in both, so that they line up wherever
 // the terminal's stops are.
 func excerpt(line string, column int) (text, indent string) {
-	rs := []rune(line)
-	at := min(max(column-1, 0), len(rs))
-	from, to := 0, len(rs)
-	if len(rs) > maxExcerpt {
+	n := utf8.RuneCountInString(line)
+	at := min(max(column-1, 0), n)
+	from, to := 0, n
+	if n > maxExcerpt {
 		from = max(0, at-maxExcerpt/2)
-		to = min(len(rs), from+maxExcerpt)
+		to = min(n, from+maxExcerpt)
 	}
+	shownRunes := []rune(line[offsetOf(line, from):offsetOf(line, to)])
 	var t, in strings.Builder
 	if from > 0 {
 		t.WriteString("…")
 		in.WriteByte(' ')
 	}
-	for i, r := range rs[from:to] {
+	for i, r := range shownRunes {
 		shown, cells := cell(r)
 		t.WriteString(shown)
 		if from+i >= at {
@@ -156,10 +158,21 @@ func excerpt(line string, column int) (text, indent string) {
 			in.WriteString(strings.Repeat(" ", cells))
 		}
 	}
-	if to < len(rs) {
+	if to < n {
 		t.WriteString("…")
 	}
 	return t.String(), in.String()
+}
+
+// offsetOf returns the byte at which character n of s begins.
+func offsetOf(s string, n int) int {
+	for i := range s {
+		if n == 0 {
+			return i
+		}
+		n--
+	}
+	return len(s)
 }
 
 // cell returns how a character is shown and how many terminal cells it takes.

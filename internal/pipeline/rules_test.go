@@ -6,6 +6,7 @@ import (
 	"flag"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"unicode/utf8"
@@ -112,6 +113,8 @@ func TestBounds(t *testing.T) {
 		"alias many times": {"version: 1\nsource: &r [" + strings.TrimSuffix(strings.Repeat("{format: junit, path: x},", 400), ",") + "]\nbuild: {" + wide + "}\n", "too-large"},
 		"items":            {strings.Replace(small, "needs: [unit]", "needs: ["+strings.Repeat("unit,", 501)+"]", 1), "too-large"},
 		"text":             {strings.Replace(small, "run: ./shop", "run: ./shop"+strings.Repeat("x", 70_000), 1), "too-large"},
+		"dots":             {strings.Repeat(".", 900_000) + ": 1\n" + small, "unknown-key"},
+		"one long line":    {"x: &a " + strings.Repeat("é", 400_000) + "\nbuild: {steps: [{needs: [" + strings.TrimSuffix(strings.Repeat("*a,", 500), ",") + "]}]}\n", "bad-name"},
 		"problems":         {small + strings.Repeat("k: 1\n", 9_000), "too-many"},
 		"distinct": {small + func() string {
 			var b strings.Builder
@@ -144,6 +147,41 @@ func TestBounds(t *testing.T) {
 				checkPositions(t, src, problems)
 			}
 		})
+	}
+}
+
+// A good file at the bounds is read in moments too: long paths, long commands.
+func TestBusyFiles(t *testing.T) {
+	var path, build strings.Builder
+	path.WriteString("version: 1\nservice: shop\nowner: team\nbuild:\n  steps: [{name: a, kind: custom, run: x}]\n  artifact: {type: files, path: out}\nenvironments:\n")
+	for i := range 250 {
+		after := "  "
+		for j := range i {
+			after += "prod-" + strconv.Itoa(j) + ", "
+		}
+		path.WriteString("  - {name: prod-" + strconv.Itoa(i) + ", after: [" + after[:len(after)-2] + "], target: {type: host, run: x, listen: ':" + strconv.Itoa(1000+i) + "'}}\n")
+	}
+	build.WriteString("version: 1\nservice: shop\nowner: team\nenvironments: [{name: dev, target: {type: host, run: x, listen: ':1'}}]\nbuild:\n  artifact: {type: files, path: out}\n  steps:\n")
+	build.WriteString("    - {name: s, kind: custom, run: &run '" + strings.Repeat("aws go install curl docker ", 2400) + "'}\n")
+	for i := range 499 {
+		build.WriteString("    - {name: s" + strconv.Itoa(i) + ", kind: custom, run: *run}\n")
+	}
+	for name, src := range map[string]string{"path": path.String(), "commands": build.String()} {
+		if _, problems := parse([]byte(src)); problems.Failed() && problems[len(problems)-1].Rule != "too-many" {
+			t.Errorf("%s:\n%s", name, problems[:1].Render([]byte(src), false))
+		}
+	}
+}
+
+// The example of the specification names what this build cannot do, and only
+// that.
+func TestTheSpecification(t *testing.T) {
+	src := string(read(t, "testdata/good/interface.yaml"))
+	src = strings.Replace(src, "file:/run/secrets/checkout-token", "vault:kv/checkout#token", 1)
+	src = strings.Replace(src, "approval: {quorum", "approval: {groups: [payments-leads], quorum", 1)
+	_, problems := parse([]byte(src))
+	if len(problems) != 2 || problems[0].Rule != "not-yet" || problems[1].Rule != "not-yet" {
+		t.Errorf("%s", problems.Render([]byte(src), false))
 	}
 }
 

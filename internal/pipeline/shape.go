@@ -486,9 +486,17 @@ func described[T any](c codec[T], change func(*shape)) codec[T] {
 
 // clip shortens what a message quotes.
 func clip(s string) string {
-	rs := []rune(s)
-	if len(rs) > 60 {
-		return string(rs[:60]) + "…"
+	if end := offsetOf(s, 60); end < len(s) {
+		return s[:end] + "…"
+	}
+	return s
+}
+
+// oneLine returns an error as a part of a message.
+func oneLine(err error) string {
+	s := strings.Join(strings.Fields(err.Error()), " ")
+	if end := offsetOf(s, 400); end < len(s) {
+		return s[:end] + "…"
 	}
 	return s
 }

@@ -25,9 +25,10 @@ func nearest(s string, known []string) string {
 
 // squeeze ignores what people mix up: case, hyphens, underscores, a plural s.
 func squeeze(s string) string {
-	s = strings.NewReplacer("-", "", "_", "", " ", "").Replace(strings.ToLower(s))
-	return strings.TrimSuffix(s, "s")
+	return strings.TrimSuffix(joints.Replace(strings.ToLower(s)), "s")
 }
+
+var joints = strings.NewReplacer("-", "", "_", "", " ", "")
 
 // distance is the number of characters to insert, delete, change or swap with
 // their neighbour (optimal string alignment).
