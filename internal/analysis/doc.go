@@ -18,6 +18,16 @@
 // looks. A [Latency] is the same test on "slower than a frozen bound"; a
 // [Limit] counts samples outside absolute limits.
 //
+// # How alpha is spent
+//
+// Alpha is per rollout and split evenly over its metrics. Of a metric's part,
+// a tenth goes to the catastrophe test (if there is a warm-up), a tenth to the
+// evidence of single steps after the first (so that a long healthy past does
+// not hide what breaks only at more traffic), a twentieth to the confidence
+// bound on the stable's rate when nothing is concurrent, and the rest to the
+// test over the whole rollout. [JudgeFile] knows one step and no bin alone, and
+// keeps nothing for these.
+//
 // # Bases
 //
 //   - concurrent: both versions had requests in the same bin; only the realised

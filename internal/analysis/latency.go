@@ -35,8 +35,8 @@ type Latency struct {
 // Quantile is one tested quantile.
 type Quantile struct {
 	Q     float64 `json:"q"`
-	Last  int     `json:"last"`  // the last bucket that is fast enough
-	Bound float64 `json:"bound"` // its upper edge in seconds; 0: not frozen yet
+	Last  int     `json:"last"`          // the last bucket that is fast enough
+	Bound float64 `json:"bound"`         // its upper edge in seconds; 0: not frozen yet
 	Rate  Rate    `json:"rate,omitzero"` // from the freezing on
 }
 

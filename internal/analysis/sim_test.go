@@ -5,6 +5,7 @@ import (
 	"io"
 	"math"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -246,5 +247,53 @@ func BenchmarkAdd(b *testing.B) {
 	r := NewRate("http-errors", Defaults(), 1, Frozen{Bad: 700, Total: 140_000})
 	for range b.N {
 		r.Add(Bin{0, 20, 2, 380}, Judged)
+	}
+}
+
+// Against a short window from before, whose rate is itself uncertain, healthy
+// versions are failed no more often than alpha allows.
+func TestBeforeAfterFailsFewHealthyOnes(t *testing.T) {
+	rng := newRandom(21)
+	const runs = 1000
+	failed, seen := 0, 0
+	for range runs {
+		play := func(rate float64) bool {
+			s := Defaults()
+			s.WarmUp = 0
+			r := NewRate("http-errors", s, 1, Frozen{Bad: binomial(rng, 2000, 0.01), Total: 2000})
+			for range 60 {
+				r.Add(Bin{KC: binomial(rng, 100, rate), NC: 100}, Alone)
+			}
+			return r.Verdict() == verdict.Fail
+		}
+		if play(0.01) {
+			failed++
+		}
+		if play(0.06) {
+			seen++
+		}
+	}
+	if float64(failed) > runs*0.01+3*math.Sqrt(runs*0.01) {
+		t.Errorf("%d of %d healthy versions failed", failed, runs)
+	}
+	if seen < runs*95/100 {
+		t.Errorf("only %d of %d bad versions failed", seen, runs)
+	}
+}
+
+// At high traffic the test also looks for a canary that is only 1.2 times worse.
+func TestFineGridAtHighTraffic(t *testing.T) {
+	s := Defaults()
+	s.R0 = 1
+	coarse, fine := NewRate("x", s, 1, Frozen{Bad: 999, Total: 200_000}), NewRate("x", s, 1, Frozen{Bad: 1000, Total: 200_000})
+	for range 100 {
+		coarse.Add(Bin{140, 10_000, 1000, 90_000}, Judged)
+		fine.Add(Bin{140, 10_000, 1000, 90_000}, Judged)
+	}
+	if !slices.Contains(fine.ratios(), fineRatio) || slices.Contains(coarse.ratios(), fineRatio) {
+		t.Error("the finer ratio belongs to high traffic only")
+	}
+	if fine.Verdict() != verdict.Fail {
+		t.Errorf("%+v", fine.Result())
 	}
 }

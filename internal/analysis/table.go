@@ -6,6 +6,7 @@ import (
 	"math"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"text/tabwriter"
 	"time"
 )
@@ -86,6 +87,43 @@ func (w workload) run(rng *rand.Rand, toTheEnd bool) outcome {
 		}
 	}
 	return out
+}
+
+// others judges the same kind of rollout as peers do: roll back when more than
+// 1 % of the last minute's requests failed, looked at every bin; and Kayenta's
+// comparison of one-minute error rates, looked at every minute from the fifth.
+func (w workload) others(rng *rand.Rand) (threshold, kayenta float64) {
+	threshold, kayenta = math.Inf(1), math.Inf(1)
+	total := w.rps / 0.05
+	nc := int64(math.Round(w.rps * 10))
+	nb := int64(math.Round(total*10)) - nc
+	var minute [6]Bin
+	var p Points
+	after := 0.0
+	for i := range 360 {
+		at := float64(i * 10)
+		b := Bin{NC: nc, NB: nb, KC: w.draw(rng, nc, w.canary(at)), KB: w.draw(rng, nb, w.baseline(at))}
+		if at < w.settings.WarmUp.Seconds() {
+			continue
+		}
+		after += float64(nc)
+		minute[i%6] = b
+		var sum Bin
+		for _, m := range minute {
+			sum = sum.plus(m)
+		}
+		if sum.NC == 6*nc && share(sum.KC, sum.NC) > 0.01 {
+			threshold = min(threshold, after)
+		}
+		if i%6 == 5 && math.IsInf(kayenta, 1) {
+			p.Canary, p.Control = append(p.Canary, share(sum.KC, sum.NC)), append(p.Control, share(sum.KB, sum.NB))
+			p.Direction = "increase"
+			if len(p.Canary) >= pointsLeast && p.Compare().Class == ClassHigh {
+				kayenta = after
+			}
+		}
+	}
+	return threshold, kayenta
 }
 
 // many runs a workload and gives the sorted requests to fail and to pass.
@@ -188,6 +226,27 @@ func Table(w io.Writer, runs int, seed uint64) error {
 		}
 		fmt.Fprintf(t, "\t%s\n", row.must)
 	}
+	fmt.Fprintln(t, "\nfor comparison: healthy canary rolled back\t2 rps\t20 rps\t200 rps\t")
+	var limits, points []string
+	var needs []string
+	for _, rps := range rates {
+		rng := newRandom(seed)
+		var limit, point, bad []float64
+		for range runs {
+			w := healthy(rps)[0].workload
+			a, b := w.others(rng)
+			limit, point = append(limit, a), append(point, b)
+			w.canary = constant(0.02)
+			_, b = w.others(rng)
+			bad = append(bad, b)
+		}
+		slices.Sort(bad)
+		limits, points = append(limits, fmt.Sprintf("%.1f %%", 100*happened(limit))), append(points, fmt.Sprintf("%.1f %%", 100*happened(point)))
+		needs = append(needs, fmt.Sprintf("%.0f", quantile(bad, 0.5)))
+	}
+	fmt.Fprintf(t, "more than 1 %% in a minute\t%s\t\n", strings.Join(limits, "\t"))
+	fmt.Fprintf(t, "Kayenta on minutes, each minute\t%s\t\n", strings.Join(points, "\t"))
+	fmt.Fprintf(t, "Kayenta: median requests to see 2 %%\t%s\t\n", strings.Join(needs, "\t"))
 	if err := t.Flush(); err != nil {
 		return fmt.Errorf("couldn't print the table: %w", err)
 	}
