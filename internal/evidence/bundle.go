@@ -167,6 +167,9 @@ func writeBundle(w io.Writer, e Export) error {
 			if err != nil {
 				return fmt.Errorf("payload %s: %w", d, err)
 			}
+			if len(blob) > MaxPayload+SaltSize {
+				return fmt.Errorf("payload %s has %d bytes, more than the %d that a bundle can hold: export without payloads", d, len(blob), MaxPayload+SaltSize)
+			}
 			if blob != nil {
 				b.line(payloadLine{Blob: blob, Digest: d})
 			}

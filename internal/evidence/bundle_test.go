@@ -244,6 +244,11 @@ func TestExportRefusesToLeaveAnythingOut(t *testing.T) {
 		"a payload can't be": func(e *evidence.Export) {
 			e.Payload = func(release.Digest) (evidence.Blob, error) { return nil, errDisk }
 		},
+		"a payload is too large": func(e *evidence.Export) {
+			e.Payload = func(release.Digest) (evidence.Blob, error) {
+				return make(evidence.Blob, evidence.MaxPayload+evidence.SaltSize+1), nil
+			}
+		},
 		"no checkpoint":        func(e *evidence.Export) { e.Checkpoint = nil },
 		"entry isn't an entry": func(e *evidence.Export) { l.leaves[0] = []byte("{}") },
 		"not in the checkpoint": func(e *evidence.Export) {

@@ -42,7 +42,8 @@ type Commitment struct {
 // the digest of its commitment, so that a content-addressed store can keep it.
 type Blob []byte
 
-// Commit returns the commitment to content and the blob to store beside it.
+// Commit returns the commitment to content, at most [MaxPayload] bytes, and the
+// blob to store beside it. A bundle can't hold a longer one: cut it before.
 func Commit(salt Salt, name, mediaType string, content []byte) (Commitment, Blob) {
 	b := append(Blob(bytes.Clone(salt[:])), content...)
 	return Commitment{Name: name, Alg: CommitmentAlg, Digest: b.Digest(), MediaType: mediaType}, b

@@ -28,6 +28,7 @@
 // Verification is bounded in memory: what it keeps grows with the number of
 // commitments and findings, not with the size of payloads.
 //
-// No clock, database, network or file is used; files of keys are in keyfile.
+// No clock, database, network or file is used; files of keys are in keyfile. The
+// only goroutines are the workers of [Verify], which waits for them.
 // The predicates are described in docs/evidence.md.
 package evidence

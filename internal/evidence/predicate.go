@@ -24,6 +24,9 @@ const (
 	TypeOverride     = "https://sluice.dev/override/v1"
 )
 
+// ownPrefix starts the types of Sluice's own predicates.
+const ownPrefix = "https://sluice.dev/"
+
 // maxReason bounds a sentence in a predicate, in bytes.
 const maxReason = 2048
 

@@ -249,17 +249,26 @@ func Decode[P Predicate](s Statement) (P, error) {
 }
 
 // Commitments returns the payloads that the statement commits to, the acting
-// person's name included.
+// person's name included. In a predicate of somebody else's only our extension
+// field counts, and only if it has our form: their fields mean what they say.
 func (s Statement) Commitments() ([]Commitment, error) {
+	if !strings.HasPrefix(s.PredicateType, ownPrefix) {
+		var p struct {
+			Extended []Commitment `json:"sluice_payloads"`
+		}
+		if json.Unmarshal(s.Predicate, &p) != nil {
+			return nil, nil
+		}
+		return p.Extended, nil
+	}
 	var p struct {
 		Actor    ActorID      `json:"actor"`
 		Payloads []Commitment `json:"payloads"`
-		Extended []Commitment `json:"sluice_payloads"`
 	}
 	if err := json.Unmarshal(s.Predicate, &p); err != nil {
 		return nil, fmt.Errorf("%w: couldn't read the payloads of a %s: %w", ErrInvalid, s.PredicateType, err)
 	}
-	out := append(p.Payloads, p.Extended...)
+	out := p.Payloads
 	if d, ok := p.Actor.Commitment(); ok {
 		out = append(out, d)
 	}

@@ -162,6 +162,32 @@ func TestWhatIsNoFactCanNotBeStated(t *testing.T) {
 	}
 }
 
+// A predicate of somebody else may have an actor or payloads of its own.
+func TestOthersFieldsMeanWhatTheySay(t *testing.T) {
+	for predicate, want := range map[string]int{
+		`{"actor":{"id":1},"payloads":"none"}`:                       0,
+		`{"actor":"sha256:` + strings.Repeat("0", 64) + `"}`:         0,
+		`{"sluice_payloads":[{"alg":"sha256-salt32","digest":"x"}]}`: 1,
+		`{"sluice_payloads":7}`:                                      0,
+		`[]`:                                                         0,
+	} {
+		st := evidence.Statement{PredicateType: "https://spdx.dev/Document/v2.3", Predicate: []byte(predicate)}
+		if cs, err := st.Commitments(); err != nil || len(cs) != want {
+			t.Errorf("%s: got %v, %v", predicate, cs, err)
+		}
+	}
+}
+
+// In one of ours they mean what we say, or it isn't one.
+func TestOurFieldsHaveOurForm(t *testing.T) {
+	for _, predicate := range []string{`[]`, `{"payloads":7}`, `{"actor":{}}`} {
+		st := evidence.Statement{PredicateType: evidence.TypeApproval, Predicate: []byte(predicate)}
+		if cs, err := st.Commitments(); !errors.Is(err, evidence.ErrInvalid) {
+			t.Errorf("%s: got %v, %v", predicate, cs, err)
+		}
+	}
+}
+
 // Two blobs of the same content, or of the same person, have nothing in common.
 func TestCommitmentsCanNotBeGuessed(t *testing.T) {
 	a, blob := evidence.Commit(evidence.NewSalt(), "comment", "text/plain", []byte("yes"))
