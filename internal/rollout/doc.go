@@ -77,7 +77,7 @@
 //  6. Only a pass delivered for this very bake leaves it; entering a bake forgets
 //     the verdict before.
 //  7. [Replay] over the recorded events rebuilds the state; refused events are not
-//     recorded.
+//     recorded, and ticks are merged only where [Quiet] allows it.
 //  8. One live rollout per service and environment is the store's unique row.
 //  9. [Facts] has one fact for each change of phase, step, weight, verdict, flag,
 //     capacity, extension and result, and for each command and check.

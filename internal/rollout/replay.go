@@ -152,8 +152,10 @@ func Replay(plan Plan, events []Event) (State, error) {
 	return s, nil
 }
 
-// Merge joins two events that follow each other directly, before they are
-// stepped: ticks add up, and what was seen again is seen once.
+// Merge joins two events that follow each other directly: ticks add up, and what
+// was seen again is seen once. A log may replace its last event by the merged one
+// only if that event was [Quiet] when it was stepped; a tick that ended a bake
+// and the one after it are not their sum, and would replay to another state.
 func Merge(a, b Event) (Event, bool) {
 	if a.check() != nil || b.check() != nil {
 		return Event{}, false
@@ -168,4 +170,9 @@ func Merge(a, b Event) (Event, bool) {
 		return a, true
 	}
 	return Event{}, false
+}
+
+// Quiet reports whether e changed nothing but counters and what was seen last.
+func Quiet(before, after State, e Event, effects []Effect) bool {
+	return len(effects) == 0 && len(Facts(before, after, e)) == 0
 }
