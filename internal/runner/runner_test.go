@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -129,17 +130,18 @@ func TestARealGoServiceIsBuilt(t *testing.T) {
 		t.Fatal(err)
 	}
 	unit := step("unit", "go test -json ./... > unit.json", "compile")
-	noCgo := map[string]pipeline.Value{"CGO_ENABLED": {Plain: "0"}}
-	unit.Env, unit.Cache = noCgo, []string{"gobuild"}
+	// The same flags in each step, so that each compiles what the others did.
+	flags := map[string]pipeline.Value{"CGO_ENABLED": {Plain: "0"}, "GOFLAGS": {Plain: "-trimpath"}}
+	unit.Env, unit.Cache = flags, []string{"gobuild"}
 	unit.Reports = []pipeline.Report{{Format: "go-test", Path: "unit.json"}}
 	b.spec.Commit = commit
 	b.spec.Outputs = []string{"out"}
 	b.spec.Steps = []pipeline.Step{
 		{Name: "deps", Kind: "fetch", Run: "go mod download", Network: true, Cache: []string{"gomod"}},
 		step("format", `test -z "$(gofmt -l .)"`),
-		{Name: "compile", Kind: "compile", Run: "go build ./...", Needs: []string{"deps"}, Cache: []string{"gobuild"}, Env: noCgo},
+		{Name: "compile", Kind: "compile", Run: "go build ./...", Needs: []string{"deps"}, Cache: []string{"gobuild"}, Env: flags},
 		unit,
-		{Name: "package", Kind: "package", Run: "go build -buildvcs=true -trimpath -o out/shop ./cmd/shop && go version -m out/shop", Needs: []string{"unit"}, Cache: []string{"gobuild"}, Env: noCgo},
+		{Name: "package", Kind: "package", Run: "go build -buildvcs=true -o out/shop ./cmd/shop && go version -m out/shop", Needs: []string{"unit"}, Cache: []string{"gobuild"}, Env: flags},
 	}
 	serveModules(t)
 	res := b.run()
@@ -170,5 +172,36 @@ func TestARealGoServiceIsBuilt(t *testing.T) {
 	}
 	if !names["commit"] || !names["go.sum"] || !names["go.mod"] {
 		t.Errorf("the materials are %+v", res.Materials)
+	}
+}
+
+// TestAsAnOrdinaryUser runs stories of this package once more without root.
+func TestAsAnOrdinaryUser(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("already one")
+	}
+	sandboxtest.Require(t)
+	const nobody = 65534
+	dir := t.TempDir()
+	for d := dir; strings.HasPrefix(d, os.TempDir()+"/"); d = filepath.Dir(d) {
+		if err := os.Chmod(d, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.Chown(dir, nobody, nobody); err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command("/proc/self/exe", "-test.run=AStepRuns|Caches|HomeIsShared|AHang|NetworkOnly", "-test.v", "-test.timeout=3m")
+	cmd.Dir = dir
+	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "TMPDIR=" + dir, "HOME=" + dir, "SLUICE_REQUIRE=" + os.Getenv("SLUICE_REQUIRE")}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: nobody, Gid: nobody}}
+	out, err := cmd.CombinedOutput()
+	switch {
+	case err != nil:
+		t.Errorf("%v\n%s", err, out)
+	case strings.Contains(string(out), "*** SKIPPED"):
+		t.Skip("this host forbids namespaces to ordinary users")
+	case strings.Count(string(out), "--- PASS") < 5:
+		t.Errorf("the tests did not run:\n%s", out)
 	}
 }
