@@ -123,9 +123,6 @@ func (b *body) chunk(r *reader) error {
 	}
 }
 
-// pending says whether next has to wait for the network.
-func (b *body) pending(r *reader) bool { return !b.done && r.r == r.w }
-
 // parseChunkSize reads 1 to 15 hex digits and ignores an extension after ";".
 func parseChunkSize(line []byte) (int64, bool) {
 	var n int64

@@ -21,6 +21,7 @@ type conn struct {
 	in    reader
 	head  head
 	out   []byte // what is written next
+	flush func() error
 	shard int
 
 	peer    string // address for X-Forwarded-For
@@ -54,6 +55,7 @@ type request struct {
 func newConn(s *Server, nc net.Conn) *conn {
 	c := &conn{srv: s, nc: nc, shard: randomShard()}
 	c.in.src = nc.Read
+	c.flush = c.writeOut // once: a method value costs an allocation
 	c.idle.Store(true)
 	if a, err := netip.ParseAddrPort(nc.RemoteAddr().String()); err == nil {
 		ip := a.Addr().Unmap()
@@ -185,6 +187,16 @@ func (c *conn) write(p []byte, now time.Time) error {
 		_ = c.nc.SetWriteDeadline(c.writeBy)
 	}
 	_, err := c.nc.Write(p)
+	return err
+}
+
+// writeOut writes what is gathered in out.
+func (c *conn) writeOut() error {
+	if len(c.out) == 0 {
+		return nil
+	}
+	err := c.write(c.out, time.Now())
+	c.out = c.out[:0]
 	return err
 }
 

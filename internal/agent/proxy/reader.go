@@ -17,9 +17,10 @@ const (
 // reader is a growing buffer over a connection. Unlike bufio.Reader it lends out
 // slices of a whole head and tells how a read failed.
 type reader struct {
-	src  func([]byte) (int, error)
-	buf  []byte
-	r, w int
+	src   func([]byte) (int, error)
+	block func() error // if set, called before each read: it may have to wait
+	buf   []byte
+	r, w  int
 }
 
 func (b *reader) buffered() []byte { return b.buf[b.r:b.w] }
@@ -44,6 +45,11 @@ func (b *reader) fill() error {
 		grown := make([]byte, 2*len(b.buf))
 		b.w = copy(grown, b.buf[:b.w])
 		b.buf = grown
+	}
+	if b.block != nil {
+		if err := b.block(); err != nil {
+			return err
+		}
 	}
 	n, err := b.src(b.buf[b.w:])
 	b.w += n

@@ -1,7 +1,6 @@
 package proxy
 
 import (
-	"errors"
 	"fmt"
 	"strconv"
 	"sync/atomic"
@@ -75,36 +74,32 @@ func (c *conn) relay(u *upConn) (keep, reuse bool, err error) {
 	out = append(out, "\r\n"...)
 
 	r.started = time.Time{} // no more hurry
+	c.out = out
+	// What is gathered goes out whenever the service is waited for.
+	u.in.block = c.flush
+	defer func() { u.in.block = nil }()
 	for !b.done {
-		if len(out) > 0 && (b.pending(&u.in) || len(out) >= gather) {
-			if err := c.write(out, time.Now()); err != nil {
-				c.out = out
+		if len(c.out) >= gather {
+			if err := c.flush(); err != nil {
 				return false, false, err
 			}
-			out = out[:0]
 		}
 		p, err := b.next(&u.in)
 		if err != nil {
-			c.out = out
-			if len(out) > 0 {
-				_ = c.write(out, time.Now())
-			}
+			_ = c.flush()
 			return false, false, err
 		}
 		if chunks {
-			out = appendChunk(out, p)
+			c.out = appendChunk(c.out, p)
 		} else {
-			out = append(out, p...)
+			c.out = append(c.out, p...)
 		}
 	}
 	if chunks {
-		out = appendEnd(out, b.trailer)
+		c.out = appendEnd(c.out, b.trailer)
 	}
-	c.out = out
-	if len(out) > 0 {
-		if err := c.write(out, time.Now()); err != nil {
-			return false, false, err
-		}
+	if err := c.flush(); err != nil {
+		return false, false, err
 	}
 	if r.pump != nil && !r.pump.complete() {
 		return false, false, nil
@@ -146,16 +141,25 @@ func (p *pump) run(c *conn, u *upConn) {
 		return n, err
 	}
 	var out []byte
+	var broken error
+	flush := func() error {
+		if len(out) == 0 {
+			return nil
+		}
+		broken = u.write(out, time.Now(), patience)
+		out = out[:0]
+		p.progress.Store(time.Now().UnixNano())
+		return broken
+	}
+	c.in.block = flush
+	defer func() { c.in.block = nil }()
 	for !b.done {
 		data, err := b.next(&c.in)
+		if broken != nil || p.stopping.Load() {
+			return // what the service says, or does not say, is the answer
+		}
 		if err != nil {
-			if p.stopping.Load() {
-				return
-			}
 			p.err = fmt.Errorf("%w: its body broke off: %w", errClient, err)
-			if errors.Is(err, errSyntax) {
-				p.err = fmt.Errorf("%w: %w", errClient, err)
-			}
 			_ = u.nc.Close() // never let the service take a part for the whole
 			return
 		}
@@ -164,18 +168,15 @@ func (p *pump) run(c *conn, u *upConn) {
 		} else {
 			out = append(out, data...)
 		}
-		if !b.pending(&c.in) && !b.done && len(out) < gather {
-			continue
+		if len(out) >= gather && flush() != nil {
+			return
 		}
-		if b.done && chunks {
-			out = appendEnd(out, b.trailer)
-		}
-		now := time.Now()
-		if err := u.write(out, now, patience); err != nil {
-			return // what the service says, or does not say, is the answer
-		}
-		p.progress.Store(time.Now().UnixNano())
-		out = out[:0]
+	}
+	if chunks {
+		out = appendEnd(out, b.trailer)
+	}
+	if flush() != nil {
+		return
 	}
 	p.ok.Store(true)
 }
