@@ -36,8 +36,12 @@ func (t *turn) fact(id string, f rollout.Fact, cause string) error {
 	if err != nil {
 		return err
 	}
+	m, err := release.ParseManifest(t.candidate.Manifest, t.row.Release)
+	if err != nil {
+		return err
+	}
 	for i, p := range t.predicates(ev, f, reason, cause) {
-		if _, err := t.c.record(t.tx, id+"/"+strconv.Itoa(i), at, p, evidence.ReleaseSubject(t.row.Project, t.row.Service, t.row.Release)); err != nil {
+		if _, err := t.c.record(t.tx, id+"/"+strconv.Itoa(i), at, p, evidence.Subjects(m, t.row.Release)...); err != nil {
 			return err
 		}
 	}

@@ -80,7 +80,7 @@ func (t *turn) feed(e rollout.Event) error {
 	}
 	t.state = after
 	t.watch.follow(before, after, t.tx.Now())
-	seq, err := t.log(e)
+	seq, err := t.log(e, rollout.Quiet(before, after, e, effects))
 	if err != nil {
 		return err
 	}
@@ -117,27 +117,32 @@ func (t *turn) generation() error {
 	return t.feed(rollout.Event{Applied: &rollout.Applied{Generation: gen}})
 }
 
-// log appends e to the event log, or merges it into the last entry.
-func (t *turn) log(e rollout.Event) (int64, error) {
-	if last, ok := t.watch.lastEvent(); ok {
+// log appends e to the event log, or merges it into the last entry. Only events
+// that moved nothing but counters are merged: the sum of two others need not
+// lead to the same state.
+func (t *turn) log(e rollout.Event, quiet bool) (int64, error) {
+	seq, encoded := int64(0), e
+	if last, ok := t.watch.lastEvent(); ok && quiet {
 		if merged, ok := rollout.Merge(last, e); ok {
-			b, err := json.Marshal(merged)
-			if err != nil {
-				return 0, fmt.Errorf("couldn't encode an event: %w", err)
-			}
-			t.watch.setLastEvent(t.watch.LastSeq, b)
-			return t.watch.LastSeq, t.tx.ReplaceEvent(t.row.Project, t.row.ID, t.watch.LastSeq, b)
+			seq, encoded = t.watch.LastSeq, merged
 		}
 	}
-	b, err := json.Marshal(e)
+	b, err := json.Marshal(encoded)
 	if err != nil {
 		return 0, fmt.Errorf("couldn't encode an event: %w", err)
 	}
-	seq, err := t.tx.AppendEvent(t.row.Project, t.row.ID, b)
-	if err != nil {
-		return 0, fmt.Errorf("couldn't append to the event log of rollout %s: %w", t.row.ID, err)
+	if seq != 0 {
+		err = t.tx.ReplaceEvent(t.row.Project, t.row.ID, seq, b)
+	} else {
+		seq, err = t.tx.AppendEvent(t.row.Project, t.row.ID, b)
 	}
-	t.watch.setLastEvent(seq, b)
+	if err != nil {
+		return 0, fmt.Errorf("couldn't write the event log of rollout %s: %w", t.row.ID, err)
+	}
+	t.watch.setLastEvent(seq, nil)
+	if quiet {
+		t.watch.setLastEvent(seq, b)
+	}
 	return seq, nil
 }
 

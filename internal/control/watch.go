@@ -102,7 +102,7 @@ func decodeWatch(b json.RawMessage) (watch, error) {
 
 func (w *watch) lastEvent() (rollout.Event, bool) {
 	var e rollout.Event
-	if w.LastSeq == 0 || json.Unmarshal(w.LastEvent, &e) != nil {
+	if len(w.LastEvent) == 0 || json.Unmarshal(w.LastEvent, &e) != nil {
 		return e, false
 	}
 	return e, true
@@ -228,6 +228,8 @@ const (
 	roleCanaryTotal  = "canary/total"
 	roleStableBad    = "stable/bad"
 	roleStableTotal  = "stable/total"
+	roleBeforeBad    = "before/bad" // of the stable, in the window before the exposure
+	roleBeforeTotal  = "before/total"
 	metricQueryLimit = 5 * time.Second
 )
 
@@ -240,8 +242,12 @@ func (c *Controller) ask(ctx context.Context, project, id string) (answers, erro
 	var queries map[string]string
 	err := c.store.View(ctx, func(tx *store.Tx) error {
 		t, err := c.openTurn(tx, project, id)
-		if err != nil || !t.row.Live || !t.state.Exposed {
+		if err != nil || !t.row.Live {
 			return err
+		}
+		if !t.state.Exposed {
+			queries = t.queriesBefore()
+			return nil
 		}
 		if t.watch.BinElapsed+t.watch.elapsed(tx.Now()) < t.plan.Environment.Analysis.Bin && !t.watch.Flush {
 			return nil
@@ -266,11 +272,43 @@ func (c *Controller) ask(ctx context.Context, project, id string) (answers, erro
 	return out, nil
 }
 
+func (t *turn) fill(query string, id release.ID) string {
+	return strings.NewReplacer("$revision", id.Short(), "$service", t.row.Service, "$environment", t.row.Environment).Replace(query)
+}
+
+// queriesBefore ask for what the stable counted in the window before.
+func (t *turn) queriesBefore() map[string]string {
+	out := map[string]string{}
+	for _, x := range t.watch.Tests {
+		if x.Metric.Kind != pipeline.Rate || t.restore == nil || x.Rate.Frozen.Total > 0 {
+			continue
+		}
+		for role, q := range map[string]string{roleBeforeBad: x.Metric.Bad, roleBeforeTotal: x.Metric.Total} {
+			out[askKey(x.Metric.Name, role)] = fmt.Sprintf("sum(increase((%s)[%s:10s]))", t.fill(q, t.restore.Release), "1h")
+		}
+	}
+	return out
+}
+
+// freezeRates takes what the stable's custom metrics counted before.
+func (w *watch) freezeRates(ask answers, s analysis.Settings) {
+	for i, x := range w.Tests {
+		bad, total := ask.samples[askKey(x.Metric.Name, roleBeforeBad)], ask.samples[askKey(x.Metric.Name, roleBeforeTotal)]
+		if x.Metric.Kind != pipeline.Rate || len(total) != 1 || !(total[0].Value >= 1) || total[0].Value > 1e15 {
+			continue
+		}
+		f := analysis.Frozen{Total: int64(total[0].Value)}
+		if len(bad) == 1 && bad[0].Value > 0 {
+			f.Bad = int64(min(bad[0].Value, total[0].Value))
+		}
+		r := analysis.NewRate(x.Metric.Name, s, len(w.Tests), f)
+		w.Tests[i].Rate = &r
+	}
+}
+
 func (t *turn) queries() map[string]string {
 	out := map[string]string{}
-	fill := func(q string, id release.ID) string {
-		return strings.NewReplacer("$revision", id.Short(), "$service", t.row.Service, "$environment", t.row.Environment).Replace(q)
-	}
+	fill := t.fill
 	for _, x := range t.watch.Tests {
 		switch x.Metric.Kind {
 		case pipeline.Limit:
@@ -294,7 +332,8 @@ func (t *turn) judge(reports []host.Report, ask answers) *rollout.Judged {
 	counts := host.Counters(reports, t.key(), t.plan.Environment.Target.Hosts)
 	if !t.state.Exposed || t.state.Phase == rollout.RollingBack {
 		if !t.state.Exposed {
-			w.rebase(counts, t.row.Release, t.restoreID(), ask)
+			w.rebase(counts, t.row.Release, t.restoreID())
+			w.freezeRates(ask, settings(t.plan.Environment.Analysis))
 		}
 		return nil
 	}
@@ -334,10 +373,13 @@ func (t *turn) judge(reports []host.Report, ask answers) *rollout.Judged {
 		return nil
 	}
 	w.Result = analysis.Combine(metrics)
-	if w.Result.Verdict == t.state.Verdict || w.Result.Unjudged {
+	switch {
+	case w.Result.Verdict == t.state.Verdict, w.Result.Unjudged:
 		return nil
+	case w.Result.Verdict != verdict.Fail && t.state.Phase != rollout.Baking:
+		return nil // it counts at the next bake
 	}
-	return &rollout.Judged{Verdict: w.Result.Verdict, Sentence: w.Result.Sentence}
+	return &rollout.Judged{Step: t.state.Step, Verdict: w.Result.Verdict, Sentence: w.Result.Sentence}
 }
 
 func (x *test) startStep() {
@@ -391,7 +433,7 @@ func (w *watch) rise(metric, role string, ask answers) int64 {
 }
 
 // rebase takes counters as the start, before the candidate is exposed.
-func (w *watch) rebase(counts []host.Counts, candidate, stable release.ID, ask answers) {
+func (w *watch) rebase(counts []host.Counts, candidate, stable release.ID) {
 	w.increase(counts, candidate)
 	w.increase(counts, stable)
 	w.BinElapsed = 0

@@ -1,0 +1,173 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/sluicehq/sluice/internal/agent"
+	"github.com/sluicehq/sluice/internal/runner"
+	"github.com/sluicehq/sluice/internal/server"
+	"github.com/sluicehq/sluice/internal/store"
+)
+
+// logger writes for people, or one JSON document a line.
+func (a *app) logger(w io.Writer, verbose bool) *slog.Logger {
+	level := slog.LevelInfo
+	if verbose {
+		level = slog.LevelDebug
+	}
+	o := &slog.HandlerOptions{Level: level}
+	if a.json {
+		return slog.New(slog.NewJSONHandler(w, o))
+	}
+	return slog.New(slog.NewTextHandler(w, o))
+}
+
+func (a *app) up() *cobra.Command {
+	var o server.Options
+	var isolation string
+	var verbose bool
+	c := &cobra.Command{
+		Use:   "up",
+		Short: "Run the server, and an agent on this machine",
+		Long: `Runs the control plane: API, web pages, registry and loops, and starts an agent
+on this machine, which goes on serving traffic when the server ends. It stays in
+the foreground; Ctrl-C ends the server alone, "sluice down" also what it started.`,
+		Example: "  sluice up\n  sluice up --database postgres://sluice@db/sluice --addr 0.0.0.0:8711 --tls-cert c.pem --tls-key k.pem",
+		Args:    cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			program, err := os.Executable()
+			if err != nil {
+				return fmt.Errorf("couldn't find this program: %w", err)
+			}
+			switch runner.Isolation(isolation) {
+			case runner.Namespaces, runner.None:
+			default:
+				return usage("--isolation is %q; it is namespaces, or none for trusted code only", isolation)
+			}
+			o.Dir, o.Program, o.Version, o.Isolation = a.data, program, Version(), runner.Isolation(isolation)
+			o.Log = a.logger(a.err, verbose)
+			o.Ready = func(r server.Running) { a.ready(cmd.Context(), r) }
+			err = server.Run(cmd.Context(), o)
+			var locked *store.LockedError
+			if errors.As(err, &locked) {
+				return fmt.Errorf("couldn't start: %w; end it with sluice down, or take another folder with --data", err)
+			}
+			return err
+		},
+	}
+	f := c.Flags()
+	f.StringVar(&o.Addr, "addr", "127.0.0.1:8711", "where to listen")
+	f.StringVar(&o.Database, "database", "", "postgres://… instead of SQLite in the data folder")
+	f.StringVar(&o.TLSCert, "tls-cert", "", "certificate file (PEM)")
+	f.StringVar(&o.TLSKey, "tls-key", "", "key file of the certificate (PEM)")
+	f.BoolVar(&o.InsecureListen, "insecure-listen", false, "answer other machines without TLS: only behind something that does it")
+	f.BoolVar(&o.NoAgent, "no-agent", false, "start no agent on this machine")
+	f.StringVar(&isolation, "isolation", string(runner.Namespaces), "of build steps: namespaces, or none for trusted code only")
+	f.BoolVarP(&verbose, "verbose", "v", false, "log more")
+	return c
+}
+
+// loginLife is how long the log-in link of up works.
+const loginLife = 24 * time.Hour
+
+// ready tells where the server is, with a log-in link that works once.
+func (a *app) ready(_ context.Context, r server.Running) {
+	code := r.Access.Code(time.Now(), loginLife)
+	if a.json {
+		_ = a.printJSON(map[string]string{"url": r.URL, "login": r.URL + "/login?code=" + code})
+		return
+	}
+	fmt.Fprintf(a.out, "Sluice runs at %s\nOpen %s/login?code=%s (works once, within a day)\n", r.URL, r.URL, code)
+}
+
+func (a *app) down() *cobra.Command {
+	return &cobra.Command{
+		Use:     "down",
+		Short:   "End everything that a data folder started, after draining open requests",
+		Example: "  sluice down\n  sluice down --data /var/lib/sluice",
+		Args:    cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			found, err := server.Folder(abs(a.data)).Down(cmd.Context())
+			if err != nil {
+				return err
+			}
+			if a.json {
+				return a.printJSON(map[string]bool{"stopped": found})
+			}
+			if !found {
+				a.say("Nothing of the data folder %s was running.", a.data)
+				return nil
+			}
+			a.say("Stopped the server, the agent and its instances.")
+			return nil
+		},
+	}
+}
+
+func abs(path string) string {
+	if p, err := filepath.Abs(path); err == nil {
+		return p
+	}
+	return path
+}
+
+func (a *app) agent() *cobra.Command {
+	var cfg agent.Config
+	var tokenFile string
+	var verbose bool
+	c := &cobra.Command{
+		Use:   "agent",
+		Short: "Run revisions on this host and split traffic there",
+		Long: `Runs what a server wants on this host: fetches releases by digest, verifies them,
+supervises their processes, splits traffic by weight and counts what comes of it.
+It dials out, and goes on with its last orders when the server is away. Its
+instances outlive it: the next agent on the same data folder takes them up.`,
+		Example: "  sluice agent --server https://sluice.example:8711 --token-file token --trust promotion.pub --host web-1 --data /var/lib/sluice-agent",
+		Args:    cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			cfg.Server, cfg.Token, cfg.DataDir, cfg.Version = a.server, a.token, a.data, Version()
+			if cfg.Token == "" {
+				cfg.Token = os.Getenv("SLUICE_TOKEN")
+			}
+			if tokenFile != "" {
+				b, err := os.ReadFile(tokenFile)
+				if err != nil {
+					return fmt.Errorf("couldn't read the access token: %w", err)
+				}
+				cfg.Token = strings.TrimSpace(string(b))
+			}
+			if cfg.Server == "" || cfg.Token == "" || cfg.TrustFile == "" {
+				return usage("an agent needs --server, --token-file and --trust (the file promotion.pub of the server's data folder)")
+			}
+			cfg.Logger = a.logger(a.err, verbose)
+			// The shell's Ctrl-C ends a foreground agent; a closed terminal does not.
+			signal.Ignore(syscall.SIGHUP)
+			return agent.Run(cmd.Context(), cfg)
+		},
+	}
+	hostname, err := os.Hostname()
+	if err != nil {
+		hostname = server.LocalHost
+	}
+	f := c.Flags()
+	f.StringVar(&cfg.Host, "host", hostname, "name of this host in desired states (target.hosts)")
+	f.StringVar(&cfg.Address, "address", "127.0.0.1", "where to listen when a target names only a port")
+	f.StringVar(&tokenFile, "token-file", "", "file with the access token")
+	f.StringVar(&cfg.TrustFile, "trust", "", "file with the public keys that may sign promotions")
+	f.BoolVar(&cfg.StopOnExit, "stop-on-exit", false, "end the instances when the agent ends")
+	f.BoolVar(&cfg.InsecureServer, "insecure-server", false, "send the token without TLS to another machine")
+	f.BoolVarP(&verbose, "verbose", "v", false, "log more")
+	return c
+}
