@@ -1,7 +1,6 @@
 package blob_test
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"io"
@@ -15,7 +14,6 @@ import (
 
 	"github.com/sluicehq/sluice/internal/blob"
 	"github.com/sluicehq/sluice/internal/release"
-	"golang.org/x/sys/unix"
 )
 
 func open(t *testing.T, root string, max int64) *blob.Dir {
@@ -137,28 +135,6 @@ func TestFailedPutLeavesNothing(t *testing.T) {
 	}
 	if after := len(files(t, root)); after != before {
 		t.Errorf("%d files became %d", before, after)
-	}
-}
-
-func TestFullDisk(t *testing.T) {
-	root := t.TempDir()
-	if err := unix.Mount("tmpfs", root, "tmpfs", 0, "size=64k"); err != nil {
-		t.Skipf("SKIPPED: couldn't mount a small disk: %v", err)
-	}
-	defer func() {
-		if err := unix.Unmount(root, 0); err != nil {
-			t.Error(err)
-		}
-	}()
-	d := open(t, root, 0)
-	if _, _, err := d.Put(t.Context(), bytes.NewReader(make([]byte, 1<<20))); !errors.Is(err, unix.ENOSPC) {
-		t.Errorf("a full disk: %v", err)
-	}
-	if left := files(t, root); len(left) != 0 {
-		t.Errorf("left behind: %v", left)
-	}
-	if _, _, err := d.Put(t.Context(), strings.NewReader("small")); err != nil {
-		t.Errorf("a small one fits: %v", err)
 	}
 }
 

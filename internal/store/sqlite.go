@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -174,7 +175,7 @@ func lockFile(path string, info lockInfo) (*fileLock, error) {
 		held := &LockedError{Path: path}
 		var first lockInfo
 		// Whoever holds the lock may be writing this very file: then we cannot say.
-		if json.NewDecoder(f).Decode(&first) == nil {
+		if json.NewDecoder(io.LimitReader(f, 4096)).Decode(&first) == nil {
 			held.PID, held.Started, held.Address = first.PID, first.Started, first.Address
 		}
 		return nil, errors.Join(held, f.Close())

@@ -16,7 +16,6 @@ import (
 
 	"github.com/sluicehq/sluice/internal/store"
 	"go.uber.org/goleak"
-	"golang.org/x/sys/unix"
 )
 
 // TestMain is also the process that is killed; see [TestKilledProcess].
@@ -214,65 +213,6 @@ func TestContract(t *testing.T) {
 	err := reopen()
 	if !errors.Is(err, store.ErrNewer) {
 		t.Fatalf("opened a database of two versions later: %v (or the older one lowered its contract)", err)
-	}
-}
-
-func TestDiskFull(t *testing.T) {
-	dir := t.TempDir()
-	if err := unix.Mount("tmpfs", dir, "tmpfs", 0, "size=1m"); err != nil {
-		t.Skipf("SKIPPED: couldn't mount a small disk: %v", err)
-	}
-	defer func() {
-		if err := unix.Unmount(dir, 0); err != nil {
-			t.Error(err)
-		}
-	}()
-	s, err := store.Open(t.Context(), filepath.Join(dir, "sluice.db"), store.Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() {
-		if err := s.Close(); err != nil {
-			t.Error(err)
-		}
-	}()
-	pad := json.RawMessage(`"` + strings.Repeat("x", 20_000) + `"`)
-	committed := 0
-	for range 1000 {
-		err = s.Update(t.Context(), func(tx *store.Tx) error {
-			if err := tx.InsertRun(&store.Run{Project: "default"}); err != nil {
-				return err
-			}
-			_, err := tx.AppendEvent("default", "o1", pad)
-			return err
-		})
-		if err != nil {
-			break
-		}
-		committed++
-	}
-	if !errors.Is(err, store.ErrFull) {
-		t.Fatalf("after %d commits: %v", committed, err)
-	}
-	err = s.View(t.Context(), func(tx *store.Tx) error {
-		runs, err := tx.Runs(store.RunFilter{})
-		if err != nil {
-			return err
-		}
-		events, err := tx.Events("default", "o1")
-		if len(runs) != committed || len(events) != committed {
-			t.Errorf("%d commits left %d runs and %d events", committed, len(runs), len(events))
-		}
-		return err
-	})
-	if err != nil {
-		t.Errorf("a full disk can't be read: %v", err)
-	}
-	if err := unix.Mount("", dir, "", unix.MS_REMOUNT, "size=8m"); err != nil {
-		t.Fatal(err)
-	}
-	if err := s.Update(t.Context(), func(tx *store.Tx) error { return tx.InsertRun(&store.Run{Project: "default"}) }); err != nil {
-		t.Errorf("there is space again: %v", err)
 	}
 }
 

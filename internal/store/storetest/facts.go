@@ -257,6 +257,63 @@ func leaves(t *testing.T, s *store.Store) {
 	})
 }
 
+func payloads(t *testing.T, s *store.Store) {
+	var first string
+	update(t, s, func(tx *store.Tx) error {
+		for range 2 {
+			if err := tx.PutPayload("default", digest("a comment"), []byte("a comment")); err != nil {
+				return err
+			}
+		}
+		for _, c := range []struct{ project, salted, want string }{
+			{"default", "ada, salted", "ada, salted"}, {"default", "ada, salted anew", "ada, salted"}, {"other", "ada, salted anew", "ada, salted anew"},
+		} {
+			if got, err := tx.Actor(c.project, "local:ada", digest(c.salted), []byte(c.salted)); err != nil || got != digest(c.want) {
+				t.Errorf("%q in %s: %s, %v", c.salted, c.project, got, err)
+			}
+		}
+		l := leaf("a1")
+		if err := tx.AppendLeaf(&l); err != nil {
+			return err
+		}
+		var err error
+		first, err = tx.LogID("default")
+		return err
+	})
+	update(t, s, func(tx *store.Tx) error {
+		again, err := tx.LogID("default")
+		if err != nil {
+			return err
+		}
+		other, err := tx.LogID("other")
+		if again != first || other == first || len(first) != 16 {
+			t.Errorf("the log's id is %q, then %q; another project's is %q", first, again, other)
+		}
+		return err
+	})
+	view(t, s, func(tx *store.Tx) error {
+		for content, want := range map[string]bool{"a comment": true, "ada, salted": true, "ada, salted anew": false} {
+			got, ok, err := tx.Payload("default", digest(content))
+			if err != nil || ok != want || ok && string(got) != content {
+				t.Errorf("payload %q: %q %v %v", content, got, ok, err)
+			}
+		}
+		if got, err := tx.LogID("default"); err != nil || got != first {
+			t.Errorf("read in a view, the log's id is %q, %v", got, err)
+		}
+		if _, err := tx.LogID("nobody's"); err == nil {
+			t.Error("a log that is not there has an id")
+		}
+		if l, ok, err := tx.Leaf("default", "a1"); err != nil || !ok || string(l.Envelope) != "signed a1" {
+			t.Errorf("leaf: %+v %v %v", l, ok, err)
+		}
+		if _, ok, err := tx.Leaf("other", "a1"); ok || err != nil {
+			t.Errorf("another project's leaf: %v", err)
+		}
+		return nil
+	})
+}
+
 func tree(t *testing.T, s *store.Store) {
 	var nodes []store.Node
 	var ids []store.NodeID
