@@ -8,17 +8,21 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/sluicehq/sluice/internal/runner/sandbox"
 )
+
+// probe asks once: the host does not change while tests run.
+var probe = sync.OnceValue(func() error { return sandbox.Probe(context.Background()) })
 
 // Require skips the test where the host forbids sandboxes, loudly, and fails it
 // when SLUICE_REQUIRE contains userns. Its program's TestMain must call
 // sandbox.MaybeRun.
 func Require(t testing.TB) {
 	t.Helper()
-	err := sandbox.Probe(context.Background())
+	err := probe()
 	switch {
 	case err == nil:
 	case !errors.Is(err, sandbox.ErrForbidden):
