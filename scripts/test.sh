@@ -1,0 +1,100 @@
+#!/bin/sh
+# All that a change has to pass: format, vet, static checks, generated code,
+# architecture, and all tests with the race detector. What does not run is said
+# loudly; SLUICE_REQUIRE=postgres,chromium,userns makes its absence a failure.
+# The last line is plain: N passed, N failed, N skipped.
+set -eu
+cd "$(dirname "$0")/.."
+GO=${GO:-go}
+export SLUICE_REQUIRE="${SLUICE_REQUIRE:-}"
+
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+trap 'exit 1' INT TERM
+totals=$work/totals
+: >"$totals"
+failed_checks=
+seconds() { date +%s; }
+started=$(seconds)
+
+# check NAME COMMAND...: one line if it holds, and all it said if not.
+check() {
+	name=$1
+	shift
+	t=$(seconds)
+	if "$@" >"$work/out" 2>&1 </dev/null; then
+		echo "ok    $name  $(($(seconds) - t))s"
+		echo "1 0 0" >>"$totals"
+	else
+		echo "FAIL  $name"
+		sed 's/^/      /' "$work/out"
+		echo "0 1 0" >>"$totals"
+		failed_checks="$failed_checks $name"
+	fi
+}
+
+sources() {
+	find . -name '*.go' -not -name '*_templ.go' -not -path './.git/*' -not -path './.sluice/*' -not -path './bin/*'
+}
+formatted() {
+	bad=$(sources | xargs "$("$GO" env GOROOT)/bin/gofmt" -l) || return 1
+	[ -z "$bad" ] || {
+		echo "not formatted; run: gofmt -w $bad"
+		return 1
+	}
+}
+# Example services are modules of their own, with tests of their own.
+examples() {
+	for mod in examples/*/go.mod; do
+		[ -e "$mod" ] || continue
+		(cd "$(dirname "$mod")" && "$GO" vet ./... && "$GO" test -timeout 5m ./...) || return 1
+	done
+}
+
+sh scripts/prerequisites.sh
+
+echo "== checks"
+check format formatted
+check vet "$GO" vet ./...
+check staticcheck "$GO" tool staticcheck ./...
+check generated-code sh scripts/generate.sh check
+check architecture "$GO" test -count=1 ./internal/archtest
+check examples examples
+
+race=-race
+cat >"$work/a.c" <<'END'
+#include <stdlib.h>
+int main(void) { return 0; }
+END
+if $("$GO" env CC) -o "$work/a.out" "$work/a.c" >/dev/null 2>&1; then
+	export CGO_ENABLED=1
+else
+	race=
+	echo
+	echo "***** NO C COMPILER: the tests run WITHOUT the race detector (apt-get install gcc libc6-dev) *****"
+	echo
+	echo "0 0 1" >>"$totals"
+	case ",$SLUICE_REQUIRE," in
+	,,) ;;
+	*)
+		echo "FAIL  race: SLUICE_REQUIRE is set, so the race detector is required"
+		echo "0 1 0" >>"$totals"
+		failed_checks="$failed_checks race"
+		;;
+	esac
+fi
+
+echo "== tests${race:+ with the race detector}"
+# -count=1: a cached skip would outlive the reason for it. -vet=off: vet has run.
+"$GO" build -o "$work/testsum" ./scripts/testsum
+packages=$("$GO" list ./... | grep -v '/internal/archtest$')
+# shellcheck disable=SC2086 # the lists are meant to be split
+"$work/testsum" -totals "$totals" -- "$GO" test -json -vet=off -count=1 -p 2 -timeout 10m $race ${TESTFLAGS:-} $packages </dev/null ||
+	failed_checks="$failed_checks tests"
+
+echo
+[ -z "$failed_checks" ] || echo "FAILED:$failed_checks"
+echo "took $(($(seconds) - started)) s; ${race:-no race detector}; SLUICE_REQUIRE=$SLUICE_REQUIRE"
+[ -z "${SLUICE_TOTALS:-}" ] || cat "$totals" >>"$SLUICE_TOTALS"
+awk '{ p += $1; f += $2; s += $3 } END { printf "%d passed, %d failed, %d skipped\n", p, f, s }' "$totals"
+[ -z "$failed_checks" ]
