@@ -97,6 +97,12 @@ func decodeWatch(b json.RawMessage) (watch, error) {
 	if w.V > watchVersion {
 		return w, fmt.Errorf("it has version %d and this build knows up to %d: a newer sluice wrote it; run that one", w.V, watchVersion)
 	}
+	if w.Base == nil {
+		w.Base = map[string]cumulative{}
+	}
+	if w.Series == nil {
+		w.Series = map[string]float64{}
+	}
 	return w, nil
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"log/slog"
 	"net/http"
+	"reflect"
 	"strings"
 
 	"github.com/danielgtaylor/huma/v2"
@@ -11,6 +12,7 @@ import (
 
 	"github.com/sluicehq/sluice/internal/agent/wire"
 	"github.com/sluicehq/sluice/internal/control"
+	"github.com/sluicehq/sluice/internal/pipeline"
 )
 
 // Prefix is where the REST API is.
@@ -49,6 +51,7 @@ func New(ctx context.Context, cfg Config) *Server {
 	hc := huma.DefaultConfig("Sluice", "1")
 	hc.OpenAPIPath, hc.DocsPath, hc.SchemasPath = Prefix+"/openapi", "", Prefix+"/schemas"
 	hc.Info.Description = "Release-safety control plane: what was built, what runs where, why it waits, and what you can tell it."
+	hc.Components.Schemas = huma.NewMapRegistry("#/components/schemas/", schemaName)
 	hc.Components.SecuritySchemes = map[string]*huma.SecurityScheme{"token": {Type: "http", Scheme: "bearer", Description: "the file token in the data folder"}}
 	hc.Security = []map[string][]string{{"token": {}}}
 	hc.CreateHooks = nil // answers carry no $schema: their keys are the contract
@@ -80,6 +83,17 @@ func New(ctx context.Context, cfg Config) *Server {
 		s.mux.Handle("/", cfg.Web)
 	}
 	return s
+}
+
+// schemaName tells types of one name in two packages apart.
+func schemaName(t reflect.Type, hint string) string {
+	for t.Kind() == reflect.Pointer {
+		t = t.Elem()
+	}
+	if t == reflect.TypeFor[pipeline.Problem]() {
+		return "DefinitionProblem"
+	}
+	return huma.DefaultSchemaNamer(t, hint)
 }
 
 // ServeHTTP implements http.Handler.

@@ -50,20 +50,23 @@ func tell(s status) {
 	_, _ = unix.Write(statusFd, append(b, '\n'))
 }
 
+// config stays reachable: a file that the garbage collector takes is closed, and
+// the next stage reads the same descriptor.
+var config *os.File
+
 func readPayload() (payload, error) {
 	var p payload
-	f := os.NewFile(configFd, "config")
-	if f == nil {
+	config = os.NewFile(configFd, "config")
+	if config == nil {
 		return p, errors.New("no instructions")
 	}
-	b, err := io.ReadAll(io.NewSectionReader(f, 0, 64<<20))
+	b, err := io.ReadAll(io.NewSectionReader(config, 0, 64<<20))
 	if err != nil {
 		return p, fmt.Errorf("couldn't read the instructions: %w", err)
 	}
 	if err := json.Unmarshal(b, &p); err != nil {
 		return p, fmt.Errorf("couldn't read the instructions: %w", err)
 	}
-	runtime.KeepAlive(f)
 	return p, nil
 }
 
