@@ -20,6 +20,8 @@ type kept struct {
 	// Serving are the revisions that traffic goes to, with the weights in effect.
 	// While a desired revision can't serve yet they differ from the desired ones.
 	Serving []wire.Revision `json:"serving"`
+	// Granted is how far candidates may be raised without contact; see inEffect.
+	Granted map[release.ID]int `json:"granted,omitempty"`
 }
 
 func keptPath(dir string, k release.Key) string {

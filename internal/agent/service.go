@@ -30,6 +30,7 @@ type service struct {
 
 	revs    map[release.ID]*revision // desired, serving or stopping
 	serving []wire.Revision          // with the weights in effect
+	granted map[release.ID]int       // see inEffect
 	route   proxy.Route              // what the proxy was given
 	past    []release.ID             // that ended last: their counters go on if they come back
 }
@@ -70,7 +71,7 @@ func (a *agent) resume() error {
 	}
 	for _, k := range all {
 		s := a.service(k.Desired.Key)
-		s.desired, s.serving = k.Desired, k.Serving
+		s.desired, s.serving, s.granted = k.Desired, k.Serving, k.Granted
 		if s.content, err = digestOf(k.Desired); err != nil {
 			return err
 		}
@@ -170,7 +171,7 @@ func (a *agent) accept(d wire.Desired) error {
 	}
 	// If we die here nothing has happened. After keep the generation is applied; if
 	// we die before its journal entry, resume writes it.
-	if err := keep(a.cfg.DataDir, kept{Version: 1, Desired: d, Serving: s.serving}); err != nil {
+	if err := keep(a.cfg.DataDir, kept{Version: 1, Desired: d, Serving: s.serving, Granted: s.granted}); err != nil {
 		s.reason = err.Error()
 		return err
 	}
@@ -424,7 +425,10 @@ func (a *agent) settleRoute(s *service) {
 		r := s.revs[id]
 		return r != nil && r.verified && r.served && !r.stopping
 	}
-	effect := inEffect(sharesOf(s.desired.Revisions), sharesOf(s.serving), canServe, a.contact.recent(time.Now()))
+	contact := a.contact.recent(time.Now())
+	want := sharesOf(s.desired.Revisions)
+	effect := inEffect(want, sharesOf(s.serving), s.granted, canServe, contact)
+	granted := grant(want, effect, s.granted, contact)
 	var serving []wire.Revision
 	route := proxy.Route{Sticky: s.desired.Sticky}
 	for _, e := range effect {
@@ -445,13 +449,17 @@ func (a *agent) settleRoute(s *service) {
 		}
 		route.Revisions = append(route.Revisions, p)
 	}
-	changed := !slices.EqualFunc(serving, s.serving, sameShare)
 	// A weight that rises is durable first: after a restart without contact a
 	// candidate must not get more than it is known to have had. One that falls is in
 	// effect first: nothing may hold up a rollback, least of all a full disk.
+	changed := !slices.EqualFunc(serving, s.serving, sameShare) || !maps.Equal(granted, s.granted)
 	rises := changed && raises(serving, s.serving)
-	if rises && !a.keepServing(s, serving) {
-		return
+	k := kept{Version: 1, Desired: s.desired, Serving: serving, Granted: granted}
+	if rises {
+		if err := keep(a.cfg.DataDir, k); err != nil {
+			a.cfg.Logger.Error("couldn't raise a weight", "service", s.key.String(), "error", err)
+			return
+		}
 	}
 	if !sameRoute(route, s.route) {
 		s.proxy.Set(route)
@@ -459,19 +467,11 @@ func (a *agent) settleRoute(s *service) {
 		nudge(a.kick)
 	}
 	if changed && !rises {
-		a.keepServing(s, serving)
-		s.serving = serving
+		if err := keep(a.cfg.DataDir, k); err != nil {
+			a.cfg.Logger.Error("weights are in effect and could not be kept", "service", s.key.String(), "error", err)
+		}
 	}
-}
-
-func (a *agent) keepServing(s *service, serving []wire.Revision) bool {
-	err := keep(a.cfg.DataDir, kept{Version: 1, Desired: s.desired, Serving: serving})
-	if err != nil {
-		a.cfg.Logger.Error("couldn't keep the weights in effect", "service", s.key.String(), "error", err)
-		return false
-	}
-	s.serving = serving
-	return true
+	s.serving, s.granted = serving, granted
 }
 
 func sharesOf(revs []wire.Revision) []share {

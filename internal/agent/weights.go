@@ -17,11 +17,12 @@ type share struct {
 //   - When another revision can't serve yet, all stays as it is, so that old capacity
 //     goes only when the new one is there. When nothing is in effect that could
 //     serve, the wanted weights apply: what can't be served is answered 503.
-//   - Without contact no candidate's weight rises over what it has.
+//   - Without contact no candidate's weight rises over what it was granted: what it
+//     has had in effect, with contact, since more was last wanted for it.
 //
 // "Can serve" is about having been ready once. A revision that crashed later keeps
 // its weight: its failures are counted, not hidden.
-func inEffect(want, have []share, canServe func(release.ID) bool, contact bool) []share {
+func inEffect(want, have []share, granted map[release.ID]int, canServe func(release.ID) bool, contact bool) []share {
 	out := append([]share(nil), want...)
 	stable := -1 // a revision that can take what others must not
 	blocked, blockedStable := false, false
@@ -60,12 +61,7 @@ func inEffect(want, have []share, canServe func(release.ID) bool, contact bool) 
 		if !w.candidate {
 			continue
 		}
-		had := 0
-		for _, h := range have {
-			if h.release == w.release {
-				had = h.weight
-			}
-		}
+		had := granted[w.release]
 		if w.weight <= had {
 			continue
 		}
@@ -74,6 +70,27 @@ func inEffect(want, have []share, canServe func(release.ID) bool, contact bool) 
 		}
 		out[stable].weight += w.weight - had
 		out[i].weight = had
+	}
+	return out
+}
+
+// grant returns what candidates are granted after effect came into effect: never
+// more than is wanted, and more than before only with contact.
+func grant(want, effect []share, before map[release.ID]int, contact bool) map[release.ID]int {
+	out := make(map[release.ID]int)
+	for _, w := range want {
+		if !w.candidate {
+			continue
+		}
+		g := min(before[w.release], w.weight)
+		for _, e := range effect {
+			if contact && e.release == w.release {
+				g = max(g, min(e.weight, w.weight))
+			}
+		}
+		if g > 0 {
+			out[w.release] = g
+		}
 	}
 	return out
 }
