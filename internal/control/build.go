@@ -10,6 +10,7 @@ import (
 	"path"
 	"path/filepath"
 	"slices"
+	"time"
 
 	"github.com/sluicehq/sluice/internal/artifact"
 	"github.com/sluicehq/sluice/internal/evidence"
@@ -259,33 +260,37 @@ func (c *Controller) runSteps(ctx context.Context, lease store.Lease, row store.
 		Scratch: filepath.Join(work, "scratch"), Caches: filepath.Join(c.dir, "caches"), Steps: def.Build.Steps, Outputs: outputs,
 		Isolation: c.isolation, Hidden: []string{c.dir}, Secret: c.secret,
 		OpenLog: func(step string) (io.WriteCloser, error) {
-			c.markStep(ctx, lease, step)
+			c.markStep(ctx, lease, step, func(s *run.Step, now time.Time) { s.State, s.Started = "running", &now })
 			return os.Create(filepath.Join(folder, step+".log"))
+		},
+		Done: func(r runner.StepResult) {
+			c.markStep(ctx, lease, r.Name, func(s *run.Step, now time.Time) {
+				s.State, s.Reason, s.Exit, s.Ended = string(r.State), r.Reason, r.ExitCode, &now
+			})
 		},
 	})
 }
 
-// markStep shows that a step runs. It is for those who watch; if it fails the
-// build goes on.
-func (c *Controller) markStep(ctx context.Context, lease store.Lease, step string) {
+// markStep shows how far a step is. It is for those who watch: if it fails the
+// build goes on, and its end says it all.
+func (c *Controller) markStep(ctx context.Context, lease store.Lease, step string, mark func(*run.Step, time.Time)) {
 	err := c.store.Update(ctx, func(tx *store.Tx) error {
 		t, err := c.openRun(tx, lease)
 		if err != nil {
 			return err
 		}
 		for i := range t.state.Steps {
-			if t.state.Steps[i].Name == step {
-				now := tx.Now()
-				t.state.Steps[i].State, t.state.Steps[i].Started = "running", &now
+			if s := &t.state.Steps[i]; s.Name == step {
+				mark(s, tx.Now())
+				if err := t.tell("", "step", map[string]string{"step": step, "state": s.State}); err != nil {
+					return err
+				}
 			}
-		}
-		if err := t.tell("", "step", map[string]string{"step": step, "state": "running"}); err != nil {
-			return err
 		}
 		return t.close()
 	})
 	if err != nil && ctx.Err() == nil {
-		c.log.Warn("couldn't show that a step runs", "run", lease.ID, "step", step, "error", err)
+		c.log.Warn("couldn't show how far a step is", "run", lease.ID, "step", step, "error", err)
 	}
 }
 

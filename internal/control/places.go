@@ -208,11 +208,11 @@ func (t *turn) finish() error {
 		if err := t.settle(&row, &p); err != nil {
 			return err
 		}
-	} else if t.state.Exposed || t.state.Seen.Failed != "" {
-		if t.state.Phase == rollout.RolledBack || t.state.Phase == rollout.RollbackFailed {
-			if err := t.quarantine(t.row.Release, t.state.Reason); err != nil {
-				return err
-			}
+	} else if t.state.Exposed {
+		// A release that nobody was exposed to may be tried again as it is: what
+		// stopped it can lie outside of it, such as a port that was taken.
+		if err := t.quarantine(t.row.Release, t.state.Reason); err != nil {
+			return err
 		}
 	}
 	p.V = 1

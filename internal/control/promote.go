@@ -24,7 +24,7 @@ const approvalTick = time.Minute
 // and then, in the same transaction as the decision, the promotion and the row
 // of the rollout. Nothing else lets a release into an environment.
 func (c *Controller) promote(ctx context.Context, lease store.Lease, i int) error {
-	if err := c.verifyStored(ctx, lease, i); err != nil {
+	if ok, err := c.verifyStored(ctx, lease, i); err != nil || !ok {
 		return err
 	}
 	return c.store.Update(ctx, func(tx *store.Tx) error {
@@ -310,38 +310,56 @@ func clip(s string) string {
 }
 
 // verifyStored reads the release's artifacts from the registry once more before
-// an environment lets it in: what was altered, or lost, is found here.
-func (c *Controller) verifyStored(ctx context.Context, lease store.Lease, i int) error {
+// an environment lets it in: what was altered, or lost, is found here. It
+// reports whether the promotion can go on.
+func (c *Controller) verifyStored(ctx context.Context, lease store.Lease, i int) (bool, error) {
 	var row store.Run
+	var s run.State
+	undecided := false
 	err := c.store.View(ctx, func(tx *store.Tx) (err error) {
-		row, err = tx.Run(lease.Project, lease.ID)
-		return err
+		if row, err = tx.Run(lease.Project, lease.ID); err != nil {
+			return fmt.Errorf("couldn't read run %s: %w", lease.ID, err)
+		}
+		if s, err = run.Decode(row.State); err != nil {
+			return err
+		}
+		if e := s.Environments[i]; e.State == run.Waiting && e.Packet != "" {
+			decisions, err := tx.Decisions(row.Project, row.ID, e.Name, e.Packet)
+			undecided = len(decisions) == 0
+			return err
+		}
+		return nil
 	})
 	if err != nil {
-		return fmt.Errorf("couldn't read run %s: %w", lease.ID, err)
+		return false, err
 	}
-	s, err := run.Decode(row.State)
-	if err != nil {
-		return err
-	}
-	if row.Kind == run.KindRollback || s.Environments[i].State == run.Waiting {
-		return nil // it was verified when it was promoted, or will be when it no longer waits
+	if row.Kind == run.KindRollback || undecided || s.Cancel != "" {
+		return true, nil // a way back was verified when it was promoted; nothing enters before a decision
 	}
 	bad := c.artifacts.Verify(ctx, row.Project, row.Service, s.Artifacts)
 	if bad == nil {
-		return nil
+		return true, nil
 	}
-	if !isAltered(bad) {
-		return fmt.Errorf("couldn't verify the artifacts of release %s: %w", s.Release.Short(), bad)
+	if ctx.Err() != nil {
+		return false, ctx.Err()
 	}
-	return c.store.Update(ctx, func(tx *store.Tx) error {
+	return false, c.store.Update(ctx, func(tx *store.Tx) error {
 		t, err := c.openRun(tx, lease)
 		if err != nil {
 			return err
 		}
-		if err := t.stop(&t.state.Environments[i], run.Failed, bad.Error()); err != nil {
-			return err
+		e := &t.state.Environments[i]
+		if isAltered(bad) {
+			if err := t.stop(e, run.Failed, bad.Error()); err != nil {
+				return err
+			}
+			return t.close()
 		}
+		t.wait(e, "the registry, to verify the artifacts: "+bad.Error())
+		t.wakeIn(registryRetry)
 		return t.close()
 	})
 }
+
+// registryRetry is how long a promotion waits for a registry that is away.
+const registryRetry = 2 * time.Second

@@ -286,6 +286,12 @@ func (t *turn) events(ask answers) error {
 	reports := host.Decode(rows)
 	seen := host.Observe(reports, t.key(), t.plan.Environment.Target.Hosts, t.row.Release, t.restoreID(), t.tx.Now())
 	elapsed := t.watch.elapsed(t.tx.Now())
+	if gap := t.watch.gap(t.tx.Now()); gap.Abs() > clockGap {
+		// The clock jumped, or no control plane ran: an event, never a verdict.
+		if err := t.tell("gap", map[string]float64{"passedSeconds": gap.Seconds() + elapsed.Seconds(), "countedSeconds": elapsed.Seconds()}); err != nil {
+			return err
+		}
+	}
 	t.watch.BinElapsed += elapsed
 	if judged := t.judge(reports, ask); judged != nil {
 		if err := t.feed(rollout.Event{Judged: judged}); err != nil {

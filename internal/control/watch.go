@@ -127,6 +127,17 @@ func (w *watch) elapsed(now time.Time) time.Duration {
 	return clampElapsed(now.Sub(w.TickedAt), w.Planned)
 }
 
+// clockGap is how much time may pass uncounted without being told.
+const clockGap = 5 * time.Second
+
+// gap is how much of the time since the last tick is not believed.
+func (w *watch) gap(now time.Time) time.Duration {
+	if w.TickedAt.IsZero() {
+		return 0
+	}
+	return now.Sub(w.TickedAt) - w.elapsed(now)
+}
+
 // follow notes the moments that people ask for later.
 func (w *watch) follow(before, after rollout.State, now time.Time) {
 	if before.Weight != after.Weight {

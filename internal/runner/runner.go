@@ -65,6 +65,9 @@ type Spec struct {
 	// OpenLog, where set, gives the place of a step's whole log. A log that
 	// can't be opened, written or closed fails the step.
 	OpenLog func(step string) (io.WriteCloser, error)
+	// Done, where set, is called when a step has ended, by several goroutines at
+	// once.
+	Done func(StepResult)
 	// MaxLog bounds each log; default 10 MiB.
 	MaxLog int64
 
@@ -225,6 +228,9 @@ func (b *build) runAll(parent context.Context, results []StepResult) error {
 				return
 			}
 			errs[i] = b.runStep(ctx, step, &results[i])
+			if b.spec.Done != nil && errs[i] == nil {
+				b.spec.Done(results[i])
+			}
 			switch {
 			case errs[i] != nil:
 				stop(fmt.Errorf("step %s could not be run", step.Name))

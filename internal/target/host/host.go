@@ -89,6 +89,10 @@ func Observe(reports []Report, key release.Key, hosts []string, candidate, old r
 		svc, ok := find(reports, h, key, now)
 		if !ok {
 			o.Missing++
+			if o.Unreachable != "" {
+				o.Unreachable += ", "
+			}
+			o.Unreachable += h
 			continue
 		}
 		o.Hosts++
