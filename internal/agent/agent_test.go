@@ -738,6 +738,7 @@ func TestDraining(t *testing.T) {
 	w := newWorld(t)
 	v1, v2 := w.release("v1"), w.release("v2")
 	w.desire(with(v1, 10000, false), with(v2, 0, true))
+	w.waitPhase(v1, wire.Ready)
 	w.waitPhase(v2, wire.Ready)
 	var answered atomic.Int64
 	var wait sync.WaitGroup
@@ -748,7 +749,6 @@ func TestDraining(t *testing.T) {
 			}
 		})
 	}
-	w.waitRevision(v1.Release, "ready", func(r wire.RevisionObserved) bool { return r.Phase == wire.Ready })
 	time.Sleep(50 * time.Millisecond) // the requests are under way
 	w.desire(with(v2, 10000, false))
 	wait.Wait()

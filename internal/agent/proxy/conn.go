@@ -170,6 +170,12 @@ func (c *conn) refuse(status int, why string) {
 	c.linger()
 }
 
+// How much of a refused body is still taken, so that its sender reads why.
+const (
+	lingerFor   = 2 * time.Second
+	lingerBytes = 64 << 20
+)
+
 // linger closes so that the client reads the answer: closing with unread bytes
 // would reset the connection under it.
 func (c *conn) linger() {
@@ -177,8 +183,8 @@ func (c *conn) linger() {
 	if !ok || tc.CloseWrite() != nil {
 		return
 	}
-	_ = c.nc.SetReadDeadline(time.Now().Add(500 * time.Millisecond))
-	_, _ = io.CopyN(io.Discard, c.nc, 256<<10)
+	_ = c.nc.SetReadDeadline(time.Now().Add(lingerFor))
+	_, _ = io.CopyN(io.Discard, c.nc, lingerBytes)
 }
 
 func (c *conn) write(p []byte, now time.Time) error {

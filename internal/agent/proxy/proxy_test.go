@@ -861,7 +861,7 @@ type zeros struct{}
 func (zeros) Read(p []byte) (int, error) { clear(p); return len(p), nil }
 
 func TestBadClientsAreBounded(t *testing.T) {
-	s, addr := start(t, proxy.Options{ClientHead: 200 * time.Millisecond, KeepAlive: 300 * time.Millisecond, MaxConns: 3})
+	s, addr := start(t, proxy.Options{ClientHead: 200 * time.Millisecond, KeepAlive: 300 * time.Millisecond})
 	s.Set(only(service(t, says("ok"))))
 	if got := talk(t, addr, "GET / HTTP/1.1\r\nHost: x\r\nX: "+strings.Repeat("a", 70<<10)+"\r\n\r\n"); !strings.HasPrefix(got, "HTTP/1.1 431 ") {
 		t.Errorf("a huge head: %.80q", got)
@@ -876,6 +876,11 @@ func TestBadClientsAreBounded(t *testing.T) {
 		t.Errorf("an idle connection: %.80q", got)
 	}
 	want(t, s, stable, 0, 0, 0)
+}
+
+func TestConnectionsAreBounded(t *testing.T) {
+	s, addr := start(t, proxy.Options{MaxConns: 3})
+	s.Set(only(service(t, says("ok"))))
 	var open []net.Conn
 	for range 3 {
 		nc, err := net.Dial("tcp", addr)

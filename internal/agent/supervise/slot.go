@@ -34,6 +34,7 @@ type slot struct {
 	secrets []string // values, for striking them out
 	rec     record
 	adopted *process
+	written <-chan struct{} // closed: all that the process wrote is in the log
 }
 
 func (sl *slot) snapshot() Instance {
@@ -91,8 +92,6 @@ func (sl *slot) keepSecrets(values map[string]string) {
 func (sl *slot) run() {
 	defer close(sl.gone)
 	s := sl.group.sup
-	s.logInUse(sl.logPath(), 1)
-	defer s.logInUse(sl.logPath(), -1)
 	wait := firstBackOff
 	for {
 		p := sl.adopted
@@ -119,6 +118,7 @@ func (sl *slot) run() {
 		if proven {
 			wait = firstBackOff
 		}
+		sl.awaitLog()
 		sl.ended(how)
 		s.opt.Changed()
 		t := time.NewTimer(wait)
@@ -146,10 +146,23 @@ func (sl *slot) start() (*process, error) {
 	if err := os.MkdirAll(tmp, 0o700); err != nil {
 		return nil, fmt.Errorf("couldn't make its folder for temporary files: %w", err)
 	}
-	log, err := openLog(sl.logPath())
+	log, pump, err := startPump(sl.logPath())
 	if err != nil {
 		return nil, err
 	}
+	written := make(chan struct{})
+	sl.written = written
+	s.wait.Go(func() {
+		defer close(written)
+		pump.wait()
+	})
+	s.wait.Go(func() {
+		select {
+		case <-written:
+		case <-s.ctx.Done():
+			pump.forget()
+		}
+	})
 	defer log.Close()
 
 	s.mu.Lock()
@@ -187,6 +200,22 @@ func serial() string {
 		b[i] = byte(v >> (8 * i))
 	}
 	return hex.EncodeToString(b[:])
+}
+
+// awaitLog waits until the last words are in the log. A process that left the
+// session may still hold the pipe, and a full disk its reader.
+func (sl *slot) awaitLog() {
+	if sl.written == nil {
+		return
+	}
+	t := time.NewTimer(300 * time.Millisecond)
+	defer t.Stop()
+	select {
+	case <-sl.written:
+	case <-t.C:
+	case <-sl.group.sup.ctx.Done():
+	}
+	sl.written = nil
 }
 
 // ended notes that the process is gone.

@@ -95,7 +95,6 @@ type Supervisor struct {
 	mu     sync.Mutex
 	file   file
 	adopt  map[string]record // of an earlier agent, not yet asked for
-	logs   map[string]int    // paths that are written to, and by how many
 	broken bool              // the record could not be written
 }
 
@@ -118,7 +117,7 @@ func Open(o Options) (*Supervisor, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Supervisor{opt: o, probe: newProber(), file: f, adopt: make(map[string]record), logs: make(map[string]int)}
+	s := &Supervisor{opt: o, probe: newProber(), file: f, adopt: make(map[string]record)}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	for name, r := range f.Instances {
 		if r.alive() {
@@ -131,7 +130,7 @@ func Open(o Options) (*Supervisor, error) {
 	if err := s.save(); err != nil {
 		return nil, err
 	}
-	s.wait.Go(s.rotateLogs)
+	s.wait.Go(s.repair)
 	return s, nil
 }
 
@@ -310,8 +309,8 @@ func StopAll(ctx context.Context, dir string, grace time.Duration) error {
 	return nil
 }
 
-// rotateLogs bounds the logs and repairs the record.
-func (s *Supervisor) rotateLogs() {
+// repair writes the record again when that failed.
+func (s *Supervisor) repair() {
 	t := time.NewTicker(time.Second)
 	defer t.Stop()
 	for {
@@ -324,24 +323,7 @@ func (s *Supervisor) rotateLogs() {
 		if s.broken {
 			_ = s.save()
 		}
-		paths := make([]string, 0, len(s.logs))
-		for p := range s.logs {
-			paths = append(paths, p)
-		}
 		s.mu.Unlock()
-		for _, p := range paths {
-			if err := rotate(p, maxLog); err != nil {
-				s.opt.Logger.Warn("couldn't rotate a log", "error", err)
-			}
-		}
-	}
-}
-
-func (s *Supervisor) logInUse(path string, by int) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.logs[path] += by; s.logs[path] <= 0 {
-		delete(s.logs, path)
 	}
 }
 
