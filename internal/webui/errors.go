@@ -20,6 +20,9 @@ type failure struct {
 // errNowhere is of an address that leads to no page.
 var errNowhere = errors.New("there is no page at this address")
 
+// errMoved is of a form that was about something else than what is there now.
+var errMoved = errors.New("another release runs than the one that you saw, or the way back is another one")
+
 // invalid is a request that no form of these pages sends.
 type invalid string
 
@@ -42,7 +45,7 @@ func explain(err error) failure {
 		f.Status, f.Title, f.Do = http.StatusNotFound, "No such page", "Start from the services."
 	case errors.Is(err, control.ErrMissing), errors.Is(err, store.ErrNotFound):
 		f.Status, f.Title, f.Do = http.StatusNotFound, "Not found", "It may have had another name. Start from the services."
-	case errors.Is(err, store.ErrStale):
+	case errors.Is(err, store.ErrStale), errors.Is(err, errMoved):
 		f.Status, f.Title, f.Do = http.StatusConflict, "It moved while you looked", "Below is how it stands now. Nothing was done; repeat the command if you still want it."
 	case errors.Is(err, control.ErrRefused), errors.Is(err, store.ErrLive), errors.Is(err, store.ErrExists):
 		f.Status, f.Title, f.Do = http.StatusConflict, "Not possible now", "Nothing was done. Below is how it stands now."

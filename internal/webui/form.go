@@ -22,15 +22,15 @@ func formError(err error) error {
 
 // said are the commands and what the page says once they were taken.
 var said = map[string]string{
-	"advance":   "Advanced. The page follows what it does now.",
-	"pause":     "Paused. A fail verdict or a crash still rolls it back.",
-	"resume":    "Resumed.",
-	"abort":     "Aborted. The page follows how it is taken back.",
-	"give-up":   "Given up. The target was left as it is: look at it.",
-	"approved":  "Approved, and recorded with the packet's hash.",
-	"rejected":  "Rejected, and recorded with the packet's hash.",
-	"lifted":    "Lifted. The release can be promoted again.",
-	"logged-in": "",
+	"advance":  "Advanced. The page follows what it does now.",
+	"pause":    "Paused. A fail verdict or a crash still rolls it back.",
+	"resume":   "Resumed.",
+	"abort":    "Aborted. The page follows how it is taken back.",
+	"give-up":  "Given up. The target was left as it is: look at it.",
+	"approved": "Approved, and recorded with the packet's hash.",
+	"rejected": "Rejected, and recorded with the packet's hash.",
+	"lifted":   "Lifted. The release can be promoted again.",
+	"rollback": "The rollback was started. The page follows it.",
 }
 
 // done leads back to a page that says what was done.

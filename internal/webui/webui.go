@@ -93,6 +93,12 @@ func New(cfg Config) http.Handler {
 	mux.Handle("GET /runs/{run}", u.guard(u.run))
 	mux.Handle("POST /runs/{run}/commands", u.guard(u.command))
 	mux.Handle("POST /runs/{run}/decisions", u.guard(u.decide))
+	mux.Handle("GET /runs/{run}/steps/{step}", u.guard(u.step))
+	mux.Handle("GET /runs/{run}/steps/{step}/log", u.guard(u.rawLog))
+	mux.Handle("GET /evidence", u.guard(u.evidence))
+	mux.Handle("GET /services/{service}/environments/{environment}", u.guard(u.place))
+	mux.Handle("POST /services/{service}/environments/{environment}/rollback", u.guard(u.rollback))
+	mux.Handle("POST /services/{service}/environments/{environment}/lift", u.guard(u.lift))
 	mux.Handle("/", u.guard(func(http.ResponseWriter, *http.Request) error { return errNowhere }))
 
 	safe := http.NewCrossOriginProtection()

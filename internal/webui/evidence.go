@@ -1,0 +1,153 @@
+package webui
+
+import (
+	"bytes"
+	"encoding/json"
+	"net/http"
+	"net/url"
+	"path"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/sluicehq/sluice/internal/evidence"
+	"github.com/sluicehq/sluice/internal/release"
+	"github.com/sluicehq/sluice/internal/store"
+)
+
+// shownLeaves bounds the statements on one page.
+const shownLeaves = 100
+
+// evidenceView is the page of signed statements.
+type evidenceView struct {
+	page
+	Run, Env   string
+	Release    release.ID
+	Statements []statement // newest first
+	Total      int
+	Older      string // address of the next page
+}
+
+// statement is one of them, as it is shown.
+type statement struct {
+	store.Leaf
+	Name string // of its type, in words
+	Says string
+	JSON string
+}
+
+func (u *ui) evidence(w http.ResponseWriter, r *http.Request) error {
+	q := r.URL.Query()
+	v := &evidenceView{page: u.page(r, "Evidence"), Run: q.Get("run"), Env: q.Get("environment")}
+	v.Here = "evidence"
+	if !isNumber(v.Run) {
+		return invalid("run= wants the number of a run")
+	}
+	l, err := u.feed(r, "")
+	if err != nil {
+		return err
+	}
+	if prefix := strings.TrimSpace(q.Get("release")); prefix != "" {
+		rel, err := u.c.FindRelease(r.Context(), project, strings.TrimPrefix(prefix, "sha256:"))
+		if err != nil {
+			return err
+		}
+		v.Release = rel.ID
+	}
+	all, err := u.c.Leaves(r.Context(), project, store.LeafFilter{Subject: v.Release, Run: v.Run, Environment: v.Env})
+	if err != nil {
+		return err
+	}
+	v.Total = len(all)
+	end := len(all)
+	if text := q.Get("end"); text != "" {
+		n, err := strconv.Atoi(text)
+		if err != nil || n < 0 {
+			return invalid("end= wants a number")
+		}
+		end = min(n, end)
+	}
+	from := max(0, end-shownLeaves)
+	for _, leaf := range slices.Backward(all[from:end]) {
+		v.Statements = append(v.Statements, newStatement(leaf))
+	}
+	if from > 0 {
+		q.Set("end", strconv.Itoa(from))
+		v.Older = "/evidence?" + q.Encode()
+	}
+	if end == len(all) {
+		v.Live = l
+	}
+	u.show(w, r, http.StatusOK, v.page, evidenceContent(v))
+	return nil
+}
+
+func newStatement(l store.Leaf) statement {
+	s := statement{Leaf: l, Name: typeName(l.PredicateType)}
+	st, err := evidence.Peek(l.Envelope)
+	if err != nil {
+		s.Says = "couldn't be read: " + err.Error()
+		return s
+	}
+	var b bytes.Buffer
+	if json.Indent(&b, st.Predicate, "", "  ") == nil {
+		s.JSON = b.String()
+	}
+	s.Says = says(st.Predicate)
+	return s
+}
+
+// typeName is a predicate's type in a word: gate decision, provenance.
+func typeName(t string) string {
+	if u, err := url.Parse(t); err == nil {
+		dir, last := path.Split(strings.TrimSuffix(u.Path, "/"))
+		if strings.HasPrefix(last, "v") && dir != "/" {
+			last = path.Base(dir)
+		}
+		t = last
+	}
+	return strings.ReplaceAll(t, "-", " ")
+}
+
+// says picks what a reader wants first from a predicate.
+func says(predicate []byte) string {
+	var p struct {
+		Gate, Outcome, Decision, Kind, Phase, Verdict, Cause, Change, Reason, Sentence, Result, From, To, Command string
+		Weight                                                                                                    *int
+		BuildDefinition                                                                                           *struct{} `json:"buildDefinition"`
+	}
+	if err := json.Unmarshal(predicate, &p); err != nil {
+		return ""
+	}
+	var parts []string
+	for _, s := range []string{p.Gate, p.Outcome, p.Decision, p.Kind, p.Change, p.Result, p.Verdict, p.Cause, p.Command} {
+		if s != "" && !slices.Contains(parts, s) {
+			parts = append(parts, s)
+		}
+	}
+	if p.Phase != "" {
+		parts = append(parts, p.Phase)
+	}
+	if p.Weight != nil {
+		parts = append(parts, weight(*p.Weight))
+	}
+	out := strings.Join(parts, " · ")
+	for _, s := range []string{p.Reason, p.Sentence} {
+		if s != "" {
+			if out != "" {
+				out += ": "
+			}
+			return out + s
+		}
+	}
+	return out
+}
+
+// bundleURL downloads a release's evidence, or all.
+func bundleURL(id release.ID) string {
+	u := "/api/v1/projects/" + project + "/evidence/bundle"
+	if id != "" {
+		u += "?release=" + url.QueryEscape(string(id))
+	}
+	return u
+}
