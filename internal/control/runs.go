@@ -50,7 +50,10 @@ func (c *Controller) readRun(tx *store.Tx, project, id string) (*runTurn, error)
 	return t, nil
 }
 
-// close writes the turn. A run that nobody wakes sleeps.
+// safetyWake bounds how long a run sleeps while its rollout is live.
+const safetyWake = 5 * time.Minute
+
+// close writes the turn.
 func (t *runTurn) close() error {
 	t.summarise()
 	t.state.TickedAt = t.tx.Now()
@@ -61,6 +64,13 @@ func (t *runTurn) close() error {
 	was := t.row.Phase
 	t.row.Phase, t.row.Release = string(t.state.Outcome), t.state.Release
 	t.row.Live = t.state.Phase != run.Ended
+	switch action, _ := run.Next(t.state); {
+	case t.wake != nil:
+	case action == run.ActBuild || action == run.ActEnd:
+		t.wakeIn(0) // due as long as it is not done: if we die, another takes it on
+	default:
+		t.wakeIn(safetyWake) // the rollout wakes it sooner
+	}
 	t.row.WakeAt = t.wake
 	if !t.row.Live {
 		t.row.WakeAt = nil

@@ -389,12 +389,13 @@ func (t *turn) judge(reports []host.Report, ask answers) *rollout.Judged {
 	if len(metrics) == 0 {
 		return nil
 	}
-	w.Result = analysis.Combine(metrics)
-	switch {
-	case w.Result.Verdict == t.state.Verdict, w.Result.Unjudged:
+	res := analysis.Combine(metrics)
+	if res.Verdict != verdict.Fail && t.state.Phase != rollout.Baking {
+		return nil // only a fail counts between bakes; what the last bake came to stays told
+	}
+	w.Result = res
+	if res.Verdict == t.state.Verdict || res.Unjudged {
 		return nil
-	case w.Result.Verdict != verdict.Fail && t.state.Phase != rollout.Baking:
-		return nil // it counts at the next bake
 	}
 	return &rollout.Judged{Step: t.state.Step, Verdict: w.Result.Verdict, Sentence: w.Result.Sentence}
 }
