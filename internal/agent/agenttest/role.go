@@ -139,7 +139,7 @@ func (p *Plane) StartAgent(t testing.TB, host, dataDir string) *Agent {
 		t.Fatal(err)
 	}
 	cmd := exec.Command(self(t), "-test.run=^$")
-	cmd.Env = append(os.Environ(), roleEnv+"="+roleAgent, "AGENTTEST_SETTINGS="+string(b))
+	cmd.Env = append(os.Environ(), roleEnv+"="+roleAgent, "AGENTTEST_SETTINGS="+string(b), "GORACE=halt_on_error=1")
 	cmd.Stderr = os.Stderr
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)

@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"sync"
 	"time"
+
+	"github.com/sluicehq/sluice/internal/release"
 )
 
 // crashLoop is how many exits within StartIn make a group failed.
@@ -11,7 +13,9 @@ const crashLoop = 5
 
 // Group is the processes of one release of one service in one environment.
 type Group struct {
-	sup *Supervisor
+	sup     *Supervisor
+	key     release.Key
+	release release.ID
 
 	mu     sync.Mutex
 	spec   Spec
@@ -34,7 +38,7 @@ type Status struct {
 // Group starts n processes of spec, or takes up those of an earlier agent.
 func (s *Supervisor) Group(spec Spec, n int) *Group {
 	spec.Health = withDefaults(spec.Health)
-	g := &Group{sup: s, spec: spec}
+	g := &Group{sup: s, key: spec.Key, release: spec.Release, spec: spec}
 	g.Scale(n)
 	return g
 }
@@ -61,7 +65,7 @@ func (g *Group) Scale(n int) {
 	}
 	for len(g.slots) < n {
 		sl := &slot{group: g, index: g.freeIndex(), stop: make(chan struct{}), gone: make(chan struct{})}
-		sl.status.ID = fmt.Sprintf("%s-%d", g.spec.Release.Short(), sl.index)
+		sl.status.ID = fmt.Sprintf("%s-%d", g.release.Short(), sl.index)
 		g.slots = append(g.slots, sl)
 		sl.takeUp()
 		g.sup.wait.Go(sl.run)

@@ -54,8 +54,8 @@ func (sl *slot) isReady() bool {
 }
 
 func (sl *slot) dir(kind string) string {
-	spec := sl.group.spec // Key and Release never change
-	return filepath.Join(sl.group.sup.opt.Dir, kind, safeName(spec.Key.String()), sl.status.ID)
+	g := sl.group
+	return filepath.Join(g.sup.opt.Dir, kind, safeName(g.key.String()), fmt.Sprintf("%s-%d", g.release.Short(), sl.index))
 }
 
 func (sl *slot) logPath() string { return sl.dir("logs") + ".log" }
@@ -64,7 +64,7 @@ func (sl *slot) logPath() string { return sl.dir("logs") + ".log" }
 // first status already shows it: traffic must not wait for a question.
 func (sl *slot) takeUp() {
 	g := sl.group
-	r, ok := g.sup.claim(recordName(g.spec.Key, g.spec.Release, sl.index))
+	r, ok := g.sup.claim(recordName(g.key, g.release, sl.index))
 	if !ok {
 		return
 	}

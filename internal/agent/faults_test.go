@@ -1,0 +1,302 @@
+package agent_test
+
+import (
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/sluicehq/sluice/internal/agent/agenttest"
+	"github.com/sluicehq/sluice/internal/agent/wire"
+	"github.com/sluicehq/sluice/internal/release"
+)
+
+func TestServicesThatDoNotStart(t *testing.T) {
+	w := newWorld(t)
+	v1 := w.release("v1")
+	w.desire(with(v1, 10000, false))
+	w.waitPhase(v1, wire.Ready)
+	stop := w.load(2)
+
+	exits := w.release("v2", "MODE", "exit")
+	w.desire(with(v1, 10000, false), with(exits, 0, true))
+	r := w.waitPhase(exits, wire.Failed)
+	if !strings.Contains(r.Reason, "crash loop") || !strings.Contains(r.Reason, "exit status 3") || !strings.Contains(r.Reason, "the configuration is missing") {
+		t.Errorf("reason %q", r.Reason)
+	}
+	if i := r.Instances[0]; i.Restarts < 5 || i.LastExit == "" || !strings.Contains(i.LogTail, "cannot start") {
+		t.Errorf("instance %+v", i)
+	}
+
+	never := w.release("v3", "MODE", "never")
+	never.Health.StartIn = time.Second
+	w.desire(with(v1, 10000, false), with(never, 0, true))
+	r = w.waitPhase(never, wire.Failed)
+	if !strings.Contains(r.Reason, "was not ready within 1s: GET /healthz answered 503") {
+		t.Errorf("reason %q", r.Reason)
+	}
+
+	noFile := w.release("v4")
+	noFile.Run = "./is-not-there"
+	w.desire(with(v1, 10000, false), with(noFile, 0, true))
+	if r = w.waitPhase(noFile, wire.Failed); !strings.Contains(r.Reason, "exit status 127") {
+		t.Errorf("reason %q", r.Reason)
+	}
+
+	// Even if it is asked for: a candidate that can't serve gets nothing.
+	g := w.ask(with(v1, 5000, false), with(noFile, 5000, true))
+	w.Wait(t, host, "the generation", func(o wire.Observed) bool { return agenttest.ServiceOf(o, shop).Generation == g })
+	o := w.Observed(host)
+	if got := agenttest.RevisionOf(agenttest.ServiceOf(o, shop), noFile.Release).Weight; got != 0 {
+		t.Errorf("a candidate that never was ready has weight %d", got)
+	}
+	stop()
+}
+
+func TestLateServiceIsWaitedFor(t *testing.T) {
+	w := newWorld(t)
+	v1 := w.release("v1")
+	w.desire(with(v1, 10000, false))
+	w.waitPhase(v1, wire.Ready)
+	stop := w.load(2)
+	// All at once, without a word about readiness: the old one serves until then.
+	late := w.release("v2", "MODE", "late")
+	w.desire(with(late, 10000, false))
+	if got := stop(); got["v1"] == 0 {
+		t.Error("v1 served nothing while v2 was starting")
+	}
+	w.wantBody("/", "v2")
+}
+
+func TestServiceThatDiesUnderTraffic(t *testing.T) {
+	w := newWorld(t)
+	v1 := w.release("v1")
+	v1.Instances = 2
+	w.desire(with(v1, 10000, false))
+	w.waitPhase(v1, wire.Ready)
+	res, err := http.Post("http://"+w.listen+"/exit", "", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = res.Body.Close()
+	if res.StatusCode != 502 {
+		t.Errorf("the request that killed it: %d", res.StatusCode)
+	}
+	w.waitRevision(v1.Release, "the exit", func(r wire.RevisionObserved) bool {
+		for _, i := range r.Instances {
+			if strings.Contains(i.LastExit, "exit status 4") {
+				return true
+			}
+		}
+		return false
+	})
+	for range 20 {
+		w.wantBody("/", "v1") // by the other one, or the new one
+	}
+	r := w.waitRevision(v1.Release, "restart", func(r wire.RevisionObserved) bool { return r.Phase == wire.Ready && r.Ready == 2 })
+	if _, bad := requests(r); bad != 1 {
+		t.Errorf("%d bad, want 1", bad)
+	}
+}
+
+func (w *world) pids(r wire.Revision) (pids []int) {
+	for _, i := range w.waitPhase(r, wire.Ready).Instances {
+		pids = append(pids, i.PID)
+	}
+	return pids
+}
+
+func TestKilledAgentComesBack(t *testing.T) {
+	w := newWorld(t)
+	v1, v2 := w.release("v1"), w.release("v2")
+	v1.Instances = 2
+	w.desire(with(v1, 10000, false), with(v2, 0, true))
+	w.waitPhase(v2, wire.Ready)
+	w.desire(with(v1, 5000, false), with(v2, 5000, true))
+	before, boot := w.pids(v1), w.Observed(host).Boot
+	w.agent.Kill()
+	if _, err := net.Dial("tcp", w.listen); err == nil {
+		t.Fatal("somebody still listens")
+	}
+	for _, pid := range before {
+		if syscall.Kill(pid, 0) != nil {
+			t.Fatalf("process %d went with the agent", pid)
+		}
+	}
+	start := time.Now()
+	w.agent = w.StartAgent(t, host, w.dir)
+	agenttest.Eventually(t, "traffic", func() bool {
+		res, err := http.Get("http://" + w.listen)
+		if err != nil {
+			return false
+		}
+		defer res.Body.Close()
+		return res.StatusCode == 200
+	})
+	t.Logf("traffic was back %s after the start", time.Since(start))
+	w.Wait(t, host, "a report", func(o wire.Observed) bool { return o.Boot != boot })
+	after := w.pids(v1)
+	if fmt.Sprint(before) != fmt.Sprint(after) {
+		t.Errorf("processes %v became %v", before, after)
+	}
+	s := agenttest.ServiceOf(w.Observed(host), shop)
+	if s.Generation != 2 || agenttest.RevisionOf(s, v2.Release).Weight != 5000 {
+		t.Errorf("came back with generation %d, weight %d", s.Generation, agenttest.RevisionOf(s, v2.Release).Weight)
+	}
+	// An adopted process that dies is noticed and replaced.
+	_ = syscall.Kill(after[0], syscall.SIGKILL)
+	w.waitRevision(v1.Release, "a new process", func(r wire.RevisionObserved) bool {
+		return r.Phase == wire.Ready && r.Instances[0].PID != after[0] && r.Instances[0].PID != 0
+	})
+}
+
+func TestWhatNobodyAsksForIsEnded(t *testing.T) {
+	w := newWorld(t)
+	v1, v2 := w.release("v1"), w.release("v2")
+	w.desire(with(v1, 10000, false), with(v2, 0, true))
+	old := w.pids(v2)
+	w.agent.Kill()
+	// While no agent runs the desired state changes: the next agent adopts v2 first
+	// and ends it when it hears of it.
+	w.ask(with(v1, 10000, false))
+	w.agent = w.StartAgent(t, host, w.dir)
+	agenttest.Eventually(t, "the end of v2", func() bool { return dead(old[0]) })
+	// And what is in no state at all.
+	pids := w.pids(v1)
+	w.agent.Kill()
+	if err := os.RemoveAll(filepath.Join(w.dir, "desired")); err != nil {
+		t.Fatal(err)
+	}
+	w.Stop()
+	w.agent = w.StartAgent(t, host, w.dir)
+	agenttest.Eventually(t, "the end of v1", func() bool { return dead(pids[0]) })
+}
+
+// dead says whether a process has ended; it may not have been reaped.
+func dead(pid int) bool {
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return true
+	}
+	_, rest, _ := strings.Cut(string(b), ") ")
+	return strings.HasPrefix(rest, "Z") || strings.HasPrefix(rest, "X")
+}
+
+func TestControlPlaneDies(t *testing.T) {
+	w := newWorld(t)
+	v1, v2 := w.release("v1"), w.release("v2")
+	w.desire(with(v1, 10000, false), with(v2, 0, true))
+	w.waitPhase(v2, wire.Ready)
+	w.desire(with(v1, 9000, false), with(v2, 1000, true))
+	stop := w.load(4)
+	w.Stop()
+	time.Sleep(300 * time.Millisecond) // traffic without a control plane
+	if got := stop(); got["v1"] == 0 || got["v2"] == 0 {
+		t.Errorf("served %v", got)
+	}
+	// The agent too: the new one has only what is on its disk.
+	w.agent.Terminate()
+	w.agent = w.StartAgent(t, host, w.dir)
+	agenttest.Eventually(t, "traffic", func() bool {
+		nc, err := net.Dial("tcp", w.listen)
+		if err == nil {
+			_ = nc.Close()
+		}
+		return err == nil
+	})
+	stop = w.load(4)
+	time.Sleep(300 * time.Millisecond)
+	got := stop()
+	if n := got["v1"] + got["v2"]; got["v2"] == 0 || got["v2"] > n/5 {
+		t.Errorf("served %v for a share of 10 %%", got)
+	}
+	// Picked up again.
+	w.Start()
+	w.desire(with(v1, 10000, false), with(v2, 0, true))
+	w.wantBody("/", "v1")
+}
+
+func TestNothingUnverifiedRuns(t *testing.T) {
+	w := newWorld(t)
+	v1 := w.release("v1")
+	w.desire(with(v1, 10000, false))
+	w.waitPhase(v1, wire.Ready)
+
+	altered := w.release("v2")
+	w.Alter("contents of v2")
+	elsewhere := w.release("v3")
+	elsewhere.Promotion = w.Promote(t, release.Key{Project: "default", Service: "shop", Environment: "dev"}, elsewhere.Release)
+	foreign := w.release("v4")
+	foreign.Promotion = agenttest.NewPlane(t).Promote(t, shop, foreign.Release)
+	config := w.release("v5")
+	config.Env = map[string]string{"VERSION": "evil"}
+	manifest := w.release("v6")
+	manifest.Manifest = append([]byte(" "), manifest.Manifest...)
+	swapped := w.release("v7")
+	swapped.Artifact = v1.Artifact
+	for want, r := range map[string]wire.Revision{
+		"altered":               altered,
+		"the promotion is into": elsewhere,
+		"unknown key":           foreign,
+		"the configuration for": config,
+		"it was altered":        manifest,
+		"is not one of release": swapped,
+	} {
+		w.desire(with(v1, 10000, false), with(r, 0, true))
+		if got := w.waitPhase(r, wire.Failed); !strings.Contains(got.Reason, want) || len(got.Instances) != 0 {
+			t.Errorf("want %q: reason %q, %d instances", want, got.Reason, len(got.Instances))
+		}
+		w.wantBody("/", "v1")
+	}
+}
+
+func TestRollbackNeedsNoRegistry(t *testing.T) {
+	w := newWorld(t)
+	v1, v2 := w.release("v1"), w.release("v2")
+	w.desire(with(v1, 10000, false))
+	w.waitPhase(v1, wire.Ready)
+	w.desire(with(v2, 10000, false))
+	w.Wait(t, host, "v1 gone", func(o wire.Observed) bool { return len(agenttest.ServiceOf(o, shop).Revisions) == 1 })
+	w.BreakRegistry(true)
+	v3 := w.release("v3")
+	w.desire(with(v2, 10000, false), with(v3, 0, true))
+	w.waitRevision(v3.Release, "the reason", func(r wire.RevisionObserved) bool {
+		return r.Phase == wire.Pulling && strings.Contains(r.Reason, "503")
+	})
+	pulls := w.Pulls()
+	w.desire(with(v1, 10000, false))
+	w.wantBody("/", "v1")
+	if w.Pulls() != pulls && w.Pulls() > pulls+3 { // v3 may have been tried again meanwhile
+		t.Errorf("the rollback asked the registry %d times", w.Pulls()-pulls)
+	}
+	w.BreakRegistry(false)
+	w.desire(with(v1, 10000, false), with(v3, 0, true))
+	w.waitPhase(v3, wire.Ready)
+}
+
+func TestAlteredFilesAreFetchedAgain(t *testing.T) {
+	w := newWorld(t)
+	v1 := w.release("v1")
+	w.desire(with(v1, 10000, false))
+	w.waitPhase(v1, wire.Ready)
+	w.agent.Kill()
+	file := filepath.Join(w.dir, "releases", v1.Release.Hex(), "files", "version.txt")
+	if err := os.Chmod(file, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(file, []byte("Contents of v1"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	w.agent = w.StartAgent(t, host, w.dir)
+	w.Wait(t, host, "v1", func(o wire.Observed) bool { return len(o.Services) == 1 })
+	w.waitPhase(v1, wire.Ready)
+	agenttest.Eventually(t, "the files of v1", func() bool {
+		b, _ := os.ReadFile(file)
+		return string(b) == "contents of v1"
+	})
+}
