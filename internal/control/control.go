@@ -89,9 +89,23 @@ type Config struct {
 	ParseOptions []pipeline.Option
 }
 
+// storage is what the loops need of [store.Store], which alone implements it
+// outside of tests: those let it fail before and after any commit.
+type storage interface {
+	View(ctx context.Context, f func(tx *store.Tx) error) error
+	Update(ctx context.Context, f func(tx *store.Tx) error) error
+	Subscribe() (topics <-chan string, end func())
+	Acquire(ctx context.Context, table, owner string, ttl time.Duration) (store.Lease, bool, error)
+	Extend(ctx context.Context, l store.Lease, ttl time.Duration) error
+	Release(ctx context.Context, l store.Lease) error
+	NextWake(ctx context.Context, table string) (time.Duration, bool, error)
+}
+
+var _ storage = (*store.Store)(nil)
+
 // Controller is one control plane. Any number of them can share a store.
 type Controller struct {
-	store     *store.Store
+	store     storage
 	blobs     Blobs
 	keys      *evidence.KeyRing
 	trusted   *evidence.KeySet
