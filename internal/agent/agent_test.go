@@ -1,6 +1,7 @@
 package agent_test
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"fmt"
@@ -445,6 +446,40 @@ func TestInstancesComeAndGo(t *testing.T) {
 		}
 		return err != nil
 	})
+}
+
+// The listener moves without a gap, and stays when only the table changes.
+func TestListenerMoves(t *testing.T) {
+	w := newWorld(t)
+	v1 := w.release("v1")
+	w.desire(with(v1, 10000, false))
+	w.waitPhase(v1, wire.Ready)
+	nc, err := net.Dial("tcp", w.listen)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer nc.Close()
+	ask := func() {
+		t.Helper()
+		_, _ = io.WriteString(nc, "GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+		_ = nc.SetReadDeadline(time.Now().Add(5 * time.Second))
+		if res, err := http.ReadResponse(bufio.NewReader(nc), nil); err != nil || res.StatusCode != 200 {
+			t.Fatalf("%v, %v", res, err)
+		}
+	}
+	ask()
+	v2 := w.release("v2")
+	w.desire(with(v1, 5000, false), with(v2, 5000, true))
+	ask()
+	old := w.listen
+	w.listen = fmt.Sprintf("127.0.0.1:%d", freePort(t))
+	w.desire(with(v1, 10000, false), with(v2, 0, true))
+	w.wantBody("/", "v1")
+	ask() // what is open stays open
+	if c, err := net.Dial("tcp", old); err == nil {
+		_ = c.Close()
+		t.Error("the old address is still open")
+	}
 }
 
 // Requests that are open when their revision goes are answered.

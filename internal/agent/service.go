@@ -164,10 +164,10 @@ func (a *agent) accept(d wire.Desired) error {
 		return nil
 	case d.Generation < have:
 		return a.refuse(s, d, fmt.Sprintf("generation %d was refused: %d was applied before", d.Generation, have))
-	case d.Generation == have:
-		return a.refuse(s, d, fmt.Sprintf("generation %d came again with other content and was refused", d.Generation))
 	case err != nil:
 		return a.refuse(s, d, fmt.Sprintf("generation %d was refused: %v", d.Generation, err))
+	case d.Generation == have:
+		return a.refuse(s, d, fmt.Sprintf("generation %d came again with other content and was refused", d.Generation))
 	}
 	// If we die here nothing has happened. After keep the generation is applied; if
 	// we die before its journal entry, resume writes it.

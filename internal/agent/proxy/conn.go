@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"runtime"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -114,6 +115,7 @@ func (c *conn) next() bool {
 				return false
 			}
 		}
+		runtime.Gosched() // as in upConn.read
 		if err := c.in.fill(); err != nil {
 			return false
 		}

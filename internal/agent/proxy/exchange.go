@@ -347,6 +347,9 @@ func (c *conn) goOn(now time.Time) error {
 	}
 	from := c.request.started
 	if p := c.request.pump; p != nil {
+		if p.reading.Load() {
+			return nil // the client is late, and has a deadline of its own
+		}
 		if at := time.Unix(0, p.progress.Load()); at.After(from) {
 			from = at
 		}

@@ -393,3 +393,34 @@ func TestBadFramingNeverReachesTheService(t *testing.T) {
 		t.Errorf("%d requests reached the service whole", served.Load())
 	}
 }
+
+// A client that is late with its body is not the service's fault.
+func TestSlowUploadIsNotBad(t *testing.T) {
+	a := service(t, func(w http.ResponseWriter, r *http.Request) {
+		n, err := io.Copy(io.Discard, r.Body)
+		if err == nil {
+			fmt.Fprint(w, n)
+		}
+	})
+	s, addr := start(t, proxy.Options{HeaderTimeout: 200 * time.Millisecond, ClientBody: 2 * time.Second})
+	s.Set(only(a))
+	nc, err := net.Dial("tcp", addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer nc.Close()
+	_, _ = io.WriteString(nc, "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 100000\r\n\r\n")
+	time.Sleep(700 * time.Millisecond) // longer than the service has for its answer
+	_, _ = io.WriteString(nc, strings.Repeat("x", 100000))
+	_ = nc.SetReadDeadline(time.Now().Add(5 * time.Second))
+	res, err := http.ReadResponse(bufio.NewReader(nc), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if b, _ := io.ReadAll(res.Body); res.StatusCode != 200 || string(b) != "100000" {
+		t.Errorf("%d %q", res.StatusCode, b)
+	}
+	// And one that never comes with it counts nowhere.
+	_, _ = io.WriteString(nc, "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 100000\r\n\r\n")
+	want(t, s, stable, 1, 0, 1)
+}

@@ -112,6 +112,7 @@ func (c *conn) relay(u *upConn) (keep, reuse bool, err error) {
 type pump struct {
 	done     chan struct{}
 	progress atomic.Int64 // when bytes last moved, in ns
+	reading  atomic.Bool  // the client is waited for
 	ok       atomic.Bool  // all of the body was sent
 	err      error        // after done: the client's fault, or nil
 	stopping atomic.Bool
@@ -136,8 +137,10 @@ func (p *pump) run(c *conn, u *upConn) {
 		if p.stopping.Load() { // or stop's deadline would be lost
 			return 0, errClientGone
 		}
+		p.reading.Store(true)
 		n, err := c.nc.Read(buf)
 		p.progress.Store(time.Now().UnixNano())
+		p.reading.Store(false)
 		return n, err
 	}
 	var out []byte
