@@ -1,0 +1,183 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"runtime/debug"
+	"syscall"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/term"
+)
+
+// Code is what the program ends with, the same for every command.
+type Code int
+
+// The exit codes of interface.md.
+const (
+	OK             Code = 0
+	Failed         Code = 1 // before anyone was exposed
+	Usage          Code = 2 // or definition
+	RolledBack     Code = 3
+	WaitsForPerson Code = 4 // only with --no-wait
+	RollbackFailed Code = 5 // stuck or given up
+	Cancelled      Code = 6 // or superseded
+	Unreachable    Code = 7
+)
+
+// exit ends the program with a code. Its error, if any, is shown.
+type exit struct {
+	code Code
+	err  error
+}
+
+func (e *exit) Error() string {
+	if e.err == nil {
+		return ""
+	}
+	return e.err.Error()
+}
+func (e *exit) Unwrap() error { return e.err }
+
+func usage(format string, args ...any) error {
+	return &exit{code: Usage, err: fmt.Errorf(format, args...)}
+}
+
+// app is one invocation.
+type app struct {
+	in       io.Reader
+	out, err io.Writer
+	json     bool
+	server   string
+	token    string
+	data     string
+	project  string
+	outTTY   bool
+	errTTY   bool
+}
+
+// Main runs a command line and returns the exit code.
+func Main(args []string, in io.Reader, out, errOut io.Writer) int {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	a := &app{in: in, out: out, err: errOut, outTTY: isTerminal(out), errTTY: isTerminal(errOut)}
+	root := a.root()
+	root.SetArgs(args)
+	root.SetIn(in)
+	root.SetOut(out)
+	root.SetErr(errOut)
+	err := root.ExecuteContext(ctx)
+	if err == nil {
+		return int(OK)
+	}
+	var e *exit
+	if !errors.As(err, &e) {
+		e = &exit{code: Failed, err: err}
+	}
+	if e.err != nil {
+		fmt.Fprintln(errOut, a.paint(errOut, red, "sluice:"), e.err)
+	}
+	return int(e.code)
+}
+
+func isTerminal(w io.Writer) bool {
+	f, ok := w.(*os.File)
+	return ok && term.IsTerminal(int(f.Fd()))
+}
+
+func (a *app) root() *cobra.Command {
+	root := &cobra.Command{
+		Use:   "sluice",
+		Short: "Release-safety control plane: build once, promote by digest, expose step by step, take back by itself",
+		Long: `Sluice takes a commit to production the way a careful release engineer would:
+it builds once, filters risk through gates, exposes the new version to traffic a
+little at a time, watches, takes it back by itself when it is worse, and proves
+afterwards what happened.
+
+Begin with "sluice demo", or with "sluice init" in a service's repository.`,
+		SilenceUsage: true, SilenceErrors: true,
+	}
+	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
+		return usage("%w; see %s --help", err, c.CommandPath())
+	})
+	f := root.PersistentFlags()
+	f.BoolVar(&a.json, "json", false, "print JSON")
+	f.StringVar(&a.server, "server", os.Getenv("SLUICE_SERVER"), "address of the server (SLUICE_SERVER)")
+	f.StringVar(&a.token, "token", "", "access token (SLUICE_TOKEN)")
+	f.StringVar(&a.data, "data", ".sluice", "data folder")
+	f.StringVar(&a.project, "project", "default", "project")
+	root.AddGroup(
+		&cobra.Group{ID: "start", Title: "Start:"},
+		&cobra.Group{ID: "release", Title: "Release:"},
+		&cobra.Group{ID: "look", Title: "Look:"},
+		&cobra.Group{ID: "control", Title: "Control:"},
+		&cobra.Group{ID: "define", Title: "Define:"},
+	)
+	add := func(group string, cs ...*cobra.Command) {
+		for _, c := range cs {
+			c.GroupID = group
+			root.AddCommand(c)
+		}
+	}
+	add("start", a.demo(), a.up(), a.down(), a.agent())
+	add("define", a.init(), a.lint(), a.plan(), a.judge())
+	add("release", a.run(), a.promote(), a.rollback())
+	add("look", a.runs(), a.status(), a.logs(), a.watch(), a.explain(), a.artifact(), a.evidence())
+	add("control", a.decide("approve"), a.decide("reject"), a.command("advance"), a.command("pause"), a.command("resume"), a.command("abort"), a.giveUp(), a.quarantine())
+	root.AddCommand(a.version())
+	root.InitDefaultCompletionCmd()
+	for _, c := range root.Commands() {
+		wrapArgs(c)
+	}
+	return root
+}
+
+// wrapArgs makes wrong arguments a usage error, for every command.
+func wrapArgs(c *cobra.Command) {
+	if check := c.Args; check != nil {
+		c.Args = func(c *cobra.Command, args []string) error {
+			if err := check(c, args); err != nil {
+				return usage("%w; usage: %s", err, c.UseLine())
+			}
+			return nil
+		}
+	}
+	for _, sub := range c.Commands() {
+		wrapArgs(sub)
+	}
+}
+
+// Version is the version of this build, from the module or the commit.
+func Version() string {
+	b, ok := debug.ReadBuildInfo()
+	if !ok {
+		return "unknown"
+	}
+	v := b.Main.Version
+	if v == "" || v == "(devel)" {
+		v = "devel"
+	}
+	for _, s := range b.Settings {
+		if s.Key == "vcs.revision" && len(s.Value) >= 12 {
+			v += "+" + s.Value[:12]
+		}
+	}
+	return v
+}
+
+func (a *app) version() *cobra.Command {
+	return &cobra.Command{
+		Use: "version", Short: "Print the version", Args: cobra.NoArgs,
+		RunE: func(*cobra.Command, []string) error {
+			if a.json {
+				return a.printJSON(map[string]string{"version": Version()})
+			}
+			fmt.Fprintln(a.out, "sluice", Version())
+			return nil
+		},
+	}
+}

@@ -1,0 +1,207 @@
+package preview
+
+import (
+	"fmt"
+	"math"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/sluicehq/sluice/internal/analysis"
+	"github.com/sluicehq/sluice/internal/pipeline"
+	"github.com/sluicehq/sluice/internal/rollout"
+)
+
+// seed makes every preview of the same definition and traffic the same.
+const seed = 1
+
+// Settings are the judge's for an environment.
+func Settings(a pipeline.Analysis) analysis.Settings {
+	s := analysis.Defaults()
+	s.Alpha, s.Beta, s.MaxExcess = a.Alpha, a.Beta, a.MaxExcess/100
+	s.MinEvents, s.Bin, s.WarmUp = int64(a.MinEvents), a.Bin, a.WarmUp
+	return s
+}
+
+// steps puts a plan into words; with traffic it says what each bake can do.
+func steps(e pipeline.Environment, p rollout.Plan, t *Traffic) ([]Step, error) {
+	out := []Step{}
+	var earlier []analysis.PlanStep
+	for _, s := range p.Steps {
+		x := Step{Kind: s.Kind, Weight: float64(s.Weight) / 100, BakeSeconds: s.Bake.Seconds(), Basis: s.Basis, Text: text(s, p)}
+		if s.Kind == rollout.StepBake && s.Analysis && s.Basis != rollout.BasisNone && t != nil {
+			b, err := bake(e, s, earlier, *t)
+			if err != nil {
+				return nil, err
+			}
+			x.Bake = b
+			earlier = append(earlier, analysis.PlanStep{Share: float64(s.Weight) / rollout.FullWeight, Bake: s.Bake})
+		}
+		out = append(out, x)
+	}
+	return out, nil
+}
+
+func text(s rollout.PlanStep, p rollout.Plan) string {
+	weight := number(float64(s.Weight)/100) + " %"
+	switch s.Kind {
+	case rollout.StepPrepare:
+		return "start the new release beside the running one, without users"
+	case rollout.StepCheck:
+		return "check " + strings.Join(s.Checks, ", ")
+	case rollout.StepShift:
+		return "move " + weight + " of users to it"
+	case rollout.StepHold:
+		return "wait for a person to advance it"
+	case rollout.StepRetire:
+		if p.First {
+			return "done"
+		}
+		return fmt.Sprintf("done; the previous release stays warm for %s", pipeline.Short(p.RetireAfter))
+	case rollout.StepBake:
+		out := fmt.Sprintf("bake %s at %s", pipeline.Short(s.Bake), weight)
+		switch {
+		case !s.Analysis:
+			return out + ", not judged"
+		case s.Basis == rollout.BasisConcurrent:
+			return out + ", judged against the running release"
+		case s.Basis == rollout.BasisBeforeAfter:
+			return out + ", judged against the time before (weaker)"
+		}
+		return out + ", judged by absolute limits"
+	}
+	return string(s.Kind)
+}
+
+// bake says what one bake can see of the metrics whose events are requests.
+func bake(e pipeline.Environment, s rollout.PlanStep, earlier []analysis.PlanStep, t Traffic) (*Bake, error) {
+	set := Settings(e.Analysis)
+	share := float64(s.Weight) / rollout.FullWeight
+	b := &Bake{NeedRPS: need(set, append(slices.Clone(earlier), analysis.PlanStep{Share: share, Bake: s.Bake}))}
+	if t.RPS <= 0 {
+		return b, nil
+	}
+	slowest := 0.0
+	for _, m := range e.Analysis.Metrics {
+		base, ok := baseline(m, t)
+		if !ok {
+			continue
+		}
+		out, err := analysis.Plan(analysis.PlanInput{
+			Settings: set, Metrics: len(e.Analysis.Metrics), BaselineRate: base, RPS: t.RPS, Earlier: earlier, Share: share, Bake: s.Bake, Seed: seed,
+		})
+		if err != nil {
+			return nil, err
+		}
+		if len(b.Metrics) == 0 {
+			b.CanaryRequests, b.Detectable = out.CanaryRequests, out.Detectable
+		}
+		b.Metrics = append(b.Metrics, MetricBake{Name: m.Name, BaselineRate: base, PlanOutput: out})
+		b.ChanceOfExtension = max(b.ChanceOfExtension, out.ChanceOfExtension)
+		switch {
+		case slowest == analysis.NeverPasses:
+		case out.ExpectedSecondsToPass == analysis.NeverPasses:
+			slowest = analysis.NeverPasses
+		default:
+			slowest = max(slowest, out.ExpectedSecondsToPass)
+		}
+		for _, a := range out.Advice {
+			b.Advice = append(b.Advice, m.Name+": "+a)
+		}
+	}
+	if len(b.Metrics) > 0 {
+		b.ExpectedSecondsToPass = &slowest
+	}
+	return b, nil
+}
+
+// baseline is the stable's rate of bad events; false where events are not
+// requests, so that traffic says nothing about them.
+func baseline(m pipeline.Metric, t Traffic) (float64, bool) {
+	switch m.Kind {
+	case pipeline.HTTPErrors:
+		return t.BaselineRate, true
+	case pipeline.HTTPLatency:
+		return 1 - m.Quantile, true // "slower than the bound" is a rate of that
+	}
+	return 0, false
+}
+
+// need is the least traffic at which a release without any error passes the
+// last of the steps: judge.md's n ≥ ln(2/β)/−ln(1−δ) with the mixture's ln 2
+// more, over all steps, and minEvents in the last one.
+func need(set analysis.Settings, all []analysis.PlanStep) float64 {
+	warm := set.WarmUp
+	var judged, last float64 // canary's seconds at full traffic
+	for _, s := range all {
+		d := max(0, s.Bake-warm)
+		warm = max(0, warm-s.Bake)
+		last = d.Seconds() * s.Share
+		judged += last
+	}
+	if last <= 0 {
+		return 0
+	}
+	n := (math.Log(2/set.Beta) + math.Ln2) / -math.Log1p(-set.MaxExcess)
+	rps := max(n/judged, float64(set.MinEvents)/last)
+	scale := math.Pow(10, math.Floor(math.Log10(rps))-1) // two digits that matter, rounded up
+	return math.Ceil(rps/scale-1e-9) * scale
+}
+
+func number(x float64) string { return strconv.FormatFloat(x, 'f', -1, 64) }
+
+// Sentence says in words what a bake can do, for people.
+func (b *Bake) Sentence() []string {
+	var out []string
+	for _, m := range b.Metrics {
+		s := fmt.Sprintf("%s: %s canary requests; ", m.Name, count(m.CanaryRequests))
+		if m.Detectable >= 1 {
+			s += "no regression can be seen"
+		} else {
+			s += fmt.Sprintf("sees %s bad or more (stable %s)", percent(m.Detectable), percent(m.BaselineRate))
+		}
+		switch {
+		case m.ExpectedSecondsToPass == analysis.NeverPasses:
+			s += "; most healthy releases do not pass"
+		default:
+			s += "; passes after about " + short(roundSeconds(m.ExpectedSecondsToPass))
+		}
+		s += fmt.Sprintf(", %.0f %% chance of an extension", 100*m.ChanceOfExtension)
+		out = append(out, s)
+	}
+	if len(out) == 0 && b.NeedRPS > 0 {
+		out = append(out, fmt.Sprintf("needs about %s requests per second to pass by its end", number(round(b.NeedRPS))))
+	}
+	return out
+}
+
+func round(x float64) float64 { return math.Round(x*1e6) / 1e6 }
+
+func roundSeconds(s float64) float64 {
+	if s < 10 {
+		return math.Round(s*10) / 10
+	}
+	return math.Round(s)
+}
+
+// percent of a fraction, with the digits that matter.
+func percent(f float64) string {
+	p := 100 * f
+	digits := 2
+	switch {
+	case p == math.Trunc(p) && p < 1000:
+		digits = 0
+	case p >= 10:
+		digits = 1
+	}
+	return strconv.FormatFloat(p, 'f', digits, 64) + " %"
+}
+
+// count groups thousands.
+func count(n int64) string {
+	s := strconv.FormatInt(n, 10)
+	for i := len(s) - 3; i > 0; i -= 3 {
+		s = s[:i] + " " + s[i:]
+	}
+	return s
+}
