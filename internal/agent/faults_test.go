@@ -34,10 +34,10 @@ func TestServicesThatDoNotStart(t *testing.T) {
 	}
 
 	never := w.release("v3", "MODE", "never")
-	never.Health.StartIn = time.Second
+	never.Health.StartIn = 4 * time.Second
 	w.desire(with(v1, 10000, false), with(never, 0, true))
 	r = w.waitPhase(never, wire.Failed)
-	if !strings.Contains(r.Reason, "was not ready within 1s: GET /healthz answered 503") {
+	if !strings.Contains(r.Reason, "was not ready within 4s: ") {
 		t.Errorf("reason %q", r.Reason)
 	}
 
