@@ -26,7 +26,7 @@ func causeOf(e rollout.Event) string {
 }
 
 // fact makes one change of a rollout a statement, and a line of the live feed.
-func (t *turn) fact(id string, f rollout.Fact, cause string) error {
+func (t *turn) fact(id string, f rollout.Fact) error {
 	at := about{project: t.row.Project, run: t.row.Run, environment: t.row.Environment}
 	typed, reason := "", clip(f.Reason)
 	if f.By != "" && f.By != release.System {
@@ -40,7 +40,7 @@ func (t *turn) fact(id string, f rollout.Fact, cause string) error {
 	if err != nil {
 		return err
 	}
-	for i, p := range t.predicates(ev, f, reason, cause) {
+	for i, p := range t.predicates(ev, f, reason) {
 		if _, err := t.c.record(t.tx, id+"/"+strconv.Itoa(i), at, p, evidence.Subjects(m, t.row.Release)...); err != nil {
 			return err
 		}
@@ -48,12 +48,12 @@ func (t *turn) fact(id string, f rollout.Fact, cause string) error {
 	return t.tell("rollout", f)
 }
 
-func (t *turn) predicates(ev evidence.Event, f rollout.Fact, reason, cause string) []evidence.Predicate {
+func (t *turn) predicates(ev evidence.Event, f rollout.Fact, reason string) []evidence.Predicate {
 	step := evidence.RolloutStep{
 		Event: ev, Rollout: t.row.ID, Revision: t.row.Revision, Kind: string(f.Kind), Step: f.Step,
 		Phase: string(t.state.Phase), From: f.From, To: f.To, Weight: &t.state.Weight, Reason: reason,
 	}
-	back := evidence.Rollback{Event: ev, Rollout: t.row.ID, Cause: cause, To: t.restoreID(), Weight: &t.state.Seen.MaxWeight, Reason: reason}
+	back := evidence.Rollback{Event: ev, Rollout: t.row.ID, Cause: t.watch.Cause, To: t.restoreID(), Weight: &t.state.Seen.MaxWeight, Reason: reason}
 	switch f.Kind {
 	case rollout.FactVerdict:
 		return []evidence.Predicate{t.verdict(ev, f, reason)}

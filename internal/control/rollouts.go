@@ -80,12 +80,15 @@ func (t *turn) feed(e rollout.Event) error {
 	}
 	t.state = after
 	t.watch.follow(before, after, t.tx.Now())
+	if before.Phase != rollout.RollingBack && after.Phase == rollout.RollingBack {
+		t.watch.Cause = causeOf(e)
+	}
 	seq, err := t.log(e, rollout.Quiet(before, after, e, effects))
 	if err != nil {
 		return err
 	}
 	for i, f := range rollout.Facts(before, after, e) {
-		if err := t.fact(fmt.Sprintf("rollout/%s/%d/%d", t.row.ID, seq, i), f, causeOf(e)); err != nil {
+		if err := t.fact(fmt.Sprintf("rollout/%s/%d/%d", t.row.ID, seq, i), f); err != nil {
 			return err
 		}
 	}

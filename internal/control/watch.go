@@ -41,6 +41,7 @@ type watch struct {
 
 	Why      string    `json:"why,omitempty"` // a person's words, of a rollback that was asked for
 	Seen     Signals   `json:"seen,omitzero"`
+	Cause    string    `json:"cause,omitempty"`   // what kind of event made it go back, see causeOf
 	BackAt   time.Time `json:"backAt,omitzero"`   // going back was committed
 	FailedAt time.Time `json:"failedAt,omitzero"` // verdict fail was committed
 	ShownAt  time.Time `json:"shownAt,omitzero"`  // a weight above 0 was committed

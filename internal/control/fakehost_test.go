@@ -1,0 +1,219 @@
+package control
+
+import (
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"time"
+
+	"github.com/sluicehq/sluice/internal/agent/wire"
+	"github.com/sluicehq/sluice/internal/release"
+)
+
+// fakeHost is an agent as the control plane sees one: it reads what it shall
+// run, applies generations that rise, refuses others, and reports weights,
+// readiness and cumulative counters. Its traffic is the test's.
+type fakeHost struct {
+	w        *world
+	name     string
+	boot     string
+	sequence uint64
+	next     time.Time // of the regular report
+	down     bool      // it neither reads nor reports; its services go on
+	services map[release.Key]*fakeService
+
+	rps     float64                   // requests per second to each service
+	bad     map[release.ID]float64    // fraction of a release's requests
+	latency map[release.ID]int        // bucket, default that of 20 ms
+	broken  map[release.ID]string     // cannot start, and why
+	startIn time.Duration             // until an instance is ready
+	drift   func(wire.Desired) *int   // weight that somebody else gave the candidate
+	server  *httptest.Server          // answers for all services
+	refused map[release.Key]int       // lower generations that were offered
+	answer  func(http.ResponseWriter) // of server
+}
+
+type fakeService struct {
+	doc       wire.Desired
+	revisions map[release.ID]*fakeRevision
+	journal   []applied
+}
+
+// applied is one line of a host's journal.
+type applied struct {
+	generation int64
+	weights    string
+}
+
+type fakeRevision struct {
+	weight       int
+	ready        time.Time
+	share, fails float64 // that did not make a whole request yet
+	requests     [wire.Buckets]uint64
+	bad          [wire.Buckets]uint64
+	late         map[int]uint64
+	turn         int
+}
+
+func (w *world) addHost(name string) *fakeHost {
+	h := &fakeHost{
+		w: w, name: name, boot: "boot-1", next: w.clock.now(), services: map[release.Key]*fakeService{}, rps: 100,
+		bad: map[release.ID]float64{}, latency: map[release.ID]int{}, broken: map[release.ID]string{}, refused: map[release.Key]int{}, startIn: time.Second,
+	}
+	h.server = httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter, _ *http.Request) {
+		if h.answer != nil {
+			h.answer(rw)
+		}
+	}))
+	w.Cleanup(h.server.Close)
+	w.hosts = append(w.hosts, h)
+	return h
+}
+
+// poll reads and applies what is new, and reports if there is something to say.
+func (h *fakeHost) poll(news bool) bool {
+	due := !h.w.clock.now().Before(h.next)
+	if h.down || !news && !due {
+		return false
+	}
+	docs, err := h.w.front.DesiredFor(h.w.Context(), h.name)
+	h.w.must(err)
+	for _, d := range docs {
+		due = h.apply(d) || due
+	}
+	if !due {
+		return false
+	}
+	h.report()
+	return true
+}
+
+func (h *fakeHost) apply(d wire.Desired) bool {
+	s := h.services[d.Key]
+	if s == nil {
+		s = &fakeService{revisions: map[release.ID]*fakeRevision{}}
+		h.services[d.Key] = s
+	}
+	if d.Generation < s.doc.Generation {
+		h.refused[d.Key]++
+		return false
+	}
+	if d.Generation == s.doc.Generation {
+		return false
+	}
+	s.doc = d
+	wanted := map[release.ID]bool{}
+	line := []string{}
+	for _, r := range d.Revisions {
+		wanted[r.Release] = true
+		line = append(line, fmt.Sprintf("%s=%d", r.Release.Short(), r.Weight))
+		if s.revisions[r.Release] == nil {
+			s.revisions[r.Release] = &fakeRevision{ready: h.w.clock.now().Add(h.startIn), late: map[int]uint64{}}
+			h.next = h.w.clock.now().Add(min(h.startIn, h.next.Sub(h.w.clock.now())))
+		}
+		s.revisions[r.Release].weight = r.Weight
+		if h.drift != nil && r.Candidate {
+			if x := h.drift(d); x != nil {
+				s.revisions[r.Release].weight = *x
+			}
+		}
+	}
+	for id := range s.revisions {
+		if !wanted[id] {
+			delete(s.revisions, id)
+		}
+	}
+	s.journal = append(s.journal, applied{generation: d.Generation, weights: strings.Join(line, " ")})
+	return true
+}
+
+// live lets users come for d.
+func (h *fakeHost) live(d time.Duration) {
+	for _, s := range h.services {
+		for id, r := range s.revisions {
+			r.share += h.rps * d.Seconds() * float64(r.weight) / wire.FullWeight
+			for ; r.share >= 1; r.share-- {
+				r.turn++
+				b := r.turn % wire.Buckets
+				r.requests[b]++
+				at, ok := h.latency[id]
+				if !ok {
+					at = wire.LatencyIndex(20 * time.Millisecond)
+				}
+				r.late[at]++
+				if r.fails += h.bad[id]; r.fails >= 1 {
+					r.fails--
+					r.bad[b]++
+				}
+			}
+		}
+	}
+}
+
+// restart begins counting anew, as an agent does that was started again.
+func (h *fakeHost) restart(boot string) {
+	h.boot, h.sequence = boot, 0
+	for _, s := range h.services {
+		for _, r := range s.revisions {
+			r.requests, r.bad, r.late = [wire.Buckets]uint64{}, [wire.Buckets]uint64{}, map[int]uint64{}
+		}
+	}
+}
+
+func (h *fakeHost) observed() wire.Observed {
+	o := wire.Observed{Protocol: wire.Protocol, Agent: "test", Host: h.name, Boot: h.boot, Sequence: h.sequence, At: h.w.clock.now()}
+	for key, s := range h.services {
+		x := wire.Service{Key: key, Generation: s.doc.Generation, Listening: true, Address: strings.TrimPrefix(h.server.URL, "http://")}
+		for _, rev := range s.doc.Revisions {
+			r := s.revisions[rev.Release]
+			y := wire.RevisionObserved{Release: rev.Release, Phase: wire.Starting, Weight: r.weight}
+			if why, broken := h.broken[rev.Release]; broken {
+				y.Phase, y.Reason = wire.Failed, why
+			} else if !h.w.clock.now().Before(r.ready) {
+				y.Phase, y.Ready = wire.Ready, rev.Instances
+			}
+			for b := range r.requests {
+				if r.requests[b] == 0 {
+					continue
+				}
+				c := wire.Counters{Bucket: b, Requests: r.requests[b], Bad: r.bad[b]}
+				if len(y.Counters) == 0 {
+					c.Latency = map[int]uint64{}
+					for i, n := range r.late {
+						c.Latency[i] = n
+					}
+				}
+				y.Counters = append(y.Counters, c)
+			}
+			x.Revisions = append(x.Revisions, y)
+		}
+		o.Services = append(o.Services, x)
+	}
+	return o
+}
+
+func (h *fakeHost) report() {
+	h.sequence++
+	h.next = h.w.clock.now().Add(time.Second)
+	h.w.must(h.w.front.Report(h.w.Context(), h.observed()))
+}
+
+// shop is this host's service in an environment.
+func (h *fakeHost) shop(env string) *fakeService {
+	h.w.Helper()
+	s := h.services[release.Key{Project: release.DefaultProject, Service: "shop", Environment: env}]
+	if s == nil {
+		h.w.Fatalf("%s runs nothing in %s", h.name, env)
+	}
+	return s
+}
+
+// weights is what a host gives each release, as its journal says.
+func (s *fakeService) weights() []string {
+	out := []string{}
+	for _, a := range s.journal {
+		out = append(out, a.weights)
+	}
+	return out
+}
