@@ -32,6 +32,18 @@ func (f *file) at(p token.Pos) string {
 	return fmt.Sprintf("%s:%d", f.path, f.fset.Position(p).Line)
 }
 
+// ignored says that no build takes f: it is a program of its own for go:generate.
+func (f *file) ignored() bool {
+	for _, group := range f.ast.Comments {
+		for _, c := range group.List {
+			if c.Pos() < f.ast.Package && c.Text == "//go:build ignore" {
+				return true
+			}
+		}
+	}
+	return false
+}
+
 // imports are the paths that f imports, by where.
 func (f *file) imports() map[string]token.Pos {
 	all := map[string]token.Pos{}
@@ -122,6 +134,9 @@ func tree(root string) ([]*pkg, error) {
 		f, err := parse(rel, src)
 		if err != nil {
 			return err
+		}
+		if f.ignored() {
+			return nil
 		}
 		dir := path.Dir(rel)
 		if pkgs[dir] == nil {
