@@ -16,7 +16,7 @@ const maxSecret = 64 << 10
 
 // Resolve returns the value of a reference. This build reads file:PATH, with an
 // absolute path: the content of a file that only its owner can read, without
-// the newline at its end.
+// the newlines at its end.
 func Resolve(_ context.Context, ref string) (string, error) {
 	scheme, rest, _ := strings.Cut(ref, ":")
 	if scheme != "file" {
@@ -44,5 +44,8 @@ func Resolve(_ context.Context, ref string) (string, error) {
 	if len(b) > maxSecret {
 		return "", fmt.Errorf("couldn't read secret %q: it has more than %d bytes", ref, maxSecret)
 	}
-	return strings.TrimSuffix(strings.TrimSuffix(string(b), "\n"), "\r"), nil
+	if strings.ContainsRune(string(b), 0) {
+		return "", fmt.Errorf("couldn't read secret %q: it holds a zero byte, which no environment variable can", ref)
+	}
+	return strings.TrimRight(string(b), "\r\n"), nil
 }

@@ -1,52 +1,28 @@
 package supervise
 
 import (
+	"context"
 	"fmt"
-	"io"
 	"os"
-	"path/filepath"
 	"sort"
 	"strconv"
 	"strings"
 
 	"github.com/sluicehq/sluice/internal/release"
+	"github.com/sluicehq/sluice/internal/secret"
 )
 
-const maxSecret = 64 << 10
-
-// resolve returns the values of secrets. The only scheme is file:PATH.
+// resolve returns the values of secrets.
 func resolve(refs map[string]release.SecretRef) (map[string]string, error) {
 	out := make(map[string]string, len(refs))
 	for name, ref := range refs {
-		path, ok := strings.CutPrefix(ref.Ref, "file:")
-		if !ok || !filepath.IsAbs(path) {
-			return nil, fmt.Errorf("couldn't resolve the secret %s: %.100q is not file: and an absolute path", name, ref.Ref)
-		}
-		v, err := readSecret(path)
+		v, err := secret.Resolve(context.Background(), ref.Ref)
 		if err != nil {
 			return nil, fmt.Errorf("couldn't resolve the secret %s: %w", name, err)
 		}
 		out[name] = v
 	}
 	return out, nil
-}
-
-func readSecret(path string) (string, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return "", err
-	}
-	defer f.Close()
-	b, err := io.ReadAll(io.LimitReader(f, maxSecret+1))
-	switch {
-	case err != nil:
-		return "", err
-	case len(b) > maxSecret:
-		return "", fmt.Errorf("%s is larger than %d bytes", path, maxSecret)
-	case strings.ContainsRune(string(b), 0):
-		return "", fmt.Errorf("%s holds a zero byte, which no environment variable can", path)
-	}
-	return strings.TrimRight(string(b), "\r\n"), nil
 }
 
 // environment is all that a service sees: little of the agent's own, what its
