@@ -189,6 +189,12 @@
     if (el && !busy && !document.hidden && Date.now() - last >= Number(el.dataset.poll || 30000)) renew();
   }
 
+  function disconnect() {
+    const f = $('feed'), data = f && f['htmx-internal-data'];
+    if (data && data.sseEventSource) data.sseEventSource.close();
+    open = false;
+  }
+
   function reconnect() {
     const old = $('feed');
     if (!old) return;
@@ -239,9 +245,7 @@
       if (document.hidden) {
         left = setTimeout(() => {
           left = 0;
-          const f = $('feed'), data = f && f['htmx-internal-data'];
-          if (data && data.sseEventSource) data.sseEventSource.close();
-          open = false;
+          disconnect();
         }, 30000);
         return;
       }
@@ -250,6 +254,8 @@
       left = 0;
       renew();
     });
+    addEventListener('pagehide', disconnect);
+    addEventListener('pageshow', (e) => { if (e.persisted) { reconnect(); renew(); } });
   }
 
   if (window.htmx) {
