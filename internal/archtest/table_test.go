@@ -143,7 +143,7 @@ var table = []row{
 		pkg: "agent/proxy", may: "agent/wire release",
 		why: "the hot path: weights in, counts out, in the wire's terms; nothing of the agent around it",
 	},
-	{pkg: "agent/supervise", may: "agent/wire release", why: "processes of revisions, as the desired state words them"},
+	{pkg: "agent/supervise", may: "agent/wire release secret", why: "processes of revisions, as the desired state words them"},
 	{
 		pkg: "agent/agenttest", may: "agent agent/wire artifact evidence release",
 		why: "a control plane at the wire and a service that misbehaves on demand",
