@@ -137,6 +137,7 @@ func (c *Controller) stepPlace(ctx context.Context, lease store.Lease) error {
 			if err := c.retire(tx, &row, p, *current); err != nil {
 				return err
 			}
+			next = tx.Now().Add(time.Second) // if we die before the effect, another repeats it soon
 		} else if row.RetireAt != nil && row.RetireAt.Before(next) {
 			next = *row.RetireAt
 		}

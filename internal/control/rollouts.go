@@ -3,7 +3,9 @@ package control
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/sluicehq/sluice/internal/agent/wire"
@@ -335,9 +337,10 @@ func (t *turn) document(gen int64) wire.Desired {
 	return d
 }
 
-// act runs the effects that were promised. Each may run again after a crash, or
-// late by a worker that lost its lease: the target refuses a generation lower
-// than the highest that it has seen.
+// act runs the effects that were promised, the newest first: what an older one
+// wanted is past, above all more exposure than is wanted now. Each may run again
+// after a crash, or late by a worker that lost its lease: the target refuses a
+// generation lower than the highest that it has seen.
 func (c *Controller) act(ctx context.Context, project, id string) error {
 	var pending []store.Effect
 	err := c.store.View(ctx, func(tx *store.Tx) (err error) {
@@ -347,7 +350,7 @@ func (c *Controller) act(ctx context.Context, project, id string) error {
 	if err != nil {
 		return fmt.Errorf("couldn't read pending effects of rollout %s: %w", id, err)
 	}
-	for _, e := range pending {
+	for _, e := range slices.Backward(pending) {
 		switch rollout.EffectKind(e.Kind) {
 		case rollout.Apply:
 			if err := c.applyEffect(ctx, e); err != nil {
@@ -375,7 +378,11 @@ func (c *Controller) applyEffect(ctx context.Context, e store.Effect) error {
 	if !applied {
 		outcome = "refused: a newer generation was applied"
 	}
-	return c.store.Update(ctx, func(tx *store.Tx) error {
+	err = c.store.Update(ctx, func(tx *store.Tx) error {
 		return tx.FinishEffect(e.Project, e.Rollout, e.Generation, outcome)
 	})
+	if errors.Is(err, store.ErrExists) {
+		return nil // another worker did it before, and its word stays
+	}
+	return err
 }

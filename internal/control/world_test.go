@@ -405,9 +405,6 @@ func (w *world) turn() bool {
 		handle func(context.Context, store.Lease) error
 	}{{"runs", c.stepRun}, {"rollouts", c.stepRollout}, {"environments", c.stepPlace}} {
 		lease, ok, err := c.store.Acquire(w.Context(), x.table, c.owner, c.leaseTTL)
-		if w.c != c {
-			return true // it crashed
-		}
 		if err != nil {
 			w.Fatal(err)
 		}
@@ -415,8 +412,16 @@ func (w *world) turn() bool {
 			worked = true
 			c.hold(w.Context(), lease, x.handle)
 		}
+		if b, ok := c.store.(*brittle); ok && b.dead {
+			w.revive()
+			return true
+		}
 	}
 	c.background.Wait()
+	if b, ok := c.store.(*brittle); ok && b.dead {
+		w.revive()
+		return true
+	}
 	return worked
 }
 

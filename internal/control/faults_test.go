@@ -1,0 +1,109 @@
+package control
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/sluicehq/sluice/internal/agent/wire"
+	"github.com/sluicehq/sluice/internal/store"
+)
+
+var errCrash = errors.New("the process has died here")
+
+// brittle is a store that a process uses until it dies, at a chosen commit.
+type brittle struct {
+	storage
+	commits int
+	dieAt   int  // number of the commit; 0: never
+	after   bool // it is on disk, but the process dies before it hears of it
+	dead    bool
+	paused  bool // keeps no lease alive
+	each    func(commit int)
+}
+
+func (b *brittle) View(ctx context.Context, f func(*store.Tx) error) error {
+	if b.dead {
+		return errCrash
+	}
+	return b.storage.View(ctx, f)
+}
+
+func (b *brittle) Update(ctx context.Context, f func(*store.Tx) error) error {
+	if b.dead {
+		return errCrash
+	}
+	b.commits++
+	if b.commits == b.dieAt && !b.after {
+		b.dead = true
+		return errCrash
+	}
+	err := b.storage.Update(ctx, f)
+	if b.each != nil {
+		b.each(b.commits)
+	}
+	if b.commits == b.dieAt && err == nil {
+		b.dead = true
+		return errCrash
+	}
+	return err
+}
+
+func (b *brittle) Extend(ctx context.Context, l store.Lease, ttl time.Duration) error {
+	if b.dead || b.paused {
+		return errCrash
+	}
+	return b.storage.Extend(ctx, l, ttl)
+}
+
+func (b *brittle) Release(ctx context.Context, l store.Lease) error {
+	if b.dead {
+		return errCrash
+	}
+	return b.storage.Release(ctx, l)
+}
+
+// brittle makes the world's worker one that can die.
+func (w *world) brittle() *brittle {
+	w.Helper()
+	b := &brittle{storage: w.store}
+	w.c = w.controller()
+	w.c.store = b
+	return b
+}
+
+// revive puts a new process in the place of a dead one, when the dead one's
+// leases have run out.
+func (w *world) revive() {
+	w.Helper()
+	dead := w.c
+	dead.stop()
+	dead.background.Wait()
+	w.c = w.controller()
+	w.move(w.c.leaseTTL + time.Millisecond)
+}
+
+// dieAt makes the worker die at the nth effect on the target, before or after it.
+func (w *world) dieAtEffect(b *brittle, n int, after bool) {
+	count := 0
+	die := func(context.Context, wire.Desired) error {
+		if count++; count == n && !b.dead {
+			b.dead = true
+			return errCrash
+		}
+		return nil
+	}
+	if after {
+		w.target.after = die
+	} else {
+		w.target.before = die
+	}
+}
+
+// counting counts effects.
+func (w *world) counting(n *int) func(context.Context, wire.Desired) error {
+	return func(context.Context, wire.Desired) error {
+		*n++
+		return nil
+	}
+}
