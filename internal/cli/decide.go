@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"net/http"
 	"os"
 	"slices"
@@ -32,9 +31,12 @@ func (a *app) interactive() bool {
 // answer asks a person for a line.
 func (a *app) answer(ctx context.Context, question string) (string, error) {
 	fmt.Fprint(a.err, question+" ")
+	if a.typed == nil {
+		a.typed = bufio.NewReader(a.in)
+	}
 	line := make(chan string, 1)
 	go func() { // ends with the program: a terminal's read can't be called off
-		s, _ := bufio.NewReader(io.LimitReader(a.in, 8<<10)).ReadString('\n')
+		s, _ := a.typed.ReadString('\n')
 		line <- strings.TrimSpace(s)
 	}()
 	select {

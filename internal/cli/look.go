@@ -174,13 +174,12 @@ func (a *app) status() *cobra.Command {
 // printHung prints a line, wrapped under the column where its facts begin.
 func (a *app) printHung(line string) {
 	room := a.width(a.out) - labelWidth
-	if len([]rune(plainText(line))) <= labelWidth+room || a.colour(a.out) && strings.Contains(line, "█") {
+	if utf8.RuneCountInString(plainText(line)) <= labelWidth+room {
 		fmt.Fprintln(a.out, line)
 		return
 	}
-	// Only text without a bar gets here; colours end with their word.
 	label, text := splitLabel(line)
-	for i, part := range wrapPainted(text, room) {
+	for i, part := range wrap(text, room) {
 		if i > 0 {
 			label = strings.Repeat(" ", labelWidth)
 		}
@@ -204,24 +203,6 @@ func splitLabel(line string) (label, rest string) {
 		n++
 	}
 	return line, ""
-}
-
-func wrapPainted(text string, width int) []string {
-	var out []string
-	line, n := "", 0
-	for _, word := range strings.Fields(text) {
-		m := len([]rune(plainText(word)))
-		switch {
-		case line == "":
-			line, n = word, m
-		case n+1+m > width:
-			out = append(out, line)
-			line, n = word, m
-		default:
-			line, n = line+" "+word, n+1+m
-		}
-	}
-	return append(out, line)
 }
 
 func (a *app) watch() *cobra.Command {

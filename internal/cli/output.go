@@ -58,7 +58,19 @@ func (a *app) printRaw(b json.RawMessage) error {
 	return err
 }
 
-func (a *app) say(format string, args ...any) { fmt.Fprintf(a.err, format+"\n", args...) }
+// say tells a person something on standard error. On a terminal long lines are
+// broken between words; lines that begin with a space are kept as they are.
+func (a *app) say(format string, args ...any) {
+	for line := range strings.SplitSeq(fmt.Sprintf(format, args...), "\n") {
+		parts := []string{line}
+		if a.errTTY && !strings.HasPrefix(line, " ") {
+			parts = wrap(line, a.width(a.err))
+		}
+		for _, p := range parts {
+			fmt.Fprintln(a.err, p)
+		}
+	}
+}
 
 // state paints the word for a state.
 func (a *app) state(w io.Writer, s string) string {
@@ -121,21 +133,25 @@ func (a *app) width(w io.Writer) int {
 	return min(n, 120)
 }
 
-// wrap breaks text between words into lines of at most width columns.
+// wrap breaks text between words into lines of at most width columns; colours
+// do not count, and a percent sign stays with its number.
 func wrap(text string, width int) []string {
-	var lines []string
-	line := ""
-	for _, word := range strings.Fields(text) {
+	var out []string
+	line, n := "", 0
+	for _, word := range strings.Fields(strings.ReplaceAll(text, " %", "\x00%")) {
+		word = strings.ReplaceAll(word, "\x00", " ")
+		m := utf8.RuneCountInString(plainText(word))
 		switch {
 		case line == "":
-			line = word
-		case utf8.RuneCountInString(line)+1+utf8.RuneCountInString(word) > width:
-			lines, line = append(lines, line), word
+			line, n = word, m
+		case n+1+m > width:
+			out = append(out, line)
+			line, n = word, m
 		default:
-			line += " " + word
+			line, n = line+" "+word, n+1+m
 		}
 	}
-	return append(lines, line)
+	return append(out, line)
 }
 
 // sheet writes labelled paragraphs that are wrapped beside their labels.

@@ -16,7 +16,7 @@ import (
 // that others made: it is cleaned.
 func (a *app) printPacket(w io.Writer, p control.Packet, of httpapi.Packet) {
 	fmt.Fprintf(w, "%s\n", a.paint(w, bold, fmt.Sprintf("%s into %s: run %s", clean(p.Service), clean(p.Environment), clean(p.Run))))
-	s := sheet{a: a, w: w, label: 11, indent: 2}
+	s := sheet{a: a, w: w, label: 9} // a digest fits beside it in 80 columns
 	s.put("packet", string(of.Digest))
 	s.put("", fmt.Sprintf("made %s, expires %s", moment(of.CreatedAt), moment(of.ExpiresAt)))
 	s.put("release", clean(string(p.Release)))

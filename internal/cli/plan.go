@@ -2,6 +2,7 @@ package cli
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -27,15 +28,17 @@ func (a *app) printPlan(p preview.Preview) {
 	for _, x := range p.Artifacts {
 		sheet{a: a, w: a.out, label: 11, indent: 2}.put("artifact", clean(fmt.Sprintf("%s, type %s, from %s", x.Name, x.Type, x.Path)))
 	}
-	for _, e := range p.Environments {
-		a.printEnvironment(e)
+	for i, e := range p.Environments {
+		a.printEnvironment(e, i > 0 && slices.Equal(e.Rollback, p.Environments[i-1].Rollback))
 	}
 	if p.Traffic.RPS == 0 {
 		a.say("\nGive --rps, and --baseline-rate in percent, to see what each bake can detect.")
 	}
 }
 
-func (a *app) printEnvironment(e preview.Environment) {
+// printEnvironment writes one environment; same says that it is taken back as
+// the one before.
+func (a *app) printEnvironment(e preview.Environment, same bool) {
 	fmt.Fprintf(a.out, "\n%s  %s\n", a.paint(a.out, bold, clean(e.Name)), clean(e.Strategy+", "+e.Target))
 	s := sheet{a: a, w: a.out, label: 10, indent: 2}
 	s.put("removes", clean(e.Risk))
@@ -74,6 +77,10 @@ func (a *app) printEnvironment(e preview.Environment) {
 	a.printSteps(s, e.Steps)
 	s.put("first", clean(e.FirstNote))
 	label = "back"
+	if same {
+		s.put(label, "as above")
+		return
+	}
 	for _, r := range e.Rollback {
 		s.put(label, clean(r))
 		label = ""

@@ -247,13 +247,13 @@ func (a *app) artifactInspect() *cobra.Command {
 
 func (a *app) printRelease(x releaseInfo) {
 	m := x.Manifest
-	s := sheet{a: a, w: a.out, label: 12}
+	s := sheet{a: a, w: a.out, label: 9}
 	s.put("release", clean(string(x.Release)))
 	s.put("service", clean(m.Service))
 	s.put("commit", clean(m.Commit))
 	s.put("source", clean(m.Repository+", "+m.Path))
 	s.put("run", clean(x.Run)+", "+moment(x.CreatedAt))
-	s.put("definition", clean(string(m.Definition)))
+	s.put("defined", clean(string(m.Definition)))
 	for _, v := range m.Artifacts {
 		s.put("artifact", clean(fmt.Sprintf("%s, %s, %s", v.Name, v.Type, bytesOf(v.Size))))
 		s.put("", clean(artifact.Reference(m.Project, m.Service, v.Digest)))
@@ -326,12 +326,15 @@ func (a *app) inspectArtifact(ctx context.Context, c *client, text string) error
 	if a.json {
 		return a.printJSON(x)
 	}
-	s := sheet{a: a, w: a.out, label: 12}
-	s.put("artifact", clean(x.Repository+"@"+string(x.Digest)))
-	s.put("layer", clean(fmt.Sprintf("%s, %s", x.Layer, bytesOf(x.Size))))
+	s := sheet{a: a, w: a.out, label: 9}
+	s.put("artifact", clean(x.Repository))
+	s.put("", clean(string(x.Digest)))
+	s.put("layer", clean(string(x.Layer)))
+	s.put("size", bytesOf(x.Size))
 	s.put("type", clean(x.MediaType))
 	for _, r := range x.Referrers {
-		s.put("referrer", clean(r.Digest+", "+r.ArtifactType))
+		s.put("referrer", clean(r.ArtifactType))
+		s.put("", clean(r.Digest))
 	}
 	return nil
 }
@@ -464,16 +467,18 @@ func (c *client) finding(err error) (string, error) {
 }
 
 func (a *app) printVerification(v verification) error {
-	s := sheet{a: a, w: a.out, label: 10}
+	s := sheet{a: a, w: a.out, label: 9}
 	mark := func(result string) string {
 		if result == "ok" {
 			return a.paint(a.out, green, "ok")
 		}
 		return a.paint(a.out, red, "WRONG") + " " + clean(result)
 	}
-	s.put("release", clean(string(v.Release))+" "+mark(v.Manifest))
+	s.put("release", mark(v.Manifest))
+	s.put("", clean(string(v.Release)))
 	for _, x := range v.Artifacts {
-		s.put("artifact", clean(x.Name+" "+string(x.Digest))+" "+mark(x.Result))
+		s.put("artifact", mark(x.Result)+" "+clean(x.Name))
+		s.put("", clean(string(x.Digest)))
 	}
 	if v.Evidence == nil {
 		return nil
@@ -493,7 +498,7 @@ to the server's registry. Tags never move: one that names other content is refus
 		Args:    cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := release.CheckName(service); err != nil {
-				return usage("--service: %w", err)
+				return usage("name the service whose artifact it is with --service: %w", err)
 			}
 			if err := release.CheckName(name); err != nil {
 				return usage("--name: %w", err)
@@ -532,8 +537,5 @@ to the server's registry. Tags never move: one that names other content is refus
 	f.StringArrayVar(&tags, "tag", nil, "an immutable tag (repeatable)")
 	c.ValidArgsFunction = first(fixed(cobra.ShellCompDirectiveFilterDirs))
 	complete(c, "service", a.services())
-	if err := c.MarkFlagRequired("service"); err != nil {
-		panic(err) // the flag is a few lines above
-	}
 	return c
 }

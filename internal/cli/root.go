@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"fmt"
@@ -8,6 +9,7 @@ import (
 	"os"
 	"os/signal"
 	"runtime/debug"
+	"strings"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -50,6 +52,7 @@ func usage(format string, args ...any) error {
 // app is one invocation.
 type app struct {
 	in       io.Reader
+	typed    *bufio.Reader // what a person answers
 	out, err io.Writer
 	json     bool
 	server   string
@@ -79,7 +82,7 @@ func Main(args []string, in io.Reader, out, errOut io.Writer) int {
 		e = &exit{code: Failed, err: err}
 	}
 	if e.err != nil {
-		fmt.Fprintln(errOut, a.paint(errOut, red, "sluice:"), e.err)
+		a.say("%s %s", a.paint(errOut, red, "sluice:"), e.err)
 	}
 	return int(e.code)
 }
@@ -100,6 +103,18 @@ afterwards what happened.
 
 Begin with "sluice demo", or with "sluice init" in a service's repository.`,
 		SilenceUsage: true, SilenceErrors: true,
+		Args: cobra.ArbitraryArgs,
+	}
+	root.SuggestionsMinimumDistance = 2
+	root.RunE = func(c *cobra.Command, args []string) error {
+		if len(args) == 0 {
+			return c.Help()
+		}
+		text := fmt.Sprintf("there is no command %q", args[0])
+		if near := root.SuggestionsFor(args[0]); len(near) > 0 {
+			text += " (did you mean " + strings.Join(near, " or ") + "?)"
+		}
+		return usage("%s; sluice --help lists all", text)
 	}
 	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
 		return usage("%w; see %s --help", err, c.CommandPath())
@@ -171,7 +186,7 @@ func Version() string {
 
 func (a *app) version() *cobra.Command {
 	return &cobra.Command{
-		Use: "version", Short: "Print the version", Args: cobra.NoArgs,
+		Use: "version", Short: "Print the version", Example: "  sluice version --json", Args: cobra.NoArgs,
 		RunE: func(*cobra.Command, []string) error {
 			if a.json {
 				return a.printJSON(map[string]string{"version": Version()})

@@ -138,7 +138,7 @@ func (a *app) environmentLines(e control.EnvironmentStatus, s control.Status, w 
 		}
 		put("", line)
 	}
-	if g := e.Signals; g != nil {
+	if g := e.Signals; g != nil && g.CanaryRequests+g.StableRequests > 0 {
 		put("", fmt.Sprintf("new %d requests, %d bad; running release %d, %d bad", g.CanaryRequests, g.CanaryBad, g.StableRequests, g.StableBad))
 	}
 	for _, m := range e.Metrics {
