@@ -1,7 +1,9 @@
 package webui
 
 import (
+	"cmp"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/sluicehq/sluice/internal/control"
@@ -80,7 +82,21 @@ func choose(x control.Explanation, s control.Status) choices {
 		out.Actions = append(out.Actions, a)
 		out.Lines = append(out.Lines, command)
 	}
+	slices.SortStableFunc(out.Actions, func(a, b action) int { return cmp.Compare(a.order(), b.order()) })
 	return out
+}
+
+// adviceOf makes the command at the end of an advice stand out.
+func adviceOf(line string) string {
+	if what, command, ok := strings.Cut(line, ": sluice "); ok {
+		return sentence(what+": `sluice "+command) + "`"
+	}
+	return sentence(strings.TrimSpace(line))
+}
+
+// order puts what is harmless and wanted in a hurry first.
+func (a action) order() int {
+	return slices.Index([]rollout.CommandKind{rollout.Resume, rollout.Pause, rollout.Advance, rollout.Abort, rollout.GiveUp}, a.Kind)
 }
 
 // dress says how the action looks.
@@ -96,7 +112,7 @@ func (a *action) dress(e control.EnvironmentStatus) {
 			a.Label = "Advance to 100 %"
 		}
 		if a.Override {
-			a.Label, a.Reason, a.Danger = "Advance without a pass", mustReason, true
+			a.Label, a.Reason = "Advance without a pass", mustReason
 		}
 	case rollout.Abort:
 		a.Label, a.Icon, a.Confirm, a.Reason, a.Danger = "Abort", "stop", true, mayReason, true

@@ -475,7 +475,7 @@ func newFake() *fake {
 
 // envelope is one that says so; nobody here checks its signature.
 func envelope(typ, predicate string) []byte {
-	s := fmt.Sprintf(`{"_type":"https://in-toto.io/Statement/v1","subject":[{"name":"r","digest":{"sha256":%q}}],"predicateType":%q,"predicate":%s}`, rel3.Hex(), typ, predicate)
+	s := fmt.Sprintf(`{"_type":"https://in-toto.io/Statement/v1","subject":[{"name":"release/default/checkout","digest":{"sha256":%q}}],"predicateType":%q,"predicate":%s}`, rel3.Hex(), typ, predicate)
 	b, err := json.Marshal(map[string]any{"payloadType": "application/vnd.in-toto+json", "payload": []byte(s), "signatures": []map[string]any{{"keyid": "k", "sig": []byte("s")}}})
 	if err != nil {
 		panic(err)

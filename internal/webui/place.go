@@ -37,6 +37,9 @@ type entry struct {
 	Env control.EnvironmentStatus
 }
 
+// placeMark is what became of the release here, whatever came after.
+func placeMark(h entry) mark { return outcomeMark(h.Env.State) }
+
 type choice struct {
 	Release release.ID
 	Commit  string

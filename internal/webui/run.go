@@ -45,16 +45,28 @@ type envView struct {
 	Mark    mark
 	Risk    string
 	Plan    []planView
+	Track   []trackView
+	Open    bool // shown in full at first
 	Chart   *chart
 	Packet  *packetView
 	Moving  bool // a rollout is under way
 	Exposed bool
 }
 
+// trackView is a part of the plan at a glance: a weight and its bake are one.
+type trackView struct {
+	Title  string
+	Detail string
+	State  string
+}
+
+// planWords name how far a part of a plan is.
+var planWords = map[string]string{"done": "done", "now": "now", "todo": "to come", "stopped": "ended here", "never": "not reached"}
+
 type planView struct {
 	rollout.PlanStep
 	Text  string
-	State string // done, now, todo, never
+	State string // a key of planWords
 }
 
 // packetView is the evidence that an approver decides on.
@@ -110,10 +122,14 @@ func (u *ui) runPage(w http.ResponseWriter, r *http.Request, id string, failed e
 		if ev.Packet != nil && ev.Packet.Decide {
 			l.Plain = 0 // a reload would take what is typed
 		}
+		ev.Open = ev.Moving || x.Environment == e.Name || e.State != run.Succeeded && e.State != "" && e.State != "pending"
 		v.Envs = append(v.Envs, ev)
 	}
 	if over(s.State) {
 		l.Plain = 0
+		if n := len(v.Envs); n > 0 && s.State == run.Succeeded {
+			v.Envs[n-1].Open = true
+		}
 	}
 	v.Stages = stages(s, v.Envs)
 	v.Live, v.Title = l, title(s)
@@ -179,7 +195,46 @@ func (u *ui) envView(e control.EnvironmentStatus) envView {
 		}
 		v.Plan = append(v.Plan, s)
 	}
+	v.Track = newTrack(v.Plan)
 	return v
+}
+
+// newTrack joins each weight with its bake.
+func newTrack(plan []planView) []trackView {
+	var out []trackView
+	for i, p := range plan {
+		t := trackView{State: p.State}
+		switch p.Kind {
+		case rollout.StepPrepare:
+			t.Title, t.Detail = "Start", "no users yet"
+		case rollout.StepShift:
+			t.Title, t.Detail = weight(p.Weight), "of users"
+		case rollout.StepBake:
+			t.Title, t.Detail = weight(p.Weight), "bake "+span(p.Bake)
+			if !p.Analysis {
+				t.Detail += ", not judged"
+			}
+			if i > 0 && plan[i-1].Kind == rollout.StepShift {
+				out[len(out)-1].Detail = t.Detail
+				if p.State != "todo" && p.State != "never" {
+					out[len(out)-1].State = p.State
+				} else if plan[i-1].State == "done" {
+					out[len(out)-1].State = p.State
+				}
+				continue
+			}
+		case rollout.StepCheck:
+			t.Title, t.Detail = "Check", strings.Join(p.Checks, ", ")
+		case rollout.StepHold:
+			t.Title, t.Detail = "Hold", "a person advances it"
+		case rollout.StepRetire:
+			t.Title, t.Detail = "Finish", "the old release leaves"
+		default:
+			t.Title = string(p.Kind)
+		}
+		out = append(out, t)
+	}
+	return out
 }
 
 // stages are the parts of the way, with what each of them is for.
@@ -221,12 +276,4 @@ func stages(s control.Status, envs []envView) []stage {
 // rank orders states by how much a person should know of them.
 func rank(state string) int {
 	return strings.Index("succeeded pending cancelled running timed-out failed", state)
-}
-
-// commandOf is how the headline's lines begin.
-func subject(v *runView) string {
-	if v.X.Environment == "" {
-		return ""
-	}
-	return v.X.Environment + ": "
 }

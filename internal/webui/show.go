@@ -117,4 +117,26 @@ func p99(s float64) string {
 	return strconv.FormatFloat(s*1000, 'f', 1, 64) + " ms"
 }
 
+// splitCode cuts text at its backticks: each second part is code. Text whose
+// backticks are not in pairs is one part.
+func splitCode(s string) []string {
+	parts := strings.Split(s, "`")
+	if len(parts)%2 == 0 {
+		return []string{s}
+	}
+	return parts
+}
+
+// tests sums up a step's reports in words.
+func tests(t *run.Tests) string {
+	s := count(t.Passed) + " tests passed"
+	if t.Failed > 0 {
+		s += ", " + count(t.Failed) + " failed"
+	}
+	if t.Skipped > 0 {
+		s += ", " + count(t.Skipped) + " skipped"
+	}
+	return s
+}
+
 func join(list []string) string { return strings.Join(list, ", ") }

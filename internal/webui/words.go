@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math"
 	"net/url"
+	"regexp"
 	"strconv"
 	"strings"
 	"time"
@@ -49,6 +50,13 @@ func outcomeMark(o run.Outcome) mark {
 		return mark{"todo", "not started", "idle"}
 	}
 	return mark{"todo", string(o), "idle"} // pending, and what a later build may add
+}
+
+func phaseMark(p rollout.Phase) mark {
+	if p.Terminal() {
+		return outcomeMark(run.Outcome(p)) // an ended rollout's phase is its run's outcome
+	}
+	return mark{"busy", string(p), "busy"}
 }
 
 func stepMark(state string) mark {
@@ -279,13 +287,29 @@ func sentence(s string) string {
 	if s == "" {
 		return ""
 	}
-	if r, n := utf8.DecodeRuneInString(s); unicode.IsLower(r) && !strings.HasPrefix(s, "sluice ") {
+	// A word of the language gets its capital; a name such as http-errors or
+	// "production:" stays as it is typed.
+	first, _, _ := strings.Cut(s, " ")
+	if r, n := utf8.DecodeRuneInString(s); unicode.IsLower(r) && first != "sluice" && !strings.ContainsFunc(strings.TrimRight(first, ",."), func(r rune) bool { return !unicode.IsLetter(r) }) {
 		s = string(unicode.ToUpper(r)) + s[n:]
 	}
 	if !strings.HasSuffix(s, ".") && !strings.HasSuffix(s, "!") && !strings.HasSuffix(s, "?") {
 		s += "."
 	}
 	return s
+}
+
+var goDuration = regexp.MustCompile(`\b(?:\d+h)?(?:\d+m)?\d+(?:\.\d+)?(?:m?s|m|h)\b`)
+
+// plainTimes writes 8m18s as 8 min 18 s.
+func plainTimes(s string) string {
+	return goDuration.ReplaceAllStringFunc(s, func(m string) string {
+		d, err := time.ParseDuration(m)
+		if err != nil {
+			return m
+		}
+		return span(d)
+	})
 }
 
 func runURL(id string) string { return "/runs/" + url.PathEscape(id) }

@@ -17,6 +17,8 @@
     for (const a of [...from.attributes]) {
       if (!to.hasAttribute(a.name) && !mine(from, a.name)) from.removeAttribute(a.name);
     }
+    // A part that opens or closes with the state follows it when that changes.
+    if (from.dataset.open !== to.dataset.open) from.open = to.dataset.open === 'true';
     for (const a of to.attributes) {
       if (from.getAttribute(a.name) !== a.value && !mine(from, a.name)) from.setAttribute(a.name, a.value);
     }
@@ -84,6 +86,8 @@
   const charts = new WeakMap();
   const css = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 
+  const clock = (t) => ({ hour: '2-digit', minute: '2-digit', hourCycle: 'h23', ...(t.at(-1) - t[0] < 300 ? { second: '2-digit' } : {}) });
+
   function options(kind, width) {
     const grid = { stroke: css('--grid'), width: 1 }, ink = css('--dim');
     const unit = kind === 'rate' ? ' %' : ' ms';
@@ -98,11 +102,11 @@
         w: { range: [0, 100] },
       },
       axes: [
-        { ...axis, space: 70 },
+        { ...axis, space: 70, values: (u, at) => at.map((s) => new Date(s * 1000).toLocaleTimeString([], clock(u.data[0]))) },
         { ...axis, size: 54, values: (u, vs) => vs.map((v) => +v.toPrecision(3) + unit) },
       ],
       series: [
-        { label: 'time', value: (u, v) => v == null ? '–' : new Date(v * 1000).toLocaleTimeString() },
+        { label: 'time', value: (u, v) => v == null ? '–' : new Date(v * 1000).toLocaleTimeString([], { hourCycle: 'h23' }) },
         { label: 'weight', scale: 'w', stroke: css('--weight-line'), fill: css('--weight-fill'), width: 1, points: { show: false }, paths: uPlot.paths.stepped({ align: -1 }), value: (u, v) => v == null ? '–' : v + ' %' },
         { label: 'stable', stroke: css('--stable'), width: 2, dash: [6, 4], points: { show: false }, spanGaps: false, value },
         { label: 'candidate', stroke: css('--candidate'), width: 2.5, points: { show: false }, spanGaps: false, value },
@@ -219,6 +223,13 @@
       for (const f of document.querySelectorAll('form[data-sent]')) delete f.dataset.sent;
     });
     // A link to a part that is closed opens it.
+    const unfold = () => {
+      const to = location.hash && $(decodeURIComponent(location.hash.slice(1)));
+      for (let d = to && to.closest('details'); d; d = d.parentElement.closest('details')) d.open = true;
+      if (to) to.scrollIntoView();
+    };
+    addEventListener('hashchange', unfold);
+    unfold();
     document.addEventListener('keydown', (e) => {
       if (e.key !== 'Escape') return;
       const d = document.activeElement && document.activeElement.closest('details.act[open]');
