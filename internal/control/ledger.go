@@ -84,7 +84,10 @@ func (c *Controller) sequence(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case <-timer.C:
-		case <-topics:
+		case t := <-topics:
+			if t == store.TopicDesired || t == store.TopicObserved {
+				continue // no statement comes with these
+			}
 			// Let what arrives together be integrated together.
 			timer.Reset(sequenceDelay)
 			select {
