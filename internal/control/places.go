@@ -23,6 +23,19 @@ type place struct {
 	V           int                  `json:"v"`
 	Environment pipeline.Environment `json:"environment"` // as of the last promotion that succeeded
 	Snapshots   []snapshot           `json:"snapshots"`   // of the current release's counters
+	TickedAt    time.Time            `json:"tickedAt,omitzero"`
+	Planned     time.Duration        `json:"planned,omitempty"` // until the next turn
+}
+
+// tick plans the next turn and returns how much of the time since the last one
+// is not believed: the clock jumped, or no control plane ran.
+func (p *place) tick(now time.Time, planned time.Duration) (gap time.Duration) {
+	if !p.TickedAt.IsZero() {
+		passed := now.Sub(p.TickedAt)
+		gap = passed - clampElapsed(passed, p.Planned)
+	}
+	p.TickedAt, p.Planned = now, planned
+	return gap
 }
 
 // snapshot are the current release's cumulative counters by host and boot.
@@ -133,6 +146,10 @@ func (c *Controller) stepPlace(ctx context.Context, lease store.Lease) error {
 			p.Snapshots = p.Snapshots[max(0, len(p.Snapshots)-maxSnapshots):]
 		}
 		next := tx.Now().Add(snapshotEvery)
+		if gap := p.tick(tx.Now(), snapshotEvery); row.RetireAt != nil && gap.Abs() > clockGap {
+			at := row.RetireAt.Add(gap) // what was promised to stay warm stays so for its time
+			row.RetireAt = &at
+		}
 		if row.RetireAt != nil && !row.RetireAt.After(tx.Now()) {
 			if err := c.retire(tx, &row, p, *current); err != nil {
 				return err
@@ -141,7 +158,7 @@ func (c *Controller) stepPlace(ctx context.Context, lease store.Lease) error {
 		} else if row.RetireAt != nil && row.RetireAt.Before(next) {
 			next = *row.RetireAt
 		}
-		row.WakeAt = &next
+		row.WakeAt, p.Planned = &next, next.Sub(tx.Now())
 		return c.putPlace(tx, &row, p)
 	})
 	if err != nil {
@@ -245,6 +262,7 @@ func (t *turn) settle(row *store.Environment, p *place) error {
 	row.Previous, row.RetireAt = nil, nil
 	now := t.tx.Now()
 	row.WakeAt = &now
+	p.TickedAt = time.Time{}
 	if t.restore == nil {
 		return nil
 	}

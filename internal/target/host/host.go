@@ -20,7 +20,8 @@ import (
 )
 
 // Unreachable is how long a host may be silent before it counts as missing.
-// Agents report each second at least.
+// Agents report each second at least. A report from the future was taken before
+// the clock went back, and says as little as an old one.
 const Unreachable = 5 * time.Second
 
 // Target writes desired states.
@@ -128,7 +129,7 @@ func Observe(reports []Report, key release.Key, hosts []string, candidate, old r
 
 func find(reports []Report, host string, key release.Key, now time.Time) (wire.Service, bool) {
 	for _, r := range reports {
-		if r.Host != host || now.Sub(r.Arrived) > Unreachable {
+		if r.Host != host || now.Sub(r.Arrived).Abs() > Unreachable {
 			continue
 		}
 		for _, s := range r.Services {
