@@ -7,8 +7,10 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strconv"
 	"testing"
+	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
 
@@ -46,12 +48,13 @@ func TestScripts(t *testing.T) {
 			return os.MkdirAll(home, 0o700)
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"code":   code,
-			"ports":  ports,
-			"bundle": bundle,
-			"tamper": tamper,
-			"build":  build,
-			"match":  match,
+			"code":       code,
+			"eventually": eventually,
+			"ports":      ports,
+			"bundle":     bundle,
+			"tamper":     tamper,
+			"build":      build,
+			"match":      match,
 		},
 	})
 }
@@ -76,6 +79,24 @@ func code(ts *testscript.TestScript, neg bool, args []string) {
 	}
 	if got != want {
 		ts.Fatalf("%v ended with code %d, want %d", args[1:], got, want)
+	}
+}
+
+// eventually PATTERN PROGRAM ARGS… runs a program again and again until it ends
+// well with output that matches, on either stream.
+func eventually(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 2 {
+		ts.Fatalf("usage: eventually PATTERN program [args…]")
+	}
+	want := regexp.MustCompile("(?m)" + args[0])
+	for deadline := time.Now().Add(time.Minute); ; time.Sleep(100 * time.Millisecond) {
+		err := ts.Exec(args[1], args[2:]...)
+		if err == nil && want.MatchString(ts.ReadFile("stdout")+ts.ReadFile("stderr")) {
+			return
+		}
+		if time.Now().After(deadline) {
+			ts.Fatalf("%v did not come to %q within a minute: %v", args[1:], args[0], err)
+		}
 	}
 }
 

@@ -17,7 +17,7 @@ import (
 )
 
 func firstGroup(pattern, text string) (string, error) {
-	re, err := regexp.Compile(pattern)
+	re, err := regexp.Compile("(?m)" + pattern)
 	if err != nil {
 		return "", err
 	}
@@ -110,7 +110,7 @@ func tamper(ts *testscript.TestScript, neg bool, args []string) {
 		ts.Fatalf("usage: tamper FROM TO N")
 	}
 	b := []byte(ts.ReadFile(args[0]))
-	at := regexp.MustCompile(`"index":`+args[2]+`[,}]`).FindIndex(b)
+	at := regexp.MustCompile(`"index":` + args[2] + `[,}]`).FindIndex(b)
 	if at == nil {
 		ts.Fatalf("%s has no entry %s", args[0], args[2])
 	}

@@ -77,15 +77,14 @@ type follower struct {
 
 	status control.Status
 	raw    json.RawMessage
-	steps  map[string]string // states that were told
-	drawn  int               // lines of the block on the screen
-	told   bool              // the event of the end came
-	since  time.Time         // nothing more is waited for
+	drawn  int       // lines of the block on the screen
+	told   bool      // the event of the end came
+	since  time.Time // nothing more is waited for
 }
 
 // followTo follows a run and ends with the code of its outcome.
 func (a *app) followTo(ctx context.Context, c *client, id string, noWait bool) error {
-	f := &follower{a: a, c: c, id: id, noWait: noWait, live: a.errTTY && !a.json && os.Getenv("TERM") != "dumb", steps: map[string]string{}}
+	f := &follower{a: a, c: c, id: id, noWait: noWait, live: a.errTTY && !a.json && os.Getenv("TERM") != "dumb"}
 	err := f.loop(ctx)
 	if errors.Is(err, context.Canceled) && ctx.Err() != nil {
 		a.say("Stopped following. Run %s goes on: sluice watch %s shows it, sluice abort %s ends it.", id, id, id)
@@ -129,7 +128,7 @@ func (f *follower) loop(ctx context.Context) error {
 	for {
 		select {
 		case e := <-events:
-			f.tell(e)
+			f.tell(ctx, e)
 			look.Reset(lookSoon)
 		case err := <-lost:
 			gone = true
@@ -207,7 +206,7 @@ func (f *follower) end() error {
 }
 
 // tell says one event: as it is with --json, as a line where nothing is drawn.
-func (f *follower) tell(e event) {
+func (f *follower) tell(ctx context.Context, e event) {
 	var x struct{ State run.Outcome }
 	if e.Kind == "run" && json.Unmarshal(e.Data.Data, &x) == nil {
 		f.told = ended(control.Status{State: x.State})
@@ -223,25 +222,21 @@ func (f *follower) tell(e event) {
 	if f.live {
 		return
 	}
-	if text := f.a.sentence(e); text != "" {
+	if e.Kind == "step" || e.Kind == "release" {
+		// The event names the step; what became of it is in the status.
+		if s, raw, err := f.c.status(ctx, f.id); err == nil {
+			f.status, f.raw = s, raw
+		}
+	}
+	if text := f.a.sentence(e, f.status); text != "" {
 		f.a.say("%s  %s", e.Data.At.Local().Format("15:04:05"), text)
 	}
 }
 
-// draw shows the status: the block where there is one, else the steps of the
-// build that ended meanwhile.
+// draw shows the status as a block that takes the place of the one before.
 func (f *follower) draw() {
 	a := f.a
-	if a.json {
-		return
-	}
 	if !f.live {
-		for _, s := range f.status.Steps {
-			if was := f.steps[s.Name]; was != s.State && s.State != "pending" && s.State != "running" {
-				a.say("%s  step %s", time.Now().Format("15:04:05"), a.stepLine(s))
-			}
-			f.steps[s.Name] = s.State
-		}
 		return
 	}
 	w, h := a.width(a.err), 24
@@ -250,7 +245,10 @@ func (f *follower) draw() {
 			h = rows
 		}
 	}
-	lines := a.statusLines(f.status, a.err)
+	var lines []string
+	for _, l := range a.statusLines(f.status, a.err) {
+		lines = append(lines, hung(l, w)...)
+	}
 	lines = lines[max(0, len(lines)-(h-1)):]
 	var b strings.Builder
 	if f.drawn > 0 {

@@ -162,7 +162,9 @@ func (a *app) status() *cobra.Command {
 				return a.printRaw(raw)
 			}
 			for _, l := range a.statusLines(s, a.out) {
-				a.printHung(l)
+				for _, part := range hung(l, a.width(a.out)) {
+					fmt.Fprintln(a.out, part)
+				}
 			}
 			return nil
 		},
@@ -171,20 +173,19 @@ func (a *app) status() *cobra.Command {
 	return c
 }
 
-// printHung prints a line, wrapped under the column where its facts begin.
-func (a *app) printHung(line string) {
-	room := a.width(a.out) - labelWidth
-	if utf8.RuneCountInString(plainText(line)) <= labelWidth+room {
-		fmt.Fprintln(a.out, line)
-		return
+// hung breaks a line between words so that it fits width, and goes on under the
+// column where its facts begin.
+func hung(line string, width int) []string {
+	if utf8.RuneCountInString(plainText(line)) <= width {
+		return []string{line}
 	}
 	label, text := splitLabel(line)
-	for i, part := range wrap(text, room) {
-		if i > 0 {
-			label = strings.Repeat(" ", labelWidth)
-		}
-		fmt.Fprintln(a.out, label+part)
+	parts := wrap(text, max(20, width-labelWidth))
+	for i, p := range parts {
+		parts[i] = label + p
+		label = strings.Repeat(" ", labelWidth)
 	}
+	return parts
 }
 
 // splitLabel takes the first labelWidth visible columns off a line.

@@ -151,7 +151,8 @@ func (a *app) environmentLines(e control.EnvironmentStatus, s control.Status, w 
 			put("", a.paint(w, dim, "gate ")+clean(g.Gate)+" "+a.state(w, string(g.Answer))+": "+clean(g.Reason))
 		}
 	}
-	if e.WaitingFor != "" {
+	judged := e.Bake != nil && e.Held == "" && !e.Paused && len(e.Metrics) > 0 // then the verdict tells it
+	if e.WaitingFor != "" && !judged {
 		put("", a.paint(w, dim, "waits for ")+clean(e.WaitingFor))
 	}
 	if e.Reason != "" && !strings.HasSuffix(s.Reason, e.Reason) {
@@ -162,9 +163,9 @@ func (a *app) environmentLines(e control.EnvironmentStatus, s control.Status, w 
 	}
 }
 
-// sentence tells an event for people; "" where it says nothing that another one
-// does not.
-func (a *app) sentence(e event) string {
+// sentence tells an event of a run for people; "" where it says nothing that
+// another one does not.
+func (a *app) sentence(e event, s control.Status) string {
 	var d map[string]any
 	if json.Unmarshal(e.Data.Data, &d) != nil {
 		return ""
@@ -193,9 +194,20 @@ func (a *app) sentence(e event) string {
 		}
 		return "run " + a.state(a.err, get("state")) + because(get("reason"))
 	case "step":
+		for _, x := range s.Steps {
+			if x.Name == get("step") && x.State == get("state") && x.State != "running" {
+				return "step " + a.stepLine(x)
+			}
+		}
 		return "step " + get("step") + " " + get("state")
 	case "release":
-		return "release " + clean(shorten(get("release"))) + " made"
+		passed := 0
+		for _, x := range s.Steps {
+			if x.Tests != nil {
+				passed += x.Tests.Passed
+			}
+		}
+		return "release " + shorten(get("release")) + " made, " + plural(passed, "test") + " passed"
 	case "promoted":
 		return env + "release " + shorten(get("release")) + " promoted, " + get("strategy")
 	case "approval":
