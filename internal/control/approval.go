@@ -183,6 +183,9 @@ func diff(path string, was, now any, out *[]Change) {
 	}
 	w, ok1 := was.(map[string]any)
 	n, ok2 := now.(map[string]any)
+	if was == nil && ok2 || now == nil && ok1 {
+		ok1, ok2 = true, true // each value that came or went is a change of its own
+	}
 	if !ok1 || !ok2 {
 		*out = append(*out, Change{Path: strings.TrimPrefix(path, "."), Was: plain(was), Now: plain(now)})
 		return

@@ -320,20 +320,45 @@ func (c *Controller) Rollback(ctx context.Context, project, service, env, to, re
 // startRollback writes the rollout that brings an earlier release back. It was
 // promoted into this environment before, so no gate is asked again.
 func (t *runTurn) startRollback(e *run.Environment, env pipeline.Environment, key release.Key) error {
-	_, target, err := t.c.wayBack(t.tx, key, string(t.row.Release))
-	if err != nil || target == nil {
-		return t.stop(e, run.Failed, "there is no way back any more: "+fmt.Sprint(err))
+	way, target, err := t.c.wayBack(t.tx, key, string(t.row.Release))
+	if errors.Is(err, ErrRefused) || errors.Is(err, ErrMissing) {
+		return t.stop(e, run.Failed, "there is no way back any more: "+err.Error())
+	}
+	if err != nil {
+		return err
+	}
+	if target == nil {
+		return t.stop(e, run.Failed, "there is no way back any more: "+way.Sentence)
 	}
 	row, _, err := t.tx.Environment(key)
 	if err != nil {
-		return err
+		return fmt.Errorf("couldn't read %s: %w", key, err)
 	}
 	current, err := decodeRevision(row.Current)
 	if err != nil || current == nil {
 		return fmt.Errorf("couldn't read what runs in %s: %w", key, orNotFound(err))
 	}
 	e.Previous = current.Release
-	return t.start(e, env, rollout.CompileRollback(env), *target, current)
+	if err := t.start(e, env, rollout.CompileRollback(env), *target, current); err != nil {
+		return err
+	}
+	at := about{project: t.row.Project, run: t.row.ID, environment: e.Name}
+	ev, err := t.c.event(t.tx, at, t.row.Actor, t.state.Reason)
+	if err != nil {
+		return err
+	}
+	return t.c.takenBack(t.tx, at, *current, evidence.Rollback{Event: ev, Rollout: e.Rollout, Stage: evidence.RollbackStarted, Cause: causeCommand, To: target.Release})
+}
+
+// takenBack states a stage of a rollback that a person asked for, about the
+// release that is taken back.
+func (c *Controller) takenBack(tx *store.Tx, at about, back wire.Revision, p evidence.Rollback) error {
+	m, err := release.ParseManifest(back.Manifest, back.Release)
+	if err != nil {
+		return err
+	}
+	_, err = c.record(tx, fmt.Sprintf("rollback/%s/%s", p.Rollout, p.Stage), at, p, evidence.Subjects(m, back.Release)...)
+	return err
 }
 
 // Lift ends a quarantine.

@@ -10,13 +10,15 @@ import (
 	"github.com/sluicehq/sluice/internal/verdict"
 )
 
+const causeCommand = "command" // of a person
+
 // causeOf names what kind of event made a rollout go back.
 func causeOf(e rollout.Event) string {
 	switch {
 	case e.Judged != nil:
 		return "verdict"
 	case e.Command != nil:
-		return "command"
+		return causeCommand
 	case e.Checked != nil:
 		return "check"
 	case e.Tick != nil:

@@ -3,9 +3,11 @@ package control
 import (
 	"context"
 	"errors"
+	"fmt"
 	"time"
 
 	"github.com/sluicehq/sluice/internal/agent/wire"
+	"github.com/sluicehq/sluice/internal/artifact"
 	"github.com/sluicehq/sluice/internal/store"
 )
 
@@ -107,3 +109,5 @@ func (w *world) counting(n *int) func(context.Context, wire.Desired) error {
 		return nil
 	}
 }
+
+var errAltered = fmt.Errorf("layer of main: %w", artifact.ErrAltered)

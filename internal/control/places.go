@@ -267,9 +267,18 @@ func (t *turn) settle(row *store.Environment, p *place) error {
 		return nil
 	}
 	retire := now.Add(t.plan.RetireAfter)
-	if t.plan.Strategy == strategyRollback {
+	if t.plan.Strategy == rollout.StrategyRollback {
 		// What was taken back is no way back, and need not stay warm.
 		retire = now
+		at := about{project: t.row.Project, run: t.row.Run, environment: t.row.Environment}
+		ev, err := t.c.event(t.tx, at, release.System, "")
+		if err != nil {
+			return err
+		}
+		done := evidence.Rollback{Event: ev, Rollout: t.row.ID, Stage: evidence.RollbackCompleted, Cause: causeCommand, To: t.row.Release}
+		if err := t.c.takenBack(t.tx, at, *t.restore, done); err != nil {
+			return err
+		}
 		if err := t.quarantine(t.restore.Release, "rolled back: "+t.watch.Why); err != nil {
 			return err
 		}
@@ -279,8 +288,6 @@ func (t *turn) settle(row *store.Environment, p *place) error {
 	row.RetireAt = &retire
 	return nil
 }
-
-const strategyRollback = "rollback"
 
 // quarantine keeps a release out until a person lifts it.
 func (t *turn) quarantine(id release.ID, why string) error {

@@ -144,8 +144,15 @@ func (t *runTurn) start(e *run.Environment, env pipeline.Environment, plan rollo
 	if err != nil {
 		return err
 	}
+	if t.row.Kind == run.KindRollback {
+		w.Why = t.state.Reason
+	}
+	before, err := t.reachedAt(release.Key{Project: t.row.Project, Service: t.row.Service, Environment: e.Name}, restore)
+	if err != nil {
+		return err
+	}
 	for dst, v := range map[*json.RawMessage]any{
-		&row.Plan: planned{Plan: plan, Environment: env}, &row.State: rollout.New(plan), &row.Judge: w, &row.Candidate: candidate, &row.Restore: restore,
+		&row.Plan: planned{Plan: plan, Environment: env, Before: before}, &row.State: rollout.New(plan), &row.Judge: w, &row.Candidate: candidate, &row.Restore: restore,
 	} {
 		if *dst, err = json.Marshal(v); err != nil {
 			return fmt.Errorf("couldn't encode the rollout: %w", err)
@@ -158,6 +165,16 @@ func (t *runTurn) start(e *run.Environment, env pipeline.Environment, plan rollo
 	}
 	e.State, e.Rollout, e.Strategy, e.WaitingFor, e.Reason = run.Running, row.ID, plan.Strategy, "", ""
 	return t.tell(e.Name, "promoted", map[string]string{"release": string(candidate.Release), "rollout": row.ID, "strategy": plan.Strategy})
+}
+
+// reachedAt is the target of what runs in an environment; nil if nothing does.
+func (t *runTurn) reachedAt(key release.Key, restore *wire.Revision) (*pipeline.Target, error) {
+	at, ok, err := t.tx.Environment(key)
+	if err != nil || !ok || restore == nil {
+		return nil, err
+	}
+	p, err := decodePlace(at)
+	return &p.Environment.Target, err
 }
 
 // revision is what hosts need to run a release in an environment.

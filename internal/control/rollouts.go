@@ -20,6 +20,7 @@ import (
 type planned struct {
 	rollout.Plan
 	Environment pipeline.Environment `json:"environment"`
+	Before      *pipeline.Target     `json:"before,omitempty"` // where what runs there was reached, for the way back
 }
 
 // turn is one decision about one rollout inside one transaction: open it, feed
@@ -324,6 +325,11 @@ func (t *turn) restoreID() release.ID {
 // document is what hosts shall run for the state.
 func (t *turn) document(gen int64) wire.Desired {
 	d := host.Document(t.key(), t.plan.Environment.Target, gen)
+	if t.state.Phase != rollout.Succeeded && (t.state.Phase == rollout.RollingBack || t.state.Phase.Terminal()) && t.plan.Before != nil {
+		// Who goes back goes back to the old address and the old way to know users.
+		before := host.Document(t.key(), *t.plan.Before, gen)
+		d.Listen, d.Sticky = before.Listen, before.Sticky
+	}
 	if t.state.Old && t.restore != nil {
 		old := *t.restore
 		old.Weight, old.Candidate = wire.FullWeight-t.state.Weight, false
