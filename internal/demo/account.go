@@ -17,6 +17,7 @@ type account struct {
 	w       io.Writer
 	moving  bool // w is a terminal
 	colours bool
+	began   time.Time
 	acts    int
 	shown   bool // a moving line stands there
 	last    string
@@ -61,7 +62,10 @@ func (a *account) act(title string) {
 	a.acts++
 	a.last = ""
 	a.print("")
-	a.print(a.paint(bold, fmt.Sprintf("%d  %s", a.acts, title)))
+	title = fmt.Sprintf("%d  %s", a.acts, title)
+	at := fmt.Sprintf("%.0f s", time.Since(a.began).Seconds())
+	gap := max(2, width-utf8.RuneCountInString(title)-len(at))
+	a.print(a.paint(bold, title) + strings.Repeat(" ", gap) + a.paint(dim, at))
 }
 
 // say tells something, over as many lines as it takes.
@@ -91,7 +95,7 @@ func (a *account) verdict(colour, word, sentence string) {
 
 // quietly is how long an account without a terminal keeps a line to itself that
 // differs from the one before in numbers only.
-const quietly = 2 * time.Second
+const quietly = 4 * time.Second
 
 // move shows the present state of something. key says when it has become
 // another state, which is told at once also where nothing can move.

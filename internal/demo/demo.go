@@ -2,6 +2,7 @@ package demo
 
 import (
 	"context"
+	crand "crypto/rand"
 	"errors"
 	"fmt"
 	"io"
@@ -104,12 +105,12 @@ var ErrIncomplete = errors.New("the demo did not go as it should")
 type story struct {
 	Options
 	account
-	began      time.Time
 	folder     string
 	repository string
 	ports      ports
 	versions   []version
-	stable     string // version that has production's traffic
+	runs       map[string]string // by version
+	stable     string            // version that has production's traffic
 	server     server.Running
 	api        *api
 	load       *load
@@ -119,7 +120,7 @@ type story struct {
 // Run tells the story, and returns when it is over: with Once after its end, else
 // when ctx ends. Whatever it returns, nothing of it is left on the machine.
 func Run(ctx context.Context, o Options) (err error) {
-	s := &story{Options: o, account: account{w: o.Story, moving: o.Moving, colours: o.Colours}, began: time.Now()}
+	s := &story{Options: o, runs: map[string]string{}, account: account{w: o.Story, moving: o.Moving, colours: o.Colours, began: time.Now()}}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	watched := make(chan struct{})
@@ -131,20 +132,17 @@ func Run(ctx context.Context, o Options) (err error) {
 	}()
 	defer func() { cancel(); <-watched }()
 
-	folder, err := os.MkdirTemp("", "sluice-demo-")
-	if err != nil {
-		return fmt.Errorf("couldn't make a temporary folder: %w", err)
-	}
-	if s.folder, err = filepath.EvalSymlinks(folder); err != nil {
-		return fmt.Errorf("couldn't find the temporary folder: %w", err)
-	}
-	self, err := program()
-	if err != nil {
+	if s.folder, err = newFolder(); err != nil {
 		return err
 	}
+	self, err := os.Executable()
+	if err != nil {
+		return fmt.Errorf("couldn't find this program: %w", err)
+	}
+	// The janitor is there before the first file is.
 	j, err := hire(self, o.Janitor, s.folder, o.Story)
 	if err != nil {
-		return errors.Join(err, os.RemoveAll(s.folder))
+		return err
 	}
 	defer func() {
 		if e := j.tidy(); e != nil {
@@ -154,7 +152,22 @@ func Run(ctx context.Context, o Options) (err error) {
 		s.print("")
 		s.print("Tidied up: no process, port or file is left.")
 	}()
+	if err := os.Mkdir(s.folder, 0o700); err != nil {
+		return fmt.Errorf("couldn't make a temporary folder: %w", err)
+	}
 	return s.withServer(ctx, self, s.tell)
+}
+
+// newFolder picks a name for the demo's folder that nobody else has.
+func newFolder() (string, error) {
+	tmp, err := filepath.EvalSymlinks(os.TempDir())
+	if err == nil {
+		tmp, err = filepath.Abs(tmp)
+	}
+	if err != nil {
+		return "", fmt.Errorf("couldn't find the folder for temporary files: %w", err)
+	}
+	return filepath.Join(tmp, "sluice-demo-"+strings.ToLower(crand.Text()[:16])), nil
 }
 
 // withServer runs f while a server runs.
@@ -314,12 +327,25 @@ func freePort(not ...int) (int, error) {
 	return 0, fmt.Errorf("couldn't find a free port from %d to %d", lowestPort, highestPort)
 }
 
-// ship runs one version to its end, and notes what came of it.
-func (s *story) ship(ctx context.Context, v version) (control.Status, error) {
-	id, err := s.api.start(ctx, s.repository, v.Commit)
+// push starts the run of a version, unless it was started before.
+func (s *story) push(ctx context.Context, v version) (id string, err error) {
+	if id = s.runs[v.Name]; id != "" {
+		return id, nil
+	}
+	if id, err = s.api.start(ctx, s.repository, v.Commit); err == nil {
+		s.runs[v.Name] = id
+	}
+	return id, err
+}
+
+// ship runs one version to its end, and notes what came of it. Exposed, where
+// set, is called when the version has its first traffic in production.
+func (s *story) ship(ctx context.Context, v version, exposed func() error) (control.Status, error) {
+	id, err := s.push(ctx, v)
 	if err != nil {
 		return control.Status{}, err
 	}
+	var failed error
 	told := map[string]bool{}
 	once := func(key string, f func()) {
 		if !told[key] {
@@ -329,7 +355,9 @@ func (s *story) ship(ctx context.Context, v version) (control.Status, error) {
 	}
 	show := func(st control.Status) {
 		if st.Release == "" {
-			s.move("build", building(st, time.Now()))
+			if len(st.Steps) > 0 {
+				s.move("building", building(st, time.Now()))
+			}
 			return
 		}
 		once("built", func() {
@@ -340,6 +368,9 @@ func (s *story) ship(ctx context.Context, v version) (control.Status, error) {
 		if dev.State == run.Succeeded {
 			once("dev", func() { s.say("dev: all at once; its smoke check was answered.") })
 		}
+		if production.Signals != nil && exposed != nil {
+			once("exposed", func() { failed = exposed() })
+		}
 		if production.Signals != nil && s.load != nil && !ended(st.State) {
 			s.move(fmt.Sprintf("%v %v", production.Weight, production.Verdict), traffic(v.Name, s.stable, production))
 		}
@@ -347,6 +378,9 @@ func (s *story) ship(ctx context.Context, v version) (control.Status, error) {
 	st, err := s.api.follow(ctx, id, show)
 	if err != nil {
 		return st, fmt.Errorf("couldn't follow the release of %s: %w", v.Name, err)
+	}
+	if failed != nil {
+		return st, failed
 	}
 	if !ended(st.State) {
 		s.say("%s waits for a person: %s. Nobody is there, so it is taken back.", v.Name, strings.TrimSuffix(held(st), "."))
@@ -380,7 +414,7 @@ func (s *story) note(v version, st control.Status) {
 func (s *story) first(ctx context.Context) error {
 	s.act("v1, the first release")
 	s.aside("Builds from nothing: the Go standard library is compiled once, too.")
-	st, err := s.ship(ctx, s.versions[good])
+	st, err := s.ship(ctx, s.versions[good], nil)
 	if err != nil {
 		return err
 	}
@@ -393,7 +427,11 @@ func (s *story) first(ctx context.Context) error {
 
 func (s *story) better(ctx context.Context) error {
 	s.act("v2, a good change: " + s.versions[better].Subject)
-	st, err := s.ship(ctx, s.versions[better])
+	st, err := s.ship(ctx, s.versions[better], func() error {
+		s.say("Its first customers. Meanwhile v3 is pushed, too: it builds, passes dev and waits, as one rollout at a time is live in an environment.")
+		_, err := s.push(ctx, s.versions[bad])
+		return err
+	})
 	if err != nil {
 		return err
 	}
@@ -403,8 +441,12 @@ func (s *story) better(ctx context.Context) error {
 
 func (s *story) bad(ctx context.Context) error {
 	s.act("v3, a bad change: " + s.versions[bad].Subject)
-	s.say("Its tests pass, and so does dev. But %s of 100 customers will get an error.", strconv.FormatFloat(s.BadRate, 'f', -1, 64))
-	st, err := s.ship(ctx, s.versions[bad])
+	if s.BadRate > 0 {
+		s.say("Its tests pass, and so does dev. But %s of 100 customers get an error.", strconv.FormatFloat(s.BadRate, 'f', -1, 64))
+	} else {
+		s.say("This time without its flaw: --bad-rate is 0, so nothing is to be found.")
+	}
+	st, err := s.ship(ctx, s.versions[bad], nil)
 	if err != nil {
 		return err
 	}
@@ -474,16 +516,12 @@ func (s *story) count(ctx context.Context) error {
 		case <-time.After(statusEvery):
 		}
 	}
-	share := 0.0
-	if d.ClientRequests > 0 {
-		bad := int64(0)
-		for _, r := range d.Releases {
-			bad += r.BadResponses
-		}
-		share = 100 * float64(bad) / float64(d.ClientRequests)
+	bad := int64(0)
+	for _, r := range d.Releases {
+		bad += r.BadResponses
 	}
-	s.say("They sent %s requests; the proxy counted %s. %s got no answer, and %.2f %% an error.",
-		number(d.ClientRequests), number(d.ProxyRequests), number(d.DroppedRequests), share)
+	s.say("They sent %s requests, and the proxy counted %s. Dropped: %s. Answered with an error: %s (%.2f %%).",
+		number(d.ClientRequests), number(d.ProxyRequests), number(d.DroppedRequests), number(bad), 100*float64(bad)/float64(max(1, d.ClientRequests)))
 	return nil
 }
 
@@ -505,7 +543,7 @@ func (s *story) prove(ctx context.Context) error {
 	}
 	s.doc.Evidence = Evidence{Statements: r.Statements, Verified: r.OK && r.Verified == r.Statements && r.Statements > 0}
 	if s.doc.Evidence.Verified {
-		s.verdict(green, "verified", fmt.Sprintf("%s signed statements, offline from %s: builds, tests, gates, promotions, every step of every rollout, the verdicts with their numbers and the rollback. %s", number(int64(r.Statements)), filepath.Base(path), r.Completeness))
+		s.verdict(green, "verified", fmt.Sprintf("%s signed statements, offline, from the exported file alone; it proves to be %s. Among them: builds, tests, gates, promotions, every step of every rollout, verdicts with their numbers, the rollback.", number(int64(r.Statements)), r.Completeness))
 		return nil
 	}
 	s.verdict(red, "not verified", fmt.Sprintf("%d of %d statements verify.", r.Verified, r.Statements))

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"os/exec"
 	"os/signal"
 	"syscall"
@@ -84,13 +83,4 @@ func remove(folder string) (err error) {
 		time.Sleep(100 * time.Millisecond)
 	}
 	return fmt.Errorf("%w; remove it by hand", err)
-}
-
-// program is this program, to be started again.
-func program() (string, error) {
-	p, err := os.Executable()
-	if err != nil {
-		return "", fmt.Errorf("couldn't find this program: %w", err)
-	}
-	return p, nil
 }
