@@ -103,9 +103,9 @@ type Observed struct {
 // Service is what a host runs of one service in one environment.
 type Service struct {
 	release.Key
-	Generation int64              `json:"generation"` // the last one applied
-	Listening  bool               `json:"listening"`
-	Address    string             `json:"address,omitempty"` // host:port where it listens
+	Generation int64              `json:"generation"`        // the last one applied
+	Listening  bool               `json:"listening"`         // where it is wanted to
+	Address    string             `json:"address,omitempty"` // host:port where it listens, maybe an earlier one
 	Reason     string             `json:"reason,omitempty"`  // why not, or why a generation was refused
 	Revisions  []RevisionObserved `json:"revisions"`
 }
