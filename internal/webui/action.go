@@ -75,8 +75,8 @@ func choose(x control.Explanation, s control.Status) choices {
 		} else {
 			a.dress(control.EnvironmentStatus{})
 		}
-		if a.Label == "" {
-			out.Advice = append(out.Advice, line)
+		if a.Label == "" { // "mend what is missing" is no command
+			out.Advice = append(out.Advice, advice(fields, what))
 			continue
 		}
 		out.Actions = append(out.Actions, a)
@@ -84,6 +84,19 @@ func choose(x control.Explanation, s control.Status) choices {
 	}
 	slices.SortStableFunc(out.Actions, func(a, b action) int { return cmp.Compare(a.order(), b.order()) })
 	return out
+}
+
+// advice undoes the form of a command.
+func advice(fields []string, what string) string {
+	words := []string{fields[1]}
+	for i := 3; i < len(fields); i++ {
+		if fields[i] == "--env" {
+			i++
+			continue
+		}
+		words = append(words, fields[i])
+	}
+	return strings.Join(words, " ") + ": " + what
 }
 
 // adviceOf makes the command at the end of an advice stand out.

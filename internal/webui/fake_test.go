@@ -108,6 +108,9 @@ func (f *fake) PacketOf(_ context.Context, _, id, env string) (store.Packet, err
 func (f *fake) Log(_ context.Context, _, id, step string, offset int64) (control.StepLog, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	if !slices.ContainsFunc(f.runs, func(s control.Status) bool { return s.Run == id }) {
+		return control.StepLog{}, fmt.Errorf("%w: there is no run %q", control.ErrMissing, id)
+	}
 	const chunk = 1000 // smaller than any real one, so that reading on is tried
 	text := f.logs[id+"/"+step]
 	if offset > int64(len(text)) {
@@ -419,7 +422,7 @@ func newFake() *fake {
 	stuck.Reason, stuck.WaitingFor = "aborted by local:ben: prices are wrong", "host web-2 does not report"
 	add(status("11", "search", commit2, rel2, run.RollingBack, 9*time.Minute), control.Explanation{Environment: "production", Now: "stuck rolling back for 9m12s: aborted by local:ben: prices are wrong",
 		Why: "host web-2 does not report", Next: "it ends rolled back once every router is read at 0 % and the previous release is ready", When: "unknown; what is wanted is sent again every 5s",
-		Can: []string{"sluice mend 11 --env production   what is missing: the rollback then goes on by itself", "sluice give-up 11 --reason TEXT   leaves the target as it is"}},
+		Can: []string{"sluice mend 11 --env production what is missing   the rollback then goes on by itself", "sluice give-up 11 --reason TEXT   leaves the target as it is"}},
 		devDone(rel2), stuck)
 
 	add(status("10", "checkout", commit3, rel3, run.RolledBack, 3*time.Hour), control.Explanation{Now: "the run has ended: rolled-back", Why: "production: " + rolledBack().Reason, Next: "nothing", When: "never",

@@ -203,8 +203,12 @@ func escapeLen(s string) int {
 		}
 		return len(s)
 	}
-	if s[1] < 0x20 || s[1] > 0x7e {
-		return 1
+	i := 1
+	for i < len(s) && s[i] >= 0x20 && s[i] <= 0x2f {
+		i++
 	}
-	return 2
+	if i < len(s) && s[i] >= 0x30 && s[i] <= 0x7e {
+		i++
+	}
+	return i
 }

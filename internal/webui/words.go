@@ -290,7 +290,7 @@ func sentence(s string) string {
 	// A word of the language gets its capital; a name such as http-errors or
 	// "production:" stays as it is typed.
 	first, _, _ := strings.Cut(s, " ")
-	if r, n := utf8.DecodeRuneInString(s); unicode.IsLower(r) && first != "sluice" && !strings.ContainsFunc(strings.TrimRight(first, ",."), func(r rune) bool { return !unicode.IsLetter(r) }) {
+	if r, n := utf8.DecodeRuneInString(s); unicode.IsLower(r) && first != "sluice" && !strings.ContainsFunc(strings.TrimRight(first, ",.;"), func(r rune) bool { return !unicode.IsLetter(r) }) {
 		s = string(unicode.ToUpper(r)) + s[n:]
 	}
 	if !strings.HasSuffix(s, ".") && !strings.HasSuffix(s, "!") && !strings.HasSuffix(s, "?") {
@@ -333,7 +333,14 @@ func feedURL(run string, after int64) string {
 }
 
 // anchor makes an id of the page from a name.
-func anchor(kind, name string) string { return kind + "-" + url.PathEscape(name) }
+func anchor(kind, name string) string {
+	return kind + "-" + strings.Map(func(r rune) rune {
+		if r == '-' || r < utf8.RuneSelf && (unicode.IsLetter(r) || unicode.IsDigit(r)) {
+			return r
+		}
+		return '-'
+	}, name)
+}
 
 func shortDigest(d string) string {
 	d = strings.TrimPrefix(d, "sha256:")
