@@ -21,7 +21,7 @@ type failure struct {
 var errNowhere = errors.New("there is no page at this address")
 
 // errMoved is of a form that was about something else than what is there now.
-var errMoved = errors.New("another release runs than the one that you saw, or the way back is another one")
+var errMoved = errors.New("something else runs than what you saw, or the way back is another one")
 
 // invalid is a request that no form of these pages sends.
 type invalid string

@@ -533,7 +533,7 @@ func TestPlace(t *testing.T) {
 	form.Set("from", string(rel3))
 	d = post(t, f, at+"/rollback", form)
 	d.status(http.StatusConflict)
-	d.has("#notice.bad", "Another release runs than the one that you saw")
+	d.has("#notice.bad", "Something else runs than what you saw")
 	post(t, f, at+"/lift", url.Values{"release": {rel3.Hex()}}).status(http.StatusUnprocessableEntity)
 	post(t, f, at+"/lift", url.Values{"release": {rel3.Hex()}, "reason": {"checked"}}).leadsTo(at + "?done=lifted")
 	want := []string{`rollback checkout production to= reason="prices" by=local:unknown`, fmt.Sprintf(`lift checkout %s reason="checked" by=local:unknown`, rel3.Short())}
@@ -551,8 +551,19 @@ func TestPlace(t *testing.T) {
 	get(t, f, at).has("#way-back", "nothing runs.")
 	f.refuse["rollback"] = fmt.Errorf("%w: quarantined", control.ErrRefused)
 	post(t, f, at+"/rollback", url.Values{}).status(http.StatusConflict)
-	d = get(t, f, "/services/ledger/environments/production")
+	delete(f.refuse, "rollback")
+	f.told = nil
+	live := "/services/ledger/environments/production"
+	d = get(t, f, live)
 	d.has("#act-rollback", "Abort and roll back")
+	d.has("#act-rollback form", "go back to "+rel1.Short())
+	// A rollback that was meant for the time before the rollout began is none.
+	post(t, f, live+"/rollback", url.Values{"from": {string(rel1)}}).status(http.StatusConflict)
+	post(t, f, at+"/rollback", url.Values{"live": {"12"}}).status(http.StatusConflict)
+	post(t, f, live+"/rollback", url.Values{"live": {"12"}}).leadsTo("/runs/12?done=rollback")
+	if len(f.told) != 1 {
+		t.Errorf("control was told %q", f.told)
+	}
 	get(t, f, "/services/checkout/environments/mars").status(http.StatusNotFound)
 }
 

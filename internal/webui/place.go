@@ -134,7 +134,21 @@ func (u *ui) rollback(w http.ResponseWriter, r *http.Request) error {
 	if len(f.Get("reason")) > 4096 {
 		return u.placePage(w, r, service, env, invalid("the reason has more than 4096 bytes"))
 	}
-	// What would be taken back is compared with what the person saw.
+	// What would be taken back is compared with what the person saw: a rollback
+	// while a rollout is live aborts that, which nobody wants by accident.
+	cells, err := u.c.Overview(r.Context(), project)
+	if err != nil {
+		return err
+	}
+	for _, c := range cells {
+		live := ""
+		if c.Candidate != "" {
+			live = c.Run
+		}
+		if c.Service == service && c.Environment == env && live != f.Get("live") {
+			return u.placePage(w, r, service, env, errMoved)
+		}
+	}
 	if from := f.Get("from"); from != "" {
 		way, err := u.c.WayBack(r.Context(), project, service, env, f.Get("to"))
 		if err != nil {
