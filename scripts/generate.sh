@@ -7,9 +7,10 @@ cd "$(dirname "$0")/.."
 GO=${GO:-go}
 
 generate() {
-	if [ -n "$(find . -name '*.templ' -not -path './.git/*' | head -n 1)" ]; then
-		"$GO" tool templ generate -log-level error
-	fi
+	# In the templates' own folder: generated code names them from there.
+	find . -name '*.templ' -not -path './.git/*' -exec dirname {} \; | sort -u | while read -r dir; do
+		(cd "$dir" && "$GO" tool templ generate -log-level error) || exit 1
+	done
 	"$GO" generate ./...
 }
 

@@ -7,6 +7,7 @@ set -eu
 cd "$(dirname "$0")/.."
 GO=${GO:-go}
 export SLUICE_REQUIRE="${SLUICE_REQUIRE:-}"
+PACKAGES=${PACKAGES:-./...} # of the steps that compile: less than all is for working on a part
 
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
@@ -55,8 +56,10 @@ sh scripts/prerequisites.sh
 
 echo "== checks"
 check format formatted
-check vet "$GO" vet ./...
-check staticcheck "$GO" tool staticcheck ./...
+# shellcheck disable=SC2086 # the lists are meant to be split
+check vet "$GO" vet $PACKAGES
+# shellcheck disable=SC2086
+check staticcheck "$GO" tool staticcheck $PACKAGES
 check generated-code sh scripts/generate.sh check
 check architecture "$GO" test -count=1 ./internal/archtest
 check examples examples
@@ -87,12 +90,14 @@ fi
 echo "== tests${race:+ with the race detector}"
 # -count=1: a cached skip would outlive the reason for it. -vet=off: vet has run.
 "$GO" build -o "$work/testsum" ./scripts/testsum
-packages=$("$GO" list ./... | grep -v '/internal/archtest$')
-# shellcheck disable=SC2086 # the lists are meant to be split
+# shellcheck disable=SC2086
+packages=$("$GO" list $PACKAGES | grep -v '/internal/archtest$')
+# shellcheck disable=SC2086
 "$work/testsum" -totals "$totals" -- "$GO" test -json -vet=off -count=1 -p 2 -timeout 10m $race ${TESTFLAGS:-} $packages </dev/null ||
 	failed_checks="$failed_checks tests"
 
 echo
+[ "$PACKAGES" = ./... ] || echo "***** ONLY A PART WAS TESTED: $PACKAGES *****"
 [ -z "$failed_checks" ] || echo "FAILED:$failed_checks"
 echo "took $(($(seconds) - started)) s; ${race:-no race detector}; SLUICE_REQUIRE=$SLUICE_REQUIRE"
 [ -z "${SLUICE_TOTALS:-}" ] || cat "$totals" >>"$SLUICE_TOTALS"

@@ -1,9 +1,14 @@
 package main
 
 import (
+	"bytes"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/sluicehq/sluice/internal/cli"
 )
 
 const rootHelp = `Takes a commit to production.
@@ -52,5 +57,39 @@ func TestEveryCommandHasItsHelp(t *testing.T) {
 		if !strings.Contains(string(page), "\n### sluice "+name+"\n") {
 			t.Errorf("the page has no command %s", name)
 		}
+	}
+}
+
+// TestDefinitionsInDocs lints the whole definitions that the pages show.
+func TestDefinitionsInDocs(t *testing.T) {
+	found := 0
+	pages, err := filepath.Glob("../../docs/*.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, page := range pages {
+		text, err := os.ReadFile(page)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, block := range strings.Split(string(text), "```yaml\n")[1:] {
+			src, _, _ := strings.Cut(block, "```")
+			if !strings.HasPrefix(src, "version:") {
+				continue
+			}
+			found++
+			file := filepath.Join(t.TempDir(), "sluice.yaml")
+			if err := os.WriteFile(file, []byte(src), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			var out, errOut bytes.Buffer
+			code := cli.Main([]string{"lint", "--file", file}, strings.NewReader(""), &out, &errOut)
+			if code != 0 || strings.Contains(out.String(), "warning:") {
+				t.Errorf("%s: lint ends with %d: %s%s", page, code, out.String(), errOut.String())
+			}
+		}
+	}
+	if found == 0 {
+		t.Error("found no definition in docs")
 	}
 }
