@@ -32,6 +32,9 @@ func (c *Controller) Rollout(ctx context.Context, project, runID string, cmd Com
 		if err != nil {
 			return err
 		}
+		if building := t.state.Phase == run.Queued || t.state.Phase == run.Building; building && cmd.Kind == rollout.Abort {
+			return t.cancel(cmd.By, cmd.Reason)
+		}
 		e, err := t.environment(cmd.Environment)
 		if err != nil {
 			return err
@@ -66,7 +69,11 @@ func (c *Controller) Rollout(ctx context.Context, project, runID string, cmd Com
 // environment finds the one that a command names, or the one that is under way.
 func (t *runTurn) environment(name string) (*run.Environment, error) {
 	if name == "" {
-		if _, i := run.Next(t.state); i >= 0 {
+		action, i := run.Next(t.state)
+		if action == run.ActBuild {
+			return nil, refuse("run %s is still building; `sluice explain %s` says more", t.row.ID, t.row.ID)
+		}
+		if i >= 0 {
 			return &t.state.Environments[i], nil
 		}
 		return nil, refuse("run %s has ended (%s)", t.row.ID, t.state.Outcome)
