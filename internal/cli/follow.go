@@ -86,7 +86,7 @@ type follower struct {
 func (a *app) followTo(ctx context.Context, c *client, id string, noWait bool) error {
 	f := &follower{a: a, c: c, id: id, noWait: noWait, live: a.errTTY && !a.json && os.Getenv("TERM") != "dumb"}
 	err := f.loop(ctx)
-	if errors.Is(err, context.Canceled) && ctx.Err() != nil {
+	if err != nil && ctx.Err() != nil {
 		a.say("Stopped following. Run %s goes on: sluice watch %s shows it, sluice abort %s ends it.", id, id, id)
 	} else if err != nil {
 		return err

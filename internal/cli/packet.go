@@ -49,7 +49,7 @@ func (a *app) printPacket(w io.Writer, p control.Packet, of httpapi.Packet) {
 	}
 	previous := "none: this is the first release here"
 	if p.Previous != "" {
-		previous = "release " + clean(string(p.Previous))
+		previous = clean(string(p.Previous))
 	}
 	s.put("runs now", previous)
 	label = "config"

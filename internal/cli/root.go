@@ -67,6 +67,10 @@ type app struct {
 func Main(args []string, in io.Reader, out, errOut io.Writer) int {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
+	return execute(ctx, args, in, out, errOut)
+}
+
+func execute(ctx context.Context, args []string, in io.Reader, out, errOut io.Writer) int {
 	a := &app{in: in, out: out, err: errOut, outTTY: isTerminal(out), errTTY: isTerminal(errOut)}
 	root := a.root()
 	root.SetArgs(args)
@@ -78,7 +82,11 @@ func Main(args []string, in io.Reader, out, errOut io.Writer) int {
 		return int(OK)
 	}
 	var e *exit
-	if !errors.As(err, &e) {
+	switch {
+	case errors.As(err, &e):
+	case ctx.Err() != nil && errors.Is(err, context.Canceled):
+		e = &exit{code: Cancelled, err: errors.New("stopped before it was done; sluice status shows what the server did")}
+	default:
 		e = &exit{code: Failed, err: err}
 	}
 	if e.err != nil {

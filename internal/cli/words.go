@@ -108,6 +108,8 @@ func took(d time.Duration) string {
 	switch {
 	case d < 0:
 		return "0s"
+	case d < time.Second:
+		return d.Round(time.Millisecond).String()
 	case d < 10*time.Second:
 		return d.Round(100 * time.Millisecond).String()
 	}
@@ -186,13 +188,10 @@ func (a *app) sentence(e event, s control.Status) string {
 	}
 	switch e.Kind {
 	case "run":
-		switch {
-		case get("kind") != "":
+		if get("kind") != "" { // the first one; what becomes of it is told of its environments, and at the end
 			return fmt.Sprintf("%s %s of %s, by %s", get("kind"), clean(e.Data.Run), clean(e.Data.Service), get("by"))
-		case get("state") == string(run.Running):
-			return ""
 		}
-		return "run " + a.state(a.err, get("state")) + because(get("reason"))
+		return ""
 	case "step":
 		for _, x := range s.Steps {
 			if x.Name == get("step") && x.State == get("state") && x.State != "running" {

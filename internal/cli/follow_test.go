@@ -1,0 +1,139 @@
+package cli
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"io"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/sluicehq/sluice/internal/control"
+	"github.com/sluicehq/sluice/internal/run"
+)
+
+// TestEveryOutcomeHasItsCode holds the table of interface.md.
+func TestEveryOutcomeHasItsCode(t *testing.T) {
+	for _, c := range []struct {
+		state run.Outcome
+		stuck bool
+		code  int
+		said  string
+	}{
+		{state: run.Succeeded, code: 0, said: "Run 7 of shop succeeded"},
+		{state: run.Failed, code: 1, said: "Run 7 of shop failed: step unit failed"},
+		{state: run.RolledBack, code: 3, said: "rolled-back"},
+		{state: run.RollbackFailed, code: 5, said: "rollback-failed"},
+		{state: run.RollingBack, stuck: true, code: 5, said: "The rollback in production is stuck and goes on being tried: host web-1"},
+		{state: run.Cancelled, code: 6, said: "cancelled"},
+		{state: run.Superseded, code: 6, said: "superseded"},
+	} {
+		t.Run(string(c.state), func(t *testing.T) {
+			f := newFake(t)
+			f.status = waiting()
+			f.status.State = c.state
+			if c.state == run.Failed {
+				f.status.Reason = "step unit failed"
+			}
+			p := &f.status.Environments[1]
+			p.State, p.Packet, p.Rollout, p.Stuck, p.WaitingFor = c.state, "", "2", c.stuck, "host web-1 does not report"
+			f.tell("run", "", map[string]string{"state": string(c.state)}, nil)
+			f.run("watch", "7").want(t, c.code, c.said)
+			r := f.run("watch", "7", "--json")
+			r.want(t, c.code)
+			lines := strings.Split(strings.TrimSpace(r.out), "\n")
+			var last control.Status
+			if err := json.Unmarshal([]byte(lines[len(lines)-1]), &last); err != nil || last.State != c.state || last.Run != "7" {
+				t.Errorf("the last line is no final status (%v): %s", err, lines[len(lines)-1])
+			}
+		})
+	}
+}
+
+func TestARunThatWaitsForAPersonEndsNoWaitOnly(t *testing.T) {
+	f := newFake(t)
+	f.status = waiting()
+	f.run("watch", "7", "--no-wait").want(t, 4, "production waits: approval: 0 of 1 given", "sluice explain 7")
+	// A run that waits for another rollout to end needs nobody: it is followed.
+	f.status.Environments[1].Packet, f.status.Environments[1].WaitingFor = "", "the rollout of run 6 to end"
+	ctx, cancel := context.WithTimeout(t.Context(), 600*time.Millisecond)
+	defer cancel()
+	var errOut strings.Builder
+	execute(ctx, []string{"watch", "7", "--no-wait", "--server", f.url, "--token", testToken}, strings.NewReader(""), io.Discard, &errOut)
+	if !strings.Contains(errOut.String(), "Stopped following") {
+		t.Errorf("it ended by itself: %s", errOut.String())
+	}
+}
+
+// TestALostConnectionMissesAndRepeatsNothing cuts the feed after every event.
+func TestALostConnectionMissesAndRepeatsNothing(t *testing.T) {
+	f := newFake(t)
+	f.status = waiting()
+	f.tell("run", "", map[string]string{"state": "running", "kind": "run", "by": "local:ada"}, nil)
+	f.tell("rollout", "production", map[string]string{"kind": "weight", "from": "0", "to": "500"}, nil)
+	f.tell("rollout", "production", map[string]string{"kind": "verdict", "to": "pass", "reason": "better"}, nil)
+	f.tell("run", "", map[string]string{"state": "succeeded"}, func(s *control.Status) {
+		s.State, s.Environments[1].State, s.Environments[1].Packet, s.Environments[1].WaitingFor = run.Succeeded, run.Succeeded, "", ""
+	})
+	f.cuts = 3
+	// The end is looked for at once, yet the events that led to it come first.
+	r := f.run("watch", "7")
+	r.want(t, 0, "run 7 of shop, by local:ada", "Run 7 of shop succeeded")
+	for _, once := range []string{"5 % of users", "verdict pass: better"} {
+		if n := strings.Count(r.err, once); n != 1 {
+			t.Errorf("%q was told %d times:\n%s", once, n, r.err)
+		}
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if got := strings.Join(f.resume, ","); got != ",1,2,3" {
+		t.Errorf("resumed after %q", got)
+	}
+}
+
+func TestCtrlCStopsFollowingAndSaysThatTheRunGoesOn(t *testing.T) {
+	f := newFake(t)
+	f.status = waiting()
+	f.tell("rollout", "production", map[string]string{"kind": "weight", "from": "0", "to": "500"}, nil)
+	t.Setenv("SLUICE_SERVER", f.url)
+	t.Setenv("SLUICE_TOKEN", testToken)
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	r, w := io.Pipe()
+	code := make(chan int, 1)
+	go func() {
+		code <- execute(ctx, []string{"watch", "7"}, strings.NewReader(""), io.Discard, w)
+		w.Close()
+	}()
+	var told []string
+	for s := bufio.NewScanner(r); s.Scan(); {
+		told = append(told, s.Text())
+		if strings.Contains(s.Text(), "5 % of users") {
+			cancel()
+		}
+	}
+	if got := <-code; got != 4 {
+		t.Errorf("code %d, want 4: it still goes on", got)
+	}
+	if last := strings.Join(told, "\n"); !strings.Contains(last, "Stopped following. Run 7 goes on: sluice watch 7 shows it, sluice abort 7 ends it.") {
+		t.Errorf("told:\n%s", last)
+	}
+}
+
+func TestAnAbortThatDidWhatWasAskedIsDone(t *testing.T) {
+	for state, code := range map[run.Outcome]int{run.Cancelled: 0, run.RolledBack: 0, run.RollbackFailed: 5} {
+		f := newFake(t)
+		f.status = waiting()
+		var asked map[string]string
+		f.HandleFunc("POST "+api+"runs/7/abort", func(w httpWriter, r *httpRequest) {
+			_ = json.NewDecoder(r.Body).Decode(&asked)
+			f.tell("run", "", map[string]string{"state": string(state)}, func(s *control.Status) { s.State = state })
+			answer(w, map[string]bool{"done": true})
+		})
+		f.run("abort", "7", "--reason", "wrong").want(t, code)
+		if asked["reason"] != "wrong" {
+			t.Errorf("asked for %v", asked)
+		}
+	}
+}
