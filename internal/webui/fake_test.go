@@ -267,6 +267,7 @@ func buildSteps(states ...string) []run.Step {
 	for i, k := range kinds {
 		s := run.Step{Name: k.name, Kind: k.kind, State: states[i]}
 		if s.State == "succeeded" || s.State == "failed" {
+			s.Reason = "exit code 0"
 			s.Started, s.Ended = ptr(at(20*time.Minute)), ptr(at(20*time.Minute-7*time.Second))
 		}
 		if s.State == "running" {
@@ -298,7 +299,7 @@ var canaryPlan = []rollout.PlanStep{
 }
 
 var gatesPassed = []gate.Decision{
-	{Gate: "after", Answer: gate.Pass, Reason: "this very release succeeded in dev"},
+	{Gate: "after:dev", Answer: gate.Pass, Reason: "this very release succeeded in dev"},
 	{Gate: "tests-passed", Answer: gate.Pass, Reason: "148 tests passed, 2 were skipped"},
 	{Gate: "size", Answer: gate.Pass, Reason: "artifact.size < 200000000 holds"},
 }

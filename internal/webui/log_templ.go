@@ -171,7 +171,7 @@ func logContent(v *logView) templ.Component {
 		if templ_7745c5c3_Err != nil {
 			return templ_7745c5c3_Err
 		}
-		if v.Step.Reason != "" {
+		if v.Step.Reason != "" && stepMark(v.Step.State).Tone != "good" {
 			var templ_7745c5c3_Var10 = []any{"reason", "pre", stepMark(v.Step.State).Tone}
 			templ_7745c5c3_Err = templ.RenderCSSItems(ctx, templ_7745c5c3_Buffer, templ_7745c5c3_Var10...)
 			if templ_7745c5c3_Err != nil {

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"net/http"
 	"slices"
+	"strings"
 
 	"github.com/sluicehq/sluice/internal/control"
 	"github.com/sluicehq/sluice/internal/run"
@@ -67,12 +68,14 @@ func (u *ui) overview(w http.ResponseWriter, r *http.Request) error {
 	return nil
 }
 
-// needsPerson reports whether a run goes on only when somebody does something.
+// needsPerson reports whether a run goes on only when somebody does something,
+// or should be looked at. One that waits for its turn does not.
 func needsPerson(s control.Status) bool {
-	if s.State == run.Waiting {
-		return true
-	}
-	return slices.ContainsFunc(s.Environments, func(e control.EnvironmentStatus) bool { return e.Stuck || e.Paused || e.Held != "" })
+	return slices.ContainsFunc(s.Environments, func(e control.EnvironmentStatus) bool {
+		decision := e.State == run.Waiting && e.Rollout == "" && e.Packet != "" &&
+			!strings.HasPrefix(e.WaitingFor, "the rollout of ") && !strings.HasPrefix(e.WaitingFor, "the registry")
+		return decision || e.Stuck || e.Paused || e.Held != ""
+	})
 }
 
 // waits is what a run waits for, in its own words.

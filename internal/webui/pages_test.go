@@ -193,6 +193,23 @@ func TestServicesQuiet(t *testing.T) {
 	}
 }
 
+// A run that waits for its turn waits for nobody.
+func TestServicesInTurn(t *testing.T) {
+	f := newFake()
+	f.runs = f.runs[1:2]
+	e := &f.runs[0].Environments[1]
+	for text, want := range map[string]string{
+		e.WaitingFor: "1 run waits for a person",
+		"the rollout of release e4266b7910d5 (run 2) to end; one rollout at a time is live in an environment": "1 run is under way",
+		"the registry, to verify the artifacts: connection refused":                                           "1 run is under way",
+	} {
+		e.WaitingFor = text
+		get(t, f, "/").has("#headline", want)
+	}
+	e.WaitingFor, e.Rollout, e.Held = "", "o1", "drift"
+	get(t, f, "/").has("#headline", "1 run waits for a person")
+}
+
 func TestRuns(t *testing.T) {
 	f := newFake()
 	d := get(t, f, "/runs?service=checkout")
@@ -219,7 +236,8 @@ func TestRunInEveryState(t *testing.T) {
 		d.has("#build .busy", "running")
 		d.has("#build li", "removes: a part that does not do what its author meant")
 		d.has("#build a[href='/runs/19/steps/test']", "test")
-		d.has(".stages li.busy", "Build running · 2 of 4 steps")
+		d.has(".stages li.busy", "Build running · 2 of 4 steps, now test")
+		d.has(".wide #build", "")
 		d.has("#act-abort button", "Abort")
 		d.hasNot("#act-pause, #act-advance, #act-resume")
 		d.has("#env-dev", "Its turn has not come")
@@ -246,7 +264,7 @@ func TestRunInEveryState(t *testing.T) {
 		d.has(".metrics li", "http-errors inconclusive 2 of 4310 requests failed (0.05 %)")
 		d.has(".metrics .counts", "candidate 2 of 4 310 (0.05 %)")
 		d.has(".signals", "18 211 requests, 7 failed (0.04 %)")
-		d.has("#env-production .gates li", "after this very release succeeded in dev removes: a release that never ran where a failure is cheap")
+		d.has("#env-production .gates li", "after:dev this very release succeeded in dev removes: a release that never ran where a failure is cheap")
 		if c := attr(d.all("[data-chart]")[0], "data-chart"); !strings.Contains(c, `"c":[0,0,0,0,0,null,`) {
 			t.Errorf("a bin without requests must be a gap: %.120s", c)
 		}
@@ -305,12 +323,13 @@ func TestRunInEveryState(t *testing.T) {
 		d := get(t, f, "/runs/09")
 		d.has(".runhead .pill.good", "succeeded")
 		d.has("details.env[open] summary", "production")
-		d.hasNot(".track .now, .track .todo, .bake")
+		d.hasNot(".track .now, .track .todo, .bake, #build p.bad")
 	})
 	t.Run("failed", func(t *testing.T) {
 		d := get(t, f, "/runs/08")
 		d.has(".story code", "sluice logs 08 test")
 		d.has("#build li", "148 tests passed, 3 failed, 2 skipped")
+		d.has("#build p.bad", "Exit code 1.")
 		d.has(".stages li.bad", "Build failed")
 	})
 	t.Run("cancelled promotion", func(t *testing.T) {

@@ -30,6 +30,12 @@ type runView struct {
 	Choices choices
 }
 
+// building reports whether the build is what the page is about: it runs, or is
+// why the run has ended.
+func (v *runView) building() bool {
+	return v.S.Release == "" && len(v.S.Steps) > 0
+}
+
 // stage is one part of the way to production.
 type stage struct {
 	Name   string
@@ -255,6 +261,11 @@ func stages(s control.Status, envs []envView) []stage {
 			}
 		}
 		b.Mark, b.Detail = stepMark(state), fmt.Sprintf("%d of %s", done, plural(len(s.Steps), "step", "steps"))
+		for _, x := range s.Steps {
+			if x.State == "running" {
+				b.Detail += ", now " + x.Name
+			}
+		}
 		if s.ReusedFrom != "" {
 			b.Mark, b.Detail = stepMark("reused"), "built once, in run "+s.ReusedFrom
 		}

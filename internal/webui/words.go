@@ -115,11 +115,13 @@ func wayMark(kind string) mark {
 
 // gateRisk names the risk that a gate of that name removes.
 func gateRisk(d gate.Decision) string {
-	switch d.Gate {
+	switch name, _, _ := strings.Cut(d.Gate, ":"); name {
 	case "after":
 		return pipeline.PathRisk
+	case "not-quarantined":
+		return "a release that was taken back once already"
 	case pipeline.TestsPassed:
-		return pipeline.GateRisk(pipeline.Gate{Name: d.Gate})
+		return pipeline.GateRisk(pipeline.Gate{Name: name})
 	}
 	return "a release that breaks a rule of this environment"
 }

@@ -103,7 +103,7 @@
       },
       axes: [
         { ...axis, space: 70, values: (u, at) => at.map((s) => new Date(s * 1000).toLocaleTimeString([], clock(u.data[0]))) },
-        { ...axis, size: 54, values: (u, vs) => vs.map((v) => +v.toPrecision(3) + unit) },
+        { ...axis, size: 66, values: (u, vs) => vs.map((v) => +v.toPrecision(3) + unit) },
       ],
       series: [
         { label: 'time', value: (u, v) => v == null ? '–' : new Date(v * 1000).toLocaleTimeString([], { hourCycle: 'h23' }) },
