@@ -21,7 +21,11 @@ func Worst(vs ...Verdict) Verdict {
 	var out Verdict
 	best := 0
 	for _, v := range vs {
-		if r := rank[v]; r > best {
+		r, known := rank[v]
+		if !known {
+			v, r = "", rank[""] // of a newer version: it proves nothing here
+		}
+		if r > best {
 			best, out = r, v
 		}
 	}
