@@ -29,6 +29,8 @@ func inPhase(want rollout.Phase) func(control.Status) bool {
 	return func(s control.Status) bool { return production(s).Phase == want }
 }
 
+func inBuild(s control.Status) bool { return len(s.Steps) > 0 && s.Steps[0].State == "running" }
+
 func bakingAt(weight float64) func(control.Status) bool {
 	return func(s control.Status) bool {
 		e := production(s)
@@ -50,7 +52,7 @@ func TestKillControlPlaneAtEachPhase(t *testing.T) {
 		when    func(control.Status) bool
 		ends    string
 	}{
-		{name: "building", when: func(s control.Status) bool { return len(s.Steps) > 0 && s.Steps[0].State == "running" }, ends: "succeeded"},
+		{name: "building", when: inBuild, ends: "succeeded"},
 		{name: "preparing", b: behaviour{StartMillis: 1000}, when: inPhase(rollout.Preparing), ends: "succeeded"},
 		{name: "shifting", rollout: oneStep, when: inPhase(rollout.Shifting), ends: "succeeded"},
 		{name: "baking at 10", rollout: oneStep, when: bakingAt(10), ends: "succeeded"},

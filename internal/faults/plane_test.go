@@ -62,7 +62,7 @@ func (p *plane) tidy() {
 		p.t.Errorf("down ended with %d: %s", code, out)
 	}
 	p.reap()
-	if left := processesOf(p.dir); len(left) > 0 {
+	if left := left(p.dir); len(left) > 0 {
 		p.t.Errorf("down left processes: %v", left)
 		for pid := range left {
 			_ = syscall.Kill(pid, syscall.SIGKILL)
@@ -295,6 +295,16 @@ func processesOf(dir string) map[int]string {
 		}
 	}
 	return out
+}
+
+// left is what processesOf finds still after a moment: what keeps an instance's
+// log ends when it has read the last of it.
+func left(dir string) map[int]string {
+	for deadline := time.Now().Add(2 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+		if out := processesOf(dir); len(out) == 0 || time.Now().After(deadline) {
+			return out
+		}
+	}
 }
 
 func until(t *testing.T, within time.Duration, what string, ok func() bool) {

@@ -1,0 +1,121 @@
+package faults
+
+import (
+	"errors"
+	"io"
+	"os"
+	"path/filepath"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/sluicehq/sluice/internal/server/servertest"
+)
+
+// smallDisk mounts a disk of some megabytes; fill takes all of it that is left,
+// and free gives it back.
+func smallDisk(t *testing.T, size string) (dir string, fill func(), free func()) {
+	t.Helper()
+	dir = t.TempDir()
+	if err := syscall.Mount("tmpfs", dir, "tmpfs", 0, "size="+size+",mode=0700"); err != nil {
+		t.Skipf("SKIPPED: NOT TESTED WITH A FULL DISK: couldn't mount a small one: %v", err)
+	}
+	t.Cleanup(func() {
+		if err := syscall.Unmount(dir, 0); err != nil {
+			t.Errorf("something uses the small disk still: %v", err)
+			_ = syscall.Unmount(dir, syscall.MNT_DETACH)
+		}
+	})
+	ballast := filepath.Join(dir, "ballast")
+	fill = func() {
+		t.Helper()
+		f, err := os.OpenFile(ballast, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer f.Close()
+		for _, block := range []int{1 << 20, 4096, 1} {
+			for err == nil {
+				_, err = f.Write(make([]byte, block))
+			}
+			if !errors.Is(err, syscall.ENOSPC) && !errors.Is(err, io.ErrShortWrite) {
+				t.Fatal(err)
+			}
+			err = nil
+		}
+	}
+	free = func() {
+		t.Helper()
+		if err := os.Remove(ballast); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return dir, fill, free
+}
+
+// The disk is full: users notice nothing, who asks for something reads why it
+// can't be, and when there is space again all goes on without a hand.
+func TestDiskFull(t *testing.T) {
+	t.Parallel()
+	dir, fill, free := smallDisk(t, "192m")
+	p := planeAt(t, filepath.Join(dir, "data"))
+	p.up()
+	s := newShop(t)
+	s.first(p)
+	load := servertest.StartLoad(s.addr, 2)
+	defer load.Stop()
+
+	// In the middle of a canary.
+	s.rollout = oneStep
+	s.ship(behaviour{Version: "v1"})
+	run := p.Run(s.Dir)
+	p.Wait(run, "baking", bakingAt(10))
+	fill()
+	out, code := p.sluice("run", "--repo", s.Dir)
+	if code == 0 {
+		t.Errorf("a run on a full disk ended with 0: %s", out)
+	}
+	says(t, out, "full", "free")
+	time.Sleep(3 * time.Second)
+	if out, code := p.sluice("status", run); code != 0 {
+		t.Errorf("status on a full disk ended with %d: %s", code, out)
+	}
+	free()
+	end := p.WaitState(run, "succeeded")
+	if production(end).Verdict != "pass" {
+		t.Errorf("it succeeded with the verdict %q", production(end).Verdict)
+	}
+
+	// While a step writes its log.
+	s.rollout = atOnce
+	s.yaml = definition
+	s.replace("mkdir -p out && cp", "sleep 1; head -c 8000000 /dev/zero | tr \"\\0\" x; mkdir -p out && cp")
+	s.ship(behaviour{Version: "v2"})
+	run = p.Run(s.Dir)
+	p.Wait(run, "building", inBuild)
+	fill()
+	time.Sleep(3 * time.Second)
+	free()
+	if s := p.Wait(run, "at its end", servertest.Ended); s.State == "failed" {
+		says(t, s.Reason, "no space left on device", "free space")
+	} else if s.State != "succeeded" {
+		t.Errorf("it ended as %s: %s", s.State, s.Reason)
+	}
+	s.ship(behaviour{Version: "v3"})
+	p.WaitState(p.Run(s.Dir), "succeeded")
+
+	// A server that starts on a full disk.
+	p.kill()
+	fill()
+	out, code = p.sluice("up", "--addr", servertest.FreeAddr(t))
+	if code != 1 {
+		t.Errorf("up on a full disk ended with %d: %s", code, out)
+	}
+	t.Logf("up on a full disk says: %s", out)
+	free()
+	p.up()
+	if got := load.Stop(); got.Dropped+got.Bad > 0 {
+		t.Errorf("of %d requests %d were dropped and %d answered badly: %v", got.All, got.Dropped, got.Bad, got.Errors)
+	}
+	p.whole(t)
+}

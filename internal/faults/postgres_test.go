@@ -1,0 +1,122 @@
+package faults
+
+import (
+	"bytes"
+	"context"
+	"io"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/sluicehq/sluice/internal/evidence"
+	"github.com/sluicehq/sluice/internal/server/servertest"
+	"github.com/sluicehq/sluice/internal/store/storetest"
+)
+
+// balancer is what stands before several control planes: it passes connections
+// on to the first that takes them.
+func balancer(t *testing.T, to ...string) (url string) {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	var wg sync.WaitGroup
+	t.Cleanup(func() { cancel(); _ = l.Close(); wg.Wait() })
+	pass := func(in net.Conn) {
+		defer in.Close()
+		for _, addr := range to {
+			out, err := net.DialTimeout("tcp", addr, time.Second)
+			if err != nil {
+				continue
+			}
+			defer context.AfterFunc(ctx, func() { _ = in.Close(); _ = out.Close() })()
+			defer out.Close()
+			go func() { _, _ = io.Copy(out, in); _ = out.Close() }()
+			_, _ = io.Copy(in, out)
+			return
+		}
+	}
+	wg.Go(func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			wg.Go(func() { pass(c) })
+		}
+	})
+	return "http://" + l.Addr().String()
+}
+
+// share gives a second control plane what all of one installation have in common
+// beside the database: keys, token, and the storage of artifacts and logs.
+func share(t *testing.T, from, to string) {
+	t.Helper()
+	if err := os.MkdirAll(to, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"token", "registry.key", "keys", "registry", "blobs"} {
+		if err := os.Symlink(filepath.Join(from, name), filepath.Join(to, name)); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// Two control planes on one PostgreSQL: whichever dies, the other goes on.
+func TestTwoControlPlanesOnPostgres(t *testing.T) {
+	t.Parallel()
+	database := storetest.Postgres(t)
+	one, s := newPlane(t, "--no-agent", "--database", database), newShop(t)
+	two := planeAt(t, filepath.Join(t.TempDir(), "data"), "--no-agent", "--database", database)
+	share(t, one.dir, two.dir)
+	two.up()
+	h := newHost(t, one, balancer(t, strings.TrimPrefix(one.URL, "http://"), strings.TrimPrefix(two.URL, "http://")), "local", "127.0.0.1")
+	s.first(one)
+	load := servertest.StartLoad(s.addr, 2)
+	defer load.Stop()
+
+	// A good one, whose control plane dies while it bakes, and does not come back.
+	s.rollout = oneStep
+	s.ship(behaviour{Version: "v1"})
+	seen, killed, hit := one.killWhen(one.Run(s.Dir), bakingAt(10))
+	if !hit {
+		t.Fatalf("it did not bake: %s", servertest.Show(seen))
+	}
+	took := two.recovered(seen, killed)
+	if took > recoveryBudget {
+		t.Errorf("the other control plane went on after %s, the budget is %s", took, recoveryBudget)
+	}
+	if end := two.WaitState(seen.Run, "succeeded"); production(end).Verdict != "pass" {
+		t.Errorf("it ended with the verdict %q", production(end).Verdict)
+	}
+	if got := load.Counts(); got.Dropped+got.Bad > 0 {
+		t.Errorf("of %d requests %d were dropped and %d answered badly: %v", got.All, got.Dropped, got.Bad, got.Errors)
+	}
+
+	// A bad one with both there again; the other dies while it bakes.
+	one.up()
+	s.ship(behaviour{Version: "v2", Bad: 80})
+	seen, killed, hit = two.killWhen(two.Run(s.Dir), inPhase("baking"))
+	if !hit {
+		t.Fatalf("it did not bake: %s", servertest.Show(seen))
+	}
+	one.recovered(seen, killed)
+	end := one.WaitState(seen.Run, "rolled-back")
+	if e := production(end); e.Weight != 0 || e.Verdict != "fail" {
+		t.Errorf("rolled back at %g %% with the verdict %q", e.Weight, e.Verdict)
+	}
+	if got := load.Stop(); got.Dropped > 0 {
+		t.Errorf("%d of %d requests were dropped: %v", got.Dropped, got.All, got.Errors)
+	}
+	appliedOnce(t, h.dir)
+	if rep, err := evidence.Verify(bytes.NewReader(one.Bundle()), evidence.VerifyOptions{}); err != nil || !rep.OK {
+		t.Errorf("the evidence does not verify: %+v, %v", rep, err)
+	}
+	t.Logf("the other went on %s after the kill", took.Round(time.Millisecond))
+}
