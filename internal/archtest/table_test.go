@@ -7,7 +7,8 @@ type row struct {
 	// those that are imported.
 	may string
 	// tests are further ones that its tests import. Packages whose names end with
-	// "test", and those below the tested one, need not be named; see also anything.
+	// "test", those below the tested one, and the shared words (release, verdict)
+	// need not be named; see also anything.
 	tests string
 	why   string
 
@@ -19,7 +20,8 @@ type row struct {
 	except map[string]string
 }
 
-// anything is for tests of the whole product, which look at every layer.
+// anything is for tests and measurements of the whole product, which look at
+// every layer, and which no other package imports.
 const anything = "*"
 
 // The leaves and stages come in the order in which data flows, then the
@@ -163,7 +165,7 @@ var table = []row{
 		why: "renders control's views; the words of states and verdicts come from the packages that own them, and who asks is httpapi's to say: one way in, one answer",
 	},
 	{
-		pkg: "cli", may: "agent analysis artifact control demo evidence httpapi pipeline preview registry/remote release rollout run runner server source store verdict",
+		pkg: "cli", may: "agent analysis artifact control demo evidence httpapi pipeline preview registry/remote release rollout run runner server source store verdict", tests: "gate",
 		why: "a client of the API and of the registry, whose documents are control's types, and whose words (states, phases) belong to run and rollout; starts server and agent; lints, plans, judges and verifies files without a server, so it calls those stages itself, and finds the repository by source. Of store it knows the error of a folder in use, of runner the names of isolations",
 	},
 
@@ -185,6 +187,7 @@ var table = []row{
 		pkg: "faults", tests: anything,
 		why: "tests alone: kills and stalls the whole product and looks at every layer afterwards",
 	},
+	{pkg: "bench", may: anything, tests: anything, why: "a program that measures the budgets of the product and of each layer by itself"},
 	{pkg: "server/servertest", may: "control", why: "a real server in a child process, a client, a repository and load, for tests"},
 	{pkg: "compattest", tests: anything, why: "what was published once: the API document and kept data folders against today's code"},
 	{pkg: "pipeline/schemagen", may: "pipeline", why: "go:generate: schema and reference page from the definition's types"},
@@ -204,7 +207,7 @@ var banned = []struct {
 	{"github.com/jackc/pgx/v5", "store store/storetest", "as database/sql"},
 	{"github.com/pressly/goose/v3", "store store/storetest", "as database/sql"},
 	{"modernc.org/sqlite", "store store/storetest", "as database/sql"},
-	{"os/exec", "agent agent/supervise agent/agenttest cli demo runner runner/sandbox scripts/testsum server server/servertest source store/storetest", "who starts processes has to end them: few may"},
+	{"os/exec", "agent/supervise agent/agenttest bench demo runner runner/sandbox scripts/testsum server server/servertest source store/storetest", "who starts processes has to end them: few may"},
 	{"unsafe", "runner/sandbox", "system calls that no library wraps"},
 	{"github.com/sirupsen/logrus", "registry", "distribution logs through its global logger; we only tame it there"},
 	{"log", "", "log/slog, and the logger is passed in"},
