@@ -105,7 +105,8 @@ func Observe(reports []Report, key release.Key, hosts []string, candidate, old r
 		o.OldReady = o.OldReady && (old != nil && old.Phase == wire.Ready)
 		if cand != nil {
 			o.CandidateSeen = true
-			o.MinWeight, o.MaxWeight = min(o.MinWeight, cand.Weight), max(o.MaxWeight, cand.Weight)
+			weight := max(0, min(cand.Weight, wire.FullWeight)) // one that can't be is drift all the same
+			o.MinWeight, o.MaxWeight = min(o.MinWeight, weight), max(o.MaxWeight, weight)
 			if cand.Phase == wire.Failed && o.Failed == "" {
 				o.Failed = fmt.Sprintf("on host %s: %s", h, cand.Reason)
 			}
