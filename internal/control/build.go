@@ -31,13 +31,15 @@ const builderID = "https://sluice.dev/builder/v1"
 const maxBuildTries = 5
 
 // buildKey is what decides that two builds would be the same: the source tree
-// without the definition, how it is built, and the engine. A change of
+// without the definition, how it is built and kept apart, and the engine. A change of
 // configuration alone therefore never builds again.
 type buildKey struct {
 	Tree   release.Digest `json:"tree"`
 	Build  pipeline.Build `json:"build"`
 	Path   string         `json:"path"`
 	Engine int            `json:"engine"`
+
+	Isolation runner.Isolation `json:"isolation"`
 }
 
 // build takes a run from its commit to its release. Steps run outside any
@@ -148,7 +150,7 @@ func (c *Controller) keyOfBuild(ctx context.Context, row store.Run, def pipeline
 	if err != nil {
 		return "", err
 	}
-	b, err := release.Canonical(buildKey{Tree: tree, Build: def.Build, Path: path.Dir(row.Path), Engine: rollout.Engine})
+	b, err := release.Canonical(buildKey{Tree: tree, Build: def.Build, Path: path.Dir(row.Path), Engine: rollout.Engine, Isolation: c.isolation})
 	if err != nil {
 		return "", err
 	}

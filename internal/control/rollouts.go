@@ -189,7 +189,7 @@ func (t *turn) close() error {
 		if err := t.tell("alarm", map[string]string{"reason": a}); err != nil {
 			return err
 		}
-		t.c.log.Error("a rollout needs a person", "project", t.row.Project, "service", t.row.Service, "environment", t.row.Environment, "rollout", t.row.ID, "reason", a)
+		t.c.log.Error("a rollout raised an alarm", "project", t.row.Project, "service", t.row.Service, "environment", t.row.Environment, "rollout", t.row.ID, "reason", a)
 	}
 	if t.state.Phase.Terminal() && t.row.Live {
 		t.row.Live = false

@@ -395,7 +395,8 @@ func (t *turn) judge(reports []host.Report, ask answers) *rollout.Judged {
 		return nil // only a fail counts between bakes; what the last bake came to stays told
 	}
 	w.Result = res
-	if res.Verdict == t.state.Verdict || res.Unjudged {
+	same := res.Verdict == t.state.Verdict && (!t.state.Held.On || res.Sentence == t.state.Sentence)
+	if same || res.Unjudged {
 		return nil
 	}
 	return &rollout.Judged{Step: t.state.Step, Verdict: w.Result.Verdict, Sentence: w.Result.Sentence}

@@ -8,6 +8,7 @@ import (
 	"crypto/subtle"
 	"encoding/hex"
 	"errors"
+	"net"
 	"net/http"
 	"strings"
 	"sync"
@@ -124,19 +125,17 @@ func (a *Access) Allowed(r *http.Request) bool {
 
 type actorKey struct{}
 
-// Actor is who called.
-func Actor(ctx context.Context) release.Actor {
-	if a, ok := ctx.Value(actorKey{}).(release.Actor); ok {
-		return a
-	}
-	return "local:unknown"
+// ConnContext notes who is at the other end of a new connection, for
+// http.Server. The answer is looked up when it is first asked for, and once.
+func ConnContext(ctx context.Context, c net.Conn) context.Context {
+	remote, local := c.RemoteAddr().String(), c.LocalAddr().String()
+	return context.WithValue(ctx, actorKey{}, sync.OnceValue(func() release.Actor { return Peer(remote, local) }))
 }
 
-// identify notes who is at the other end.
-func identify(r *http.Request) *http.Request {
-	local := ""
-	if a, ok := r.Context().Value(http.LocalAddrContextKey).(interface{ String() string }); ok {
-		local = a.String()
+// Actor is who called.
+func Actor(ctx context.Context) release.Actor {
+	if a, ok := ctx.Value(actorKey{}).(func() release.Actor); ok {
+		return a()
 	}
-	return r.WithContext(context.WithValue(r.Context(), actorKey{}, Peer(r.RemoteAddr, local)))
+	return "local:unknown"
 }

@@ -97,7 +97,7 @@ func schemaName(t reflect.Type, hint string) string {
 }
 
 // ServeHTTP implements http.Handler.
-func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) { s.mux.ServeHTTP(w, identify(r)) }
+func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) { s.mux.ServeHTTP(w, r) }
 
 // OpenAPI returns the API's document, in the order of the code.
 func (s *Server) OpenAPI() *huma.OpenAPI { return s.api.OpenAPI() }

@@ -162,7 +162,7 @@ func Run(ctx context.Context, o Options) (err error) {
 		Version: o.Version, Log: o.Log, Ready: func(ctx context.Context) error { return st.View(ctx, func(*store.Tx) error { return nil }) },
 	})
 	srv := &http.Server{
-		Handler: api, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 64 << 10,
+		Handler: api, ConnContext: httpapi.ConnContext, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 64 << 10,
 		ErrorLog: slog.NewLogLogger(o.Log.Handler(), slog.LevelDebug),
 	}
 	if err := writeJSON(folder.infoFile(), Info{Process: self(), URL: url, Started: time.Now().UTC()}); err != nil {
