@@ -70,7 +70,7 @@ func choose(x control.Explanation, s control.Status) choices {
 			continue
 		}
 		if e, ok := environment(s, x.Environment); ok && e.Rollout != "" {
-			a.Revision, a.Seen = e.Revision, seen(e)
+			a.Revision, a.Seen = e.Revision, seen(a.Kind, e)
 			a.dress(e)
 		} else {
 			a.dress(control.EnvironmentStatus{})
@@ -102,7 +102,7 @@ func advice(fields []string, what string) string {
 // adviceOf makes the command at the end of an advice stand out.
 func adviceOf(line string) string {
 	if what, command, ok := strings.Cut(line, ": sluice "); ok {
-		return sentence(what+": `sluice "+command) + "`"
+		return strings.TrimSuffix(sentence(what), ".") + ": `sluice " + command + "`"
 	}
 	return sentence(strings.TrimSpace(line))
 }
@@ -140,7 +140,15 @@ func (a *action) dress(e control.EnvironmentStatus) {
 	}
 }
 
-// seen is what a command is about: it holds while only counters move.
-func seen(e control.EnvironmentStatus) string {
-	return fmt.Sprintf("%s.%d.%t.%t.%t.%s", e.Phase, e.Step, e.Paused, e.Held != "", e.Stuck, e.Verdict)
+// seen is what a command is about, beside the rollout itself: it holds while
+// only counters move. The verdict is not in it: control looks at the present one
+// before it lets a rollout go on.
+func seen(k rollout.CommandKind, e control.EnvironmentStatus) string {
+	switch k {
+	case rollout.Pause: // is meant whatever it does just now
+		return e.Rollout
+	case rollout.Resume:
+		return fmt.Sprintf("%s.%t", e.Rollout, e.Paused)
+	}
+	return fmt.Sprintf("%s.%s.%d.%t.%t.%t", e.Rollout, e.Phase, e.Step, e.Paused, e.Held != "", e.Stuck)
 }

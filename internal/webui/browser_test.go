@@ -272,6 +272,7 @@ func TestBrowserLive(t *testing.T) {
 
 	b.do(chromedp.Click(chromedp.CSS(`#act-pause button`)))
 	b.js("the page says that it is paused", `document.querySelector("#notice.good") && document.querySelector("#env-production .pill").textContent.trim() === "paused"`)
+	b.js("what was done stands on top, also after a renewal", `document.querySelector("#main").firstElementChild.id === "notice"`)
 	b.js("it can be resumed now", `document.querySelector("#act-resume") && !document.querySelector("#act-pause")`)
 	s.fake.mu.Lock()
 	told := strings.Join(s.fake.told, "\n")

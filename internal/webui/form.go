@@ -80,7 +80,7 @@ func (u *ui) command(w http.ResponseWriter, r *http.Request) error {
 	}
 	err := u.c.Rollout(r.Context(), project, id, cmd)
 	// A rollout's revision rises with every count that comes in. A person who
-	// saw this phase, step and verdict means what stands there, however many
+	// saw this phase and step means what stands there, however many
 	// requests were counted since.
 	for try := 1; errors.Is(err, store.ErrStale) && f.Get("seen") != "" && try < maxTries; try++ {
 		s, failed := u.c.Status(r.Context(), project, id, false)
@@ -88,7 +88,7 @@ func (u *ui) command(w http.ResponseWriter, r *http.Request) error {
 			return failed
 		}
 		e, ok := environment(s, cmd.Environment)
-		if !ok || seen(e) != f.Get("seen") {
+		if !ok || seen(cmd.Kind, e) != f.Get("seen") {
 			break
 		}
 		cmd.Revision = e.Revision

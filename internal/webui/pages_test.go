@@ -315,6 +315,8 @@ func TestRunInEveryState(t *testing.T) {
 		d.has("#env-production .reason", "http-errors: 61 of 312 requests failed")
 		d.has(".signals", "Detected after 312 candidate requests in 6.2 s")
 		d.has(".signals", "Taken back in 41 ms")
+		d.has("#headline", "The run has ended: rolled back.")
+		d.has(".advice li", "Ship a fix: sluice run")
 		d.has(".advice code", "sluice quarantine lift "+rel3.Short())
 		d.hasNot(".actions form, .actions details")
 		d.hasNot("noscript")
@@ -375,7 +377,7 @@ func TestButtons(t *testing.T) {
 }
 
 func commandForm(kind string, more ...string) url.Values {
-	v := url.Values{"command": {kind}, "environment": {"production"}, "revision": {"88"}, "seen": {seen(baking())}}
+	v := url.Values{"command": {kind}, "environment": {"production"}, "revision": {"88"}, "seen": {seen(rollout.CommandKind(kind), baking())}}
 	for i := 0; i < len(more); i += 2 {
 		v.Set(more[i], more[i+1])
 	}
@@ -409,6 +411,7 @@ func TestCommands(t *testing.T) {
 func TestCommandWhileCountersMove(t *testing.T) {
 	f := newFake()
 	f.stale = 2
+	f.runs[2].Environments[1].Verdict = "pass"
 	post(t, f, "/runs/12/commands", commandForm("pause")).leadsTo("/runs/12?done=pause")
 	if want := `pause 12 production full=false override=false revision=90 reason="" by=local:unknown`; !slices.Equal(f.told, []string{want}) {
 		t.Errorf("control was told %q", f.told)
@@ -427,7 +430,7 @@ func TestCommandOnSomethingElse(t *testing.T) {
 		t.Errorf("control was told %q", f.told)
 	}
 	f.stale = 1000 // and it gives up
-	post(t, f, "/runs/12/commands", url.Values{"command": {"pause"}, "environment": {"production"}, "revision": {"1"}, "seen": {seen(f.runs[2].Environments[1])}}).status(http.StatusConflict)
+	post(t, f, "/runs/12/commands", url.Values{"command": {"pause"}, "environment": {"production"}, "revision": {"1"}, "seen": {seen(rollout.Pause, f.runs[2].Environments[1])}}).status(http.StatusConflict)
 }
 
 func TestCommandRefused(t *testing.T) {

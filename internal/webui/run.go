@@ -30,6 +30,11 @@ type runView struct {
 	Choices choices
 }
 
+// now is what happens, with the run's state as people write it.
+func (v *runView) now() string {
+	return strings.Replace(v.X.Now, "ended: "+string(v.S.State), "ended: "+outcomeMark(v.S.State).Word, 1)
+}
+
 // building reports whether the build is what the page is about: it runs, or is
 // why the run has ended.
 func (v *runView) building() bool {

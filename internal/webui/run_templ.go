@@ -290,7 +290,7 @@ func headlineBox(v *runView) templ.Component {
 			}
 		}
 		var templ_7745c5c3_Var15 string
-		templ_7745c5c3_Var15, templ_7745c5c3_Err = templ.JoinStringErrs(sentence(plainTimes(v.X.Now)))
+		templ_7745c5c3_Var15, templ_7745c5c3_Err = templ.JoinStringErrs(sentence(plainTimes(v.now())))
 		if templ_7745c5c3_Err != nil {
 			return templ.Error{Err: templ_7745c5c3_Err, FileName: `run.templ`, Line: 64, Col: 34}
 		}

@@ -213,7 +213,7 @@ func span(d time.Duration) string {
 	if d < 0 {
 		d = 0
 	}
-	if d < time.Second {
+	if d >= time.Millisecond && d < time.Second {
 		return fmt.Sprintf("%d ms", d.Milliseconds())
 	}
 	if d < 10*time.Second && d%time.Second != 0 {

@@ -45,8 +45,7 @@
     }
     while (at) {
       const next = at.nextSibling;
-      // What a form said stays until another page is opened.
-      if (at.id !== 'notice') at.remove();
+      at.remove();
       at = next;
     }
   }
