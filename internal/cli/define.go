@@ -206,7 +206,16 @@ func (a *app) judge() *cobra.Command {
 		Use:   "judge",
 		Short: "Judge recorded samples, without a server",
 		Long: `Judges counts or points of a canary and its baseline as a rollout would, from a
-file whose form docs/reference/judge.md tells; "-" reads standard input.
+file; "-" reads standard input. Its form:
+
+  {"metrics": [{"name": "http-errors", "kind": "rate",
+                "bins": [[badCanary, allCanary, badBaseline, allBaseline], …]}],
+   "options": {"maxExcess": 1, "warmUpSeconds": 0}}
+
+Kinds are rate, latency (slow instead of bad), limit, and points with "control"
+and "canary" instead of bins. Options are alpha, beta, r0, rMax, maxExcess, minBad,
+minEvents, binSeconds, warmUpSeconds, phi, seed, and judge: sequential or kayenta.
+
 Exit codes: 0 pass, 1 fail, 4 inconclusive or no-data (a rollout would wait), 2
 when the file is not usable.`,
 		Example: "  sluice judge --file samples.json\n  sluice judge --file - --json < samples.json",

@@ -189,7 +189,7 @@ func (f *follower) end() error {
 		}
 	} else if ended(s) {
 		text := fmt.Sprintf("Run %s of %s %s", s.Run, clean(s.Service), a.state(a.err, string(s.State)))
-		if s.Reason != "" {
+		if s.Reason != "" && !f.live { // the block has it
 			text += ": " + clean(s.Reason)
 		}
 		a.say("%s", text)

@@ -144,7 +144,8 @@ func (a *app) environmentLines(e control.EnvironmentStatus, s control.Status, w 
 		put("", fmt.Sprintf("new %d requests, %d bad; running release %d, %d bad", g.CanaryRequests, g.CanaryBad, g.StableRequests, g.StableBad))
 	}
 	for _, m := range e.Metrics {
-		if m.Verdict == e.Verdict || m.Verdict == verdict.Fail {
+		told := ended(s) && m.Sentence != "" && strings.Contains(s.Reason, m.Sentence)
+		if !told && (m.Verdict == e.Verdict || m.Verdict == verdict.Fail) {
 			put("", a.paint(w, dim, "verdict ")+a.state(w, string(m.Verdict))+"  "+clean(m.Name)+": "+clean(m.Sentence))
 		}
 	}
