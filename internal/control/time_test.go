@@ -110,11 +110,11 @@ func TestClockJumpWhileWarm(t *testing.T) {
 		w.jump(5 * time.Hour)
 		w.pause(time.Minute)
 		if w.hosts[0].shop("production").revisions[v1] == nil {
-			t.Error("the previous release was retired after two minutes")
+			w.Error("the previous release was retired after two minutes")
 		}
 		w.pause(31 * time.Minute)
 		if w.hosts[0].shop("production").revisions[v1] != nil {
-			t.Error("the previous release is still there")
+			w.Error("the previous release is still there")
 		}
 	})
 }

@@ -17,7 +17,7 @@ var params = regexp.MustCompile(`\{[a-z]+\}`)
 
 // Every route but health and readiness wants the token.
 func TestEveryRouteIsGuarded(t *testing.T) {
-	edges(t, func(e *edge) {
+	edges(t, func(t testing.TB, e *edge) {
 		type route struct{ method, path string }
 		routes := []route{
 			{"GET", project + "evidence/bundle"}, {"GET", project + "events"}, {"GET", "/agent/v1/desired?host=a&protocol=1"},
@@ -78,7 +78,7 @@ func TestEveryRouteIsGuarded(t *testing.T) {
 
 // A browser of another site cannot send commands with our user's cookie.
 func TestCrossOrigin(t *testing.T) {
-	edges(t, func(e *edge) {
+	edges(t, func(t testing.TB, e *edge) {
 		good := sessionCookie + "=" + e.access.session(time.Now().Add(time.Minute))
 		path := project + "quarantines/abcd/lift"
 		for _, h := range [][]string{{"Origin", "http://evil.test"}, {"Sec-Fetch-Site", "cross-site"}, {"Sec-Fetch-Site", "same-site"}, {"Origin", "null"}} {
@@ -166,7 +166,7 @@ func TestLogin(t *testing.T) {
 
 // Each kind of error is a problem with its own status.
 func TestProblems(t *testing.T) {
-	edges(t, func(e *edge) {
+	edges(t, func(t testing.TB, e *edge) {
 		run := e.insertRun()
 		id := e.insertRelease("v1")
 		large := `{"repository":"` + strings.Repeat("x", maxBody) + `"}`

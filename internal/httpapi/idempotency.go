@@ -66,7 +66,11 @@ func (h *idempotent) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			problem(w, http.StatusUnprocessableEntity, "this Idempotency-Key was used for another request; take a new one for each command")
 			return
 		}
-		w.Header().Set("Content-Type", "application/json")
+		kind := "application/json"
+		if kept.Status >= 400 {
+			kind = (&Problem{}).ContentType("")
+		}
+		w.Header().Set("Content-Type", kind)
 		w.Header().Set("Idempotency-Replayed", "true")
 		w.WriteHeader(kept.Status)
 		_, _ = w.Write(kept.Body) // the client may have gone

@@ -45,9 +45,9 @@ func (e *edge) Append(_ context.Context, s []wire.Scrape) error {
 }
 
 // edges runs a story on each dialect.
-func edges(t *testing.T, f func(e *edge)) {
-	t.Run("sqlite", func(t *testing.T) { f(newEdge(t, filepath.Join(t.TempDir(), "sluice.db"))) })
-	t.Run("postgres", func(t *testing.T) { f(newEdge(t, storetest.Postgres(t))) })
+func edges(t *testing.T, f func(t testing.TB, e *edge)) {
+	t.Run("sqlite", func(t *testing.T) { f(t, newEdge(t, filepath.Join(t.TempDir(), "sluice.db"))) })
+	t.Run("postgres", func(t *testing.T) { f(t, newEdge(t, storetest.Postgres(t))) })
 }
 
 func newEdge(t testing.TB, url string) *edge {
