@@ -35,3 +35,5 @@
 // Handlers return errors; [ui.fail] maps them to a status and a page that says
 // what happened, why, and what to do.
 package webui
+
+//go:generate go tool templ generate
