@@ -268,7 +268,7 @@ func (t *runTurn) explain() (Explanation, error) {
 	default:
 		x.Now = fmt.Sprintf("the run has ended: %s", t.state.Outcome)
 		x.Why = t.state.Reason
-		x.Next, x.When = "nothing", "never"
+		x.Next = "nothing happens by itself any more"
 		if t.state.Outcome == run.RolledBack {
 			x.Can = []string{"ship a fix: sluice run", fmt.Sprintf("lift the quarantine if the release is safe: sluice quarantine lift %s --reason …", t.state.Release.Short())}
 		}

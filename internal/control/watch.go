@@ -11,6 +11,7 @@ import (
 	"github.com/sluicehq/sluice/internal/agent/wire"
 	"github.com/sluicehq/sluice/internal/analysis"
 	"github.com/sluicehq/sluice/internal/pipeline"
+	"github.com/sluicehq/sluice/internal/preview"
 	"github.com/sluicehq/sluice/internal/release"
 	"github.com/sluicehq/sluice/internal/rollout"
 	"github.com/sluicehq/sluice/internal/store"
@@ -188,7 +189,7 @@ func (c *Controller) newWatch(tx *store.Tx, key release.Key, env pipeline.Enviro
 			return w, err
 		}
 	}
-	set := settings(env.Analysis)
+	set := preview.Settings(env.Analysis)
 	judged := env.Analysis.Metrics
 	for _, m := range judged {
 		t := test{Metric: m}
@@ -218,14 +219,6 @@ func (c *Controller) newWatch(tx *store.Tx, key release.Key, env pipeline.Enviro
 		w.Tests = append(w.Tests, t)
 	}
 	return w, nil
-}
-
-// settings are the judge's for an environment.
-func settings(a pipeline.Analysis) analysis.Settings {
-	s := analysis.Defaults()
-	s.Alpha, s.Beta, s.MaxExcess = a.Alpha, a.Beta, a.MaxExcess/100
-	s.MinEvents, s.Bin, s.WarmUp = int64(a.MinEvents), a.Bin, a.WarmUp
-	return s
 }
 
 // Sample is the newest value of one series.
@@ -351,7 +344,7 @@ func (t *turn) judge(reports []host.Report, ask answers) *rollout.Judged {
 	if !t.state.Exposed || t.state.Phase == rollout.RollingBack {
 		if !t.state.Exposed {
 			w.rebase(counts, t.row.Release, t.restoreID())
-			w.freezeRates(ask, settings(t.plan.Environment.Analysis))
+			w.freezeRates(ask, preview.Settings(t.plan.Environment.Analysis))
 		}
 		return nil
 	}
