@@ -10,6 +10,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -135,9 +136,9 @@ func Run(ctx context.Context, o Options) (err error) {
 	if s.folder, err = newFolder(); err != nil {
 		return err
 	}
-	self, err := os.Executable()
+	self, err := program()
 	if err != nil {
-		return fmt.Errorf("couldn't find this program: %w", err)
+		return err
 	}
 	// The janitor is there before the first file is.
 	j, err := hire(self, o.Janitor, s.folder, o.Story)
@@ -158,6 +159,24 @@ func Run(ctx context.Context, o Options) (err error) {
 	return s.withServer(ctx, self, s.tell)
 }
 
+// program is the file of this program, to be started again.
+func program() (string, error) {
+	p, err := os.Executable()
+	if err != nil {
+		return "", fmt.Errorf("couldn't find this program: %w", err)
+	}
+	return p, nil
+}
+
+// command is what a user types for this program.
+func command() string {
+	self, err := program()
+	if found, e := exec.LookPath("sluice"); err != nil || e == nil && found == self {
+		return "sluice"
+	}
+	return self
+}
+
 // newFolder picks a name for the demo's folder that nobody else has.
 func newFolder() (string, error) {
 	tmp, err := filepath.EvalSymlinks(os.TempDir())
@@ -167,7 +186,7 @@ func newFolder() (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("couldn't find the folder for temporary files: %w", err)
 	}
-	return filepath.Join(tmp, "sluice-demo-"+strings.ToLower(crand.Text()[:16])), nil
+	return filepath.Join(tmp, "sluice-demo-"+strings.ToLower(crand.Text()[:12])), nil
 }
 
 // withServer runs f while a server runs.
@@ -575,7 +594,8 @@ func (s *story) close(ctx context.Context) error {
 		s.print(indent + "The customers go on, and so does the web page:")
 		s.print(indent + s.paint(bold, s.login()))
 		s.print(indent + "Ship v4, which is slow, and watch it:")
-		s.print(indent + s.paint(bold, fmt.Sprintf("sluice run --data %s --repo %s --ref %s", s.folder, s.repository, SlowBranch)))
+		s.print(indent + s.paint(bold, fmt.Sprintf("%s run --data %s \\", command(), s.folder)))
+		s.print(indent + s.paint(bold, fmt.Sprintf("  --repo %s --ref %s", s.repository, SlowBranch)))
 		s.print(indent + "Ctrl-C ends all of it.")
 		<-ctx.Done()
 		return nil
