@@ -118,4 +118,9 @@ func TestDiskFull(t *testing.T) {
 		t.Errorf("of %d requests %d were dropped and %d answered badly: %v", got.All, got.Dropped, got.Bad, got.Errors)
 	}
 	p.whole(t)
+	for _, pattern := range []string{".new-*", "spool/*", "work/*/*", "agent/*.new", "agent/desired/*.new"} {
+		if half, _ := filepath.Glob(filepath.Join(p.dir, pattern)); len(half) > 0 {
+			t.Errorf("half-written files are left: %v", half)
+		}
+	}
 }

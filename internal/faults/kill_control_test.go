@@ -3,6 +3,7 @@ package faults
 import (
 	"bytes"
 	"fmt"
+	"math/rand/v2"
 	"path/filepath"
 	"testing"
 	"time"
@@ -138,6 +139,34 @@ func TestKillControlPlaneWhileWaiting(t *testing.T) {
 		t.Errorf("the service answers %d %q %v", status, body, err)
 	}
 	p.whole(t)
+}
+
+// A server that dies again and again, whatever it is at: each life takes the
+// rollout a little further.
+func TestKillControlPlaneAgainAndAgain(t *testing.T) {
+	t.Parallel()
+	p, s := newPlane(t), newShop(t)
+	s.first(p)
+	load := servertest.StartLoad(s.addr, 2)
+	defer load.Stop()
+	s.rollout = oneStep
+	s.ship(behaviour{Version: "v1"})
+	run := p.Run(s.Dir)
+	kills := 0
+	for deadline := time.Now().Add(90 * time.Second); !servertest.Ended(p.Status(run)); kills++ {
+		if time.Now().After(deadline) {
+			t.Fatalf("%d lives were not enough: %s", kills, servertest.Show(p.Status(run)))
+		}
+		time.Sleep(time.Duration(50+rand.IntN(1500)) * time.Millisecond)
+		p.kill()
+		p.up()
+	}
+	p.WaitState(run, "succeeded")
+	if got := load.Stop(); got.Dropped+got.Bad > 0 {
+		t.Errorf("of %d requests %d were dropped and %d answered badly: %v", got.All, got.Dropped, got.Bad, got.Errors)
+	}
+	p.whole(t)
+	t.Logf("it took %d lives", kills+1)
 }
 
 // goesOn starts the server again and waits for the run's end.

@@ -147,8 +147,8 @@ func (p *plane) kill() {
 // returns what was seen, and when; false if the run ended without that.
 func (p *plane) killWhen(run string, ok func(control.Status) bool) (control.Status, time.Time, bool) {
 	p.t.Helper()
-	var s control.Status
 	for deadline := time.Now().Add(60 * time.Second); ; {
+		var s control.Status
 		err := p.Try("GET", "runs/"+run, nil, &s)
 		switch {
 		case err != nil:
@@ -165,12 +165,19 @@ func (p *plane) killWhen(run string, ok func(control.Status) bool) (control.Stat
 	}
 }
 
-// recovered waits until the run has moved since it was seen last, and returns
-// how long after the kill that was.
+// recovered waits until a run moves that was seen before the kill, and returns how
+// long after the kill that was. What the killed server had still written does not
+// count: the run has to change after it was read from the new one.
 func (p *plane) recovered(before control.Status, killed time.Time) time.Duration {
 	p.t.Helper()
-	was := servertest.Show(before)
-	p.Wait(before.Run, "moving again", func(s control.Status) bool { return servertest.Show(s) != was })
+	was := ""
+	p.Wait(before.Run, "moving again", func(s control.Status) bool {
+		now := servertest.Show(s)
+		if was == "" {
+			was = now
+		}
+		return now != was || servertest.Ended(s)
+	})
 	return time.Since(killed)
 }
 

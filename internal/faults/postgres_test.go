@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -110,6 +111,31 @@ func TestTwoControlPlanesOnPostgres(t *testing.T) {
 	end := one.WaitState(seen.Run, "rolled-back")
 	if e := production(end); e.Weight != 0 || e.Verdict != "fail" {
 		t.Errorf("rolled back at %g %% with the verdict %q", e.Weight, e.Verdict)
+	}
+
+	// One that is paused across its lease, and wakes up when the other has taken the
+	// release back: what it wanted to do still has no effect.
+	two.up()
+	s.rollout = aLongBake
+	s.ship(behaviour{Version: "v3"})
+	run := two.Run(s.Dir)
+	baking := two.Wait(run, "baking", bakingAt(10))
+	if err := two.cmd.Process.Signal(syscall.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	if out, code := one.sluice("abort", run, "--env", "production", "--reason", "orders are lost"); code != 0 {
+		t.Errorf("abort ended with %d: %s", code, out)
+	}
+	one.WaitState(run, "rolled-back")
+	if err := two.cmd.Process.Signal(syscall.SIGCONT); err != nil {
+		t.Fatal(err)
+	}
+	time.Sleep(3 * time.Second) // whatever it still wants to do happens now
+	if w := h.weightsAsked(baking.Release); w[len(w)-1] != 0 {
+		t.Errorf("the host was asked for the weights %v", w)
+	}
+	if e := production(two.WaitState(run, "rolled-back")); e.Weight != 0 {
+		t.Errorf("after the pause the weight is %g %%", e.Weight)
 	}
 	if got := load.Stop(); got.Dropped > 0 {
 		t.Errorf("%d of %d requests were dropped: %v", got.Dropped, got.All, got.Errors)

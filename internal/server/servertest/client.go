@@ -95,8 +95,8 @@ func (c *Client) Status(run string) control.Status {
 // that does not answer is asked again: it may be starting.
 func (c *Client) Wait(run, what string, ok func(control.Status) bool) control.Status {
 	c.T.Helper()
-	var s control.Status
 	for deadline := time.Now().Add(patience); ; time.Sleep(20 * time.Millisecond) {
+		var s control.Status // a new one: absent fields must not be an earlier answer's
 		err := c.Try("GET", "runs/"+run, nil, &s)
 		if err == nil && ok(s) {
 			return s
