@@ -5,10 +5,12 @@ import (
 	"encoding/json"
 	"fmt"
 	"slices"
+	"time"
 
 	"github.com/sluicehq/sluice/internal/agent/wire"
 	"github.com/sluicehq/sluice/internal/release"
 	"github.com/sluicehq/sluice/internal/store"
+	"github.com/sluicehq/sluice/internal/target/host"
 )
 
 // DesiredFor returns what a host shall run, ordered by generation.
@@ -99,4 +101,62 @@ func changed(a, b wire.Observed) []release.Key {
 		}
 	}
 	return out
+}
+
+// Host is what one host last said of itself.
+type Host struct {
+	Host     string        `json:"host"`
+	Agent    string        `json:"agent"` // version of its build
+	Boot     string        `json:"boot"`  // counts begin anew with each
+	At       time.Time     `json:"at"`    // when the report arrived
+	Missing  bool          `json:"missing"`
+	Services []HostService `json:"services"`
+}
+
+// HostService is what a host runs of one service. Requests and Bad are attempts
+// since the agent's boot, over all releases.
+type HostService struct {
+	release.Key
+	Address    string         `json:"address,omitempty"`
+	Generation int64          `json:"generation"`
+	Reason     string         `json:"reason,omitempty"`
+	Requests   uint64         `json:"requests"`
+	Bad        uint64         `json:"bad"`
+	Revisions  []HostRevision `json:"revisions"`
+}
+
+// HostRevision is one release as a host runs it.
+type HostRevision struct {
+	Release release.ID `json:"release"`
+	Phase   wire.Phase `json:"phase"`
+	Reason  string     `json:"reason,omitempty"`
+	Weight  float64    `json:"weight"` // percent
+	Ready   int        `json:"ready"`  // instances
+}
+
+// Hosts lists the agents that ever reported.
+func (c *Controller) Hosts(ctx context.Context, project string) ([]Host, error) {
+	out := []Host{}
+	err := c.store.View(ctx, func(tx *store.Tx) error {
+		rows, err := tx.ObservedHosts()
+		if err != nil {
+			return fmt.Errorf("couldn't read what hosts report: %w", err)
+		}
+		for _, r := range host.Decode(rows) {
+			h := Host{Host: r.Host, Agent: r.Agent, Boot: r.Boot, At: r.Arrived, Missing: tx.Now().Sub(r.Arrived) > host.Unreachable, Services: []HostService{}}
+			for _, s := range r.Services {
+				if s.Project != project {
+					continue
+				}
+				x := HostService{Key: s.Key, Address: s.Address, Generation: s.Generation, Reason: s.Reason, Requests: s.Total.Requests, Bad: s.Total.Bad, Revisions: []HostRevision{}}
+				for _, v := range s.Revisions {
+					x.Revisions = append(x.Revisions, HostRevision{Release: v.Release, Phase: v.Phase, Reason: v.Reason, Weight: float64(v.Weight) / 100, Ready: v.Ready})
+				}
+				h.Services = append(h.Services, x)
+			}
+			out = append(out, h)
+		}
+		return nil
+	})
+	return out, err
 }
