@@ -114,7 +114,7 @@ func (a *agent) observe() (o wire.Observed, busy bool) {
 }
 
 func (s *service) observe() (w wire.Service, busy bool) {
-	w = wire.Service{Key: s.key, Generation: s.desired.Generation, Reason: s.reason}
+	w = wire.Service{Key: s.key, Generation: s.desired.Generation, Reason: s.reason, Total: s.proxy.Total()}
 	w.Listening = s.listener != nil && s.noListen == "" // one at an earlier address stays open meanwhile
 	if s.listener != nil {
 		w.Address = s.listener.Addr().String()

@@ -152,9 +152,7 @@ func (a *api) proxied(ctx context.Context, environment string) (int64, error) {
 	var hosts []struct {
 		Services []struct {
 			Environment string `json:"environment"`
-			Revisions   []struct {
-				Requests int64 `json:"requests"`
-			} `json:"revisions"`
+			Requests    int64  `json:"requests"`
 		} `json:"services"`
 	}
 	if err := a.json(ctx, http.MethodGet, "hosts", nil, &hosts); err != nil {
@@ -166,9 +164,7 @@ func (a *api) proxied(ctx context.Context, environment string) (int64, error) {
 			if s.Environment != environment {
 				continue
 			}
-			for _, r := range s.Revisions {
-				n += r.Requests
-			}
+			n += s.Requests
 		}
 	}
 	return n, nil

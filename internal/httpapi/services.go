@@ -62,6 +62,9 @@ func (s *Server) services() {
 	huma.Register(s.api, op(http.MethodGet, "overview", "overview", "What runs where"), func(ctx context.Context, in *Project) (*output[[]control.Cell], error) {
 		return out(c.Overview(ctx, in.Project))
 	})
+	huma.Register(s.api, op(http.MethodGet, "hosts", "list-hosts", "What hosts say that they run, and what their routers counted"), func(ctx context.Context, in *Project) (*output[[]control.Host], error) {
+		return out(c.Hosts(ctx, in.Project))
+	})
 	huma.Register(s.api, op(http.MethodPost, "promotions", "promote", "Promote a release into an environment"), func(ctx context.Context, in *struct {
 		Project
 		Body PromoteRequest

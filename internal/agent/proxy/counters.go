@@ -57,6 +57,20 @@ func (b *bucket) failed() {
 	b.bad.Add(1)
 }
 
+// total adds everything up. Bad is read first, as in snapshot.
+func (c *counters) total() wire.Total {
+	var t wire.Total
+	for s := range c.shard {
+		for b := range c.shard[s] {
+			k := &c.shard[s][b]
+			t.Bad += k.bad.Load()
+			t.Cancelled += k.cancelled.Load()
+			t.Requests += k.requests.Load()
+		}
+	}
+	return t
+}
+
 // snapshot adds the shards up. Bad is read before requests, so that a snapshot
 // taken under load never shows more bad ones than there were requests.
 func (c *counters) snapshot() []wire.Counters {

@@ -55,8 +55,9 @@ type Server struct {
 
 	mu        sync.Mutex
 	counters  map[release.ID]*counters // of every revision since the server was made
-	backends  map[Instance]*backend    // in the table
-	leaving   map[Instance]*backend    // left it with requests open
+	forgotten wire.Total
+	backends  map[Instance]*backend // in the table
+	leaving   map[Instance]*backend // left it with requests open
 	conns     map[*conn]struct{}
 	listeners map[net.Listener]struct{}
 	wait      sync.WaitGroup // one per connection
@@ -162,7 +163,22 @@ func (s *Server) Forget(id release.ID) {
 			return
 		}
 	}
+	if c := s.counters[id]; c != nil {
+		s.forgotten = s.forgotten.Plus(c.total())
+	}
 	delete(s.counters, id)
+}
+
+// Total is what was counted of all revisions since the server was made, also of
+// those that are forgotten.
+func (s *Server) Total() wire.Total {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	t := s.forgotten
+	for _, c := range s.counters {
+		t = t.Plus(c.total())
+	}
+	return t
 }
 
 // Serve accepts connections until l is closed, by

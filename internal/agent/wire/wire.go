@@ -108,6 +108,19 @@ type Service struct {
 	Address    string             `json:"address,omitempty"` // host:port where it listens, maybe an earlier one
 	Reason     string             `json:"reason,omitempty"`  // why not, or why a generation was refused
 	Revisions  []RevisionObserved `json:"revisions"`
+	Total      Total              `json:"total"` // of all revisions since boot, also of those that are gone
+}
+
+// Total counts attempts.
+type Total struct {
+	Requests  uint64 `json:"requests"`
+	Bad       uint64 `json:"bad"`
+	Cancelled uint64 `json:"cancelled"` // in neither of the others
+}
+
+// Plus adds two totals up.
+func (t Total) Plus(o Total) Total {
+	return Total{Requests: t.Requests + o.Requests, Bad: t.Bad + o.Bad, Cancelled: t.Cancelled + o.Cancelled}
 }
 
 // RevisionObserved is one revision as it runs.
