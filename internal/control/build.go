@@ -603,7 +603,7 @@ func (c *Controller) supersede(tx *store.Tx, project, service, commit string) er
 		if r.Kind != run.KindRun || r.Commit == commit {
 			continue
 		}
-		t, err := c.readRun(tx, project, r.ID)
+		t, err := c.runTurnOf(tx, r)
 		if err != nil {
 			return err
 		}

@@ -1,12 +1,14 @@
 package control
 
 import (
+	"net/http"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/sluicehq/sluice/internal/evidence"
 	"github.com/sluicehq/sluice/internal/release"
+	"github.com/sluicehq/sluice/internal/rollout"
 	"github.com/sluicehq/sluice/internal/run"
 	"github.com/sluicehq/sluice/internal/store"
 	"github.com/sluicehq/sluice/internal/verdict"
@@ -124,6 +126,37 @@ func TestBadCanary(t *testing.T) {
 		}
 		if n != 2 {
 			w.Errorf("%d statements about the quarantine, want quarantined and lifted", n)
+		}
+	})
+}
+
+// A check that was not made at each host passes nothing; one that is not
+// answered as it must be takes the release back.
+func TestChecks(t *testing.T) {
+	stories(t, func(w *world) {
+		def := w.definition(strings.Replace(production, "    rollout:", "    verify: [{name: smoke, http: {path: /, status: 200, contains: hello, retries: 0}}]\n    rollout:", 1))
+		h := w.hosts[0]
+		h.answer = func(rw http.ResponseWriter) { _, _ = rw.Write([]byte("hello")) }
+		h.nowhere = true
+		r, v1 := w.ship(def, "v1")
+		w.until(r, "checking", func(s Status) bool { return s.Environments[0].Phase == rollout.Checking })
+		w.pause(5 * time.Second)
+		if e := w.env(r); e.Phase != rollout.Checking {
+			w.Errorf("no host said where it answers, and it is %s", e.Phase)
+		}
+		h.nowhere = false
+		w.untilState(r, run.Succeeded)
+
+		h.answer = func(rw http.ResponseWriter) { _, _ = rw.Write([]byte("bye")) }
+		r, _ = w.ship(def, "v2")
+		s := w.untilState(r, run.RolledBack)
+		if !strings.Contains(s.Reason, `answered without "hello"`) || w.runs("production") != v1 {
+			w.Errorf("%s", s.Reason)
+		}
+		h.answer = func(rw http.ResponseWriter) { rw.WriteHeader(503) }
+		r, _ = w.ship(def, "v3")
+		if s := w.untilState(r, run.RolledBack); !strings.Contains(s.Reason, "answered 503, wanted 200") {
+			w.Errorf("%s", s.Reason)
 		}
 	})
 }

@@ -61,8 +61,18 @@ func (c *Controller) check(ctx context.Context, e store.Effect) error {
 			}
 		}
 		rows, err := tx.ObservedHosts()
-		addresses = host.Addresses(host.Decode(rows), t.key(), t.plan.Environment.Target)
-		return err
+		if err != nil {
+			return fmt.Errorf("couldn't read what hosts report: %w", err)
+		}
+		// Only what was asked can pass: each check, at each host.
+		to := t.plan.Environment.Target
+		if addresses = host.Addresses(host.Decode(rows), t.key(), to); len(addresses) < len(to.Hosts) {
+			return fmt.Errorf("%d of %d hosts say where %s answers", len(addresses), len(to.Hosts), t.key())
+		}
+		if n := len(t.plan.Steps[want.Step].Checks); len(checks) != n {
+			return fmt.Errorf("%d of the %d checks of step %d are in the definition that %s was started with", len(checks), n, want.Step, e.Rollout)
+		}
+		return nil
 	})
 	if err != nil {
 		return err

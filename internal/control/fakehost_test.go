@@ -30,6 +30,7 @@ type fakeHost struct {
 	startIn time.Duration             // until an instance is ready
 	drift   func(wire.Desired) *int   // weight that somebody else gave the candidate
 	server  *httptest.Server          // answers for all services
+	nowhere bool                      // it does not say where it answers
 	refused map[release.Key]int       // lower generations that were offered
 	answer  func(http.ResponseWriter) // of server
 }
@@ -165,6 +166,9 @@ func (h *fakeHost) observed() wire.Observed {
 	o := wire.Observed{Protocol: wire.Protocol, Agent: "test", Host: h.name, Boot: h.boot, Sequence: h.sequence, At: h.w.clock.now()}
 	for key, s := range h.services {
 		x := wire.Service{Key: key, Generation: s.doc.Generation, Listening: true, Address: strings.TrimPrefix(h.server.URL, "http://")}
+		if h.nowhere {
+			x.Address = ""
+		}
 		for _, rev := range s.doc.Revisions {
 			r := s.revisions[rev.Release]
 			y := wire.RevisionObserved{Release: rev.Release, Phase: wire.Starting, Weight: r.weight}

@@ -48,6 +48,12 @@ func (c *Controller) openTurn(tx *store.Tx, project, id string) (*turn, error) {
 	if err != nil {
 		return nil, fmt.Errorf("couldn't read rollout %s: %w", id, err)
 	}
+	return c.turnOf(tx, row)
+}
+
+// turnOf opens a turn on a row that was just read.
+func (c *Controller) turnOf(tx *store.Tx, row store.Rollout) (*turn, error) {
+	id := row.ID
 	t := &turn{c: c, tx: tx, row: row}
 	if row.Engine > rollout.Engine {
 		return nil, fmt.Errorf("rollout %s was started by a newer sluice (engine %d, this one knows %d): run the newer one", id, row.Engine, rollout.Engine)
@@ -55,6 +61,7 @@ func (c *Controller) openTurn(tx *store.Tx, project, id string) (*turn, error) {
 	if err := json.Unmarshal(row.Plan, &t.plan); err != nil {
 		return nil, fmt.Errorf("couldn't read the plan of rollout %s: %w", id, err)
 	}
+	var err error
 	if t.state, err = rollout.DecodeState(row.State); err != nil {
 		return nil, fmt.Errorf("couldn't read the state of rollout %s: %w", id, err)
 	}

@@ -40,10 +40,17 @@ func (c *Controller) readRun(tx *store.Tx, project, id string) (*runTurn, error)
 	if err != nil {
 		return nil, fmt.Errorf("couldn't read run %s: %w", id, err)
 	}
+	return c.runTurnOf(tx, row)
+}
+
+// runTurnOf opens a turn on a row that was just read.
+func (c *Controller) runTurnOf(tx *store.Tx, row store.Run) (*runTurn, error) {
+	id := row.ID
 	t := &runTurn{c: c, tx: tx, row: row}
 	if err := json.Unmarshal(row.Definition, &t.def); err != nil {
 		return nil, fmt.Errorf("couldn't read the definition of run %s: %w", id, err)
 	}
+	var err error
 	if t.state, err = run.Decode(row.State); err != nil {
 		return nil, fmt.Errorf("run %s: %w", id, err)
 	}

@@ -122,10 +122,6 @@ const production = `
 // change of what a release is made of.
 type change func(*release.Manifest)
 
-func artifactOf(commit string) change {
-	return func(m *release.Manifest) { m.Artifacts[0].Digest = release.DigestOf([]byte(commit)) }
-}
-
 func setting(env, key, value string) change {
 	return func(m *release.Manifest) { m.Environments[env] = release.Config{Env: map[string]string{key: value}} }
 }

@@ -99,7 +99,7 @@ func (c *Controller) Runs(ctx context.Context, f store.RunFilter) ([]Status, err
 			return fmt.Errorf("couldn't list runs: %w", err)
 		}
 		for _, r := range rows {
-			t, err := c.readRun(tx, r.Project, r.ID)
+			t, err := c.runTurnOf(tx, r)
 			if err != nil {
 				return err
 			}
@@ -344,7 +344,7 @@ func (c *Controller) Overview(ctx context.Context, project string) ([]Cell, erro
 			if x.Run != "" {
 				continue // rollouts come newest first
 			}
-			t, err := c.openTurn(tx, project, r.ID)
+			t, err := c.turnOf(tx, r)
 			if err != nil {
 				return err
 			}
