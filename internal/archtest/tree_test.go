@@ -115,8 +115,7 @@ func tree(root string) ([]*pkg, error) {
 			switch name := d.Name(); {
 			case rel == ".":
 				return nil
-			case strings.HasPrefix(name, "."), strings.HasPrefix(name, "_"), name == "testdata", name == "node_modules", rel == "bin",
-				rel == "internal/deps": // imports held for packages that are still to come; goes with the last of them
+			case strings.HasPrefix(name, "."), strings.HasPrefix(name, "_"), name == "testdata", name == "node_modules", rel == "bin":
 				return fs.SkipDir
 			}
 			if _, err := os.Stat(filepath.Join(p, "go.mod")); err == nil {
