@@ -152,6 +152,7 @@ func TestKillControlPlaneAgainAndAgain(t *testing.T) {
 	s.rollout = oneStep
 	s.ship(behaviour{Version: "v1"})
 	run := p.Run(s.Dir)
+	p.Wait(run, "built", func(s control.Status) bool { return s.Release != "" }) // builds that never end are given up
 	kills := 0
 	for deadline := time.Now().Add(90 * time.Second); !servertest.Ended(p.Status(run)); kills++ {
 		if time.Now().After(deadline) {
