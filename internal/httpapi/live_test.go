@@ -17,7 +17,6 @@ import (
 	"github.com/sluicehq/sluice/internal/agent/wire"
 	"github.com/sluicehq/sluice/internal/release"
 	"github.com/sluicehq/sluice/internal/store"
-	"github.com/sluicehq/sluice/internal/target/host"
 )
 
 // stream opens a stream and returns its lines; end closes it.
@@ -135,12 +134,20 @@ func TestEventsOfOneRun(t *testing.T) {
 // An agent is told all that it shall run, and then what changes; nothing else.
 func TestDesired(t *testing.T) {
 	edges(t, func(t testing.TB, e *edge) {
-		target := host.New(e.store)
 		want := func(service string, gen int64, hosts ...string) {
 			t.Helper()
 			d := wire.Desired{Protocol: wire.Protocol, Generation: gen, Key: release.Key{Project: "default", Service: service, Environment: "dev"}, Hosts: hosts}
-			if ok, err := target.Apply(t.Context(), d); err != nil || !ok {
-				t.Fatal(ok, err)
+			b, err := json.Marshal(d)
+			if err != nil {
+				t.Fatal(err)
+			}
+			err = e.store.Update(t.Context(), func(tx *store.Tx) error {
+				tx.Notify(store.TopicDesired)
+				_, err := tx.PutDesired(d.Key, gen, b)
+				return err
+			})
+			if err != nil {
+				t.Fatal(err)
 			}
 		}
 		want("shop", 1, "a", "b")

@@ -19,7 +19,6 @@ import (
 	"github.com/sluicehq/sluice/internal/release"
 	"github.com/sluicehq/sluice/internal/store"
 	"github.com/sluicehq/sluice/internal/store/storetest"
-	"github.com/sluicehq/sluice/internal/target/host"
 )
 
 const token = "0123456789abcdef0123456789abcdef"
@@ -71,7 +70,7 @@ func newEdge(t testing.TB, url string) *edge {
 	if err != nil {
 		t.Fatal(err)
 	}
-	e.control, err = control.New(control.Config{Store: e.store, Keys: ring, Target: host.New(e.store), Dir: t.TempDir(), Log: log})
+	e.control, err = control.New(control.Config{Store: e.store, Keys: ring, Dir: t.TempDir(), Log: log})
 	if err != nil {
 		t.Fatal(err)
 	}
