@@ -245,6 +245,8 @@ func rollbacks(s *suite) error {
 		}
 	}
 	s.report.budget("verdict `fail` committed → weight read back as 0", "p99 < 100 ms", back.String(), back.at(0.99) < 100*time.Millisecond)
+	quarter := max(1, len(back)/4)
+	s.report.other("the same, first and last quarter of these rollbacks: as the log grows", fmt.Sprintf("p50 %s and %s", ms(back[:quarter].at(0.5)), ms(back[len(back)-quarter:].at(0.5))))
 	s.report.other("first exposure → verdict `fail` (all answers bad, 1 s bins)", fmt.Sprintf("median %.1f s", median(detect)))
 	s.report.other("requests dropped during all of these rollbacks", fmt.Sprintf("%d of %d", l.dropped.Load(), l.sent.Load()))
 	return s.verify(p)

@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"runtime/pprof"
 	"slices"
 	"strings"
 	"syscall"
@@ -22,6 +23,8 @@ type options struct {
 	only  string
 	short bool // little of everything, to see that it works
 	full  bool // the judge's table as judge.md wants it
+	cpu   string
+	use   string // program to measure instead of today's
 }
 
 // suite is one run of the command.
@@ -65,6 +68,8 @@ func main() {
 	flag.StringVar(&o.only, "only", "", "parts to measure, with commas: "+strings.Join(names, ","))
 	flag.BoolVar(&o.short, "short", false, "measure little, to see that it works; the numbers mean nothing")
 	flag.BoolVar(&o.full, "full", false, "simulate 2 000 rollouts per cell of the judge's table")
+	flag.StringVar(&o.cpu, "cpuprofile", "", "file for a profile of this process: what runs inside of it is lint, verification, store and judge")
+	flag.StringVar(&o.use, "sluice", "", "program to measure, built already; empty: one is built from ./cmd/sluice")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
@@ -82,12 +87,23 @@ func bench(ctx context.Context, o options) error {
 	}
 	defer os.RemoveAll(dir)
 	s := &suite{options: o, ctx: ctx, dir: dir, sluice: filepath.Join(dir, "sluice")}
-	s.say("building sluice")
-	build := exec.CommandContext(ctx, "go", "build", "-trimpath", "-o", s.sluice, "./cmd/sluice")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
-	build.Stderr = os.Stderr
-	if err := build.Run(); err != nil {
-		return fmt.Errorf("couldn't build sluice (run it in the repository's folder): %w", err)
+	if o.use != "" {
+		if s.sluice, err = filepath.Abs(o.use); err != nil {
+			return fmt.Errorf("couldn't find %s: %w", o.use, err)
+		}
+	} else if err := s.build(); err != nil {
+		return err
+	}
+	if o.cpu != "" {
+		f, err := os.Create(o.cpu)
+		if err != nil {
+			return fmt.Errorf("couldn't write the profile: %w", err)
+		}
+		defer f.Close()
+		if err := pprof.StartCPUProfile(f); err != nil {
+			return fmt.Errorf("couldn't write the profile: %w", err)
+		}
+		defer pprof.StopCPUProfile()
 	}
 	began := time.Now()
 	for _, p := range parts {
@@ -123,4 +139,15 @@ func (s *suite) times(n, few int) int {
 		return few
 	}
 	return n
+}
+
+func (s *suite) build() error {
+	s.say("building sluice")
+	build := exec.CommandContext(s.ctx, "go", "build", "-trimpath", "-o", s.sluice, "./cmd/sluice")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	build.Stderr = os.Stderr
+	if err := build.Run(); err != nil {
+		return fmt.Errorf("couldn't build sluice (run it in the repository's folder): %w", err)
+	}
+	return nil
 }
