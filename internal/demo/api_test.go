@@ -94,11 +94,8 @@ func TestTheServersReasonIsTold(t *testing.T) {
 func TestTheProxysCountsAreSummedUp(t *testing.T) {
 	type m = map[string]any
 	a := serve(t, map[string]http.HandlerFunc{"GET hosts": answerWith([]m{
-		{"services": []m{
-			{"environment": "dev", "revisions": []m{{"requests": 1000}}},
-			{"environment": "production", "revisions": []m{{"requests": 1}, {"requests": 20, "phase": "ended"}}},
-		}},
-		{"services": []m{{"environment": "production", "revisions": []m{{"requests": 300}}}}},
+		{"services": []m{{"environment": "dev", "requests": 1000}, {"environment": "production", "requests": 21}}},
+		{"services": []m{{"environment": "production", "requests": 300}}},
 	})})
 	if n, err := a.proxied(t.Context(), "production"); n != 321 || err != nil {
 		t.Errorf("%d requests, %v; want 321", n, err)
