@@ -12,6 +12,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -214,6 +215,22 @@ func StopAll(ctx context.Context, dataDir string) error {
 	}
 	defer unlock()
 	return supervise.StopAll(ctx, filepath.Join(dataDir, superviseIn), 10*time.Second)
+}
+
+// Holder returns the process that works in a data folder; false if none does.
+func Holder(dataDir string) (pid int, held bool) {
+	f, err := os.OpenFile(filepath.Join(dataDir, lockFile), os.O_RDWR, 0o600)
+	if err != nil {
+		return 0, false
+	}
+	defer f.Close()
+	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_SH|syscall.LOCK_NB); err == nil {
+		return 0, false
+	}
+	b := make([]byte, 32)
+	n, _ := f.ReadAt(b, 0)
+	pid, err = strconv.Atoi(strings.TrimSpace(string(b[:n])))
+	return pid, err == nil && pid > 0
 }
 
 // lock makes sure that one agent at a time uses a folder. The kernel takes the

@@ -215,7 +215,7 @@ func (a *app) sentence(e event, s control.Status) string {
 	case "approve", "reject":
 		return env + map[string]string{"approve": "approved", "reject": "rejected"}[e.Kind] + " by " + get("by")
 	case "alarm":
-		return env + a.paint(a.err, red, "needs a person") + because(get("reason"))
+		return env + a.paint(a.err, red, "alarm") + because(get("reason"))
 	case "stopped":
 		return env + a.state(a.err, get("state")) + because(get("reason"))
 	case "rollout":

@@ -52,8 +52,8 @@ func (l *localAgent) run(ctx context.Context) error {
 // ensure starts the agent unless it runs. One that talks to another address is
 // asked to hand over: its instances go on and are taken up by the next.
 func (l *localAgent) ensure() error {
-	var info agentInfo
-	if _, err := read(l.folder.agentFile(), &info); err != nil {
+	info, err := l.folder.findAgent()
+	if err != nil {
 		return err
 	}
 	if info.Alive() {
@@ -87,6 +87,19 @@ func (l *localAgent) ensure() error {
 	return nil
 }
 
+// findAgent returns the local agent as it was noted; or, when we died between
+// its start and the note, as the lock of its own folder names it.
+func (f Folder) findAgent() (agentInfo, error) {
+	var info agentInfo
+	if _, err := read(f.agentFile(), &info); err != nil {
+		return info, err
+	}
+	if pid, held := agent.Holder(f.agent()); held && !info.Alive() {
+		info = agentInfo{Process: Process{PID: pid, Start: startOf(pid)}}
+	}
+	return info, nil
+}
+
 func waitGone(p Process, d time.Duration) bool {
 	for deadline := time.Now().Add(d); p.Alive(); time.Sleep(20 * time.Millisecond) {
 		if time.Now().After(deadline) {
@@ -109,8 +122,8 @@ func (f Folder) Down(ctx context.Context) (found bool, err error) {
 			return true, err
 		}
 	}
-	var a agentInfo
-	if _, err := read(f.agentFile(), &a); err != nil {
+	a, err := f.findAgent()
+	if err != nil {
 		return found, err
 	}
 	if a.Alive() {

@@ -22,6 +22,9 @@ import (
 
 func TestMain(m *testing.M) {
 	sandbox.MaybeRun()
+	if dir := os.Getenv(agentFolder); dir != "" {
+		os.Exit(beAgent(dir))
+	}
 	os.Exit(m.Run())
 }
 
@@ -88,7 +91,8 @@ func (p *plane) agent(host, address string) {
 
 func newPlane(t *testing.T) *plane {
 	t.Helper()
-	p := &plane{Client: &servertest.Client{T: t}, t: t, dir: t.TempDir()}
+	p := &plane{t: t, dir: t.TempDir()}
+	p.Client = &servertest.Client{T: t, Patience: 4 * time.Minute} // the first build compiles the standard library
 	t.Cleanup(p.start())
 	p.agent(server.LocalHost, "127.0.0.1")
 	return p

@@ -16,10 +16,8 @@ import (
 type Client struct {
 	T          testing.TB
 	URL, Token string
+	Patience   time.Duration // bounds every wait for a run; default 90 s
 }
-
-// patience bounds every wait for a run.
-const patience = 90 * time.Second
 
 // Refused is an answer with status 400 or more.
 type Refused struct {
@@ -95,6 +93,10 @@ func (c *Client) Status(run string) control.Status {
 // that does not answer is asked again: it may be starting.
 func (c *Client) Wait(run, what string, ok func(control.Status) bool) control.Status {
 	c.T.Helper()
+	patience := c.Patience
+	if patience == 0 {
+		patience = 90 * time.Second
+	}
 	for deadline := time.Now().Add(patience); ; time.Sleep(20 * time.Millisecond) {
 		var s control.Status // a new one: absent fields must not be an earlier answer's
 		err := c.Try("GET", "runs/"+run, nil, &s)
