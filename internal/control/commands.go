@@ -258,6 +258,15 @@ func (c *Controller) revisionOf(tx *store.Tx, key release.Key, rel store.Release
 	if !ok {
 		return nil, refuse("release %s never ran in %s, so it is no way back; promote it instead: `sluice promote %s --env %s`", rel.ID.Short(), key.Environment, rel.ID.Short(), key.Environment)
 	}
+	// A rollback is neither baked nor judged: only what once held here may come
+	// back that way. What was stopped on its way in must pass its gates again.
+	done, err := tx.Rollouts(store.RolloutFilter{Project: key.Project, Service: key.Service, Environment: key.Environment, Release: rel.ID, Phase: string(rollout.Succeeded), Limit: 1})
+	if err != nil {
+		return nil, fmt.Errorf("couldn't read the rollouts of %s: %w", key, err)
+	}
+	if len(done) == 0 {
+		return nil, refuse("release %s never finished its rollout in %s, so it is no way back; promote it instead: `sluice promote %s --env %s`", rel.ID.Short(), key.Environment, rel.ID.Short(), key.Environment)
+	}
 	made, err := c.readRun(tx, key.Project, p.Run)
 	if err != nil {
 		return nil, err

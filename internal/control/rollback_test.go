@@ -113,6 +113,25 @@ func TestRollbackCold(t *testing.T) {
 	})
 }
 
+// What was promoted but never held is no way back: that would give it all
+// traffic without a bake.
+func TestRollbackSkipsNoBake(t *testing.T) {
+	stories(t, func(w *world) {
+		v1 := w.first(production)
+		r, v2 := w.ship(w.definition(production), "v2")
+		w.untilPhase(r, rollout.Baking, 10)
+		w.must(w.front.Abort(w.Context(), "default", r, "production", "looks odd", bob))
+		w.untilState(r, run.RolledBack)
+		w.must(w.front.Lift(w.Context(), "default", "shop", v2.Short(), "it was a false alarm", bob))
+		if _, err := w.back(v2.Short()); !errors.Is(err, ErrRefused) || !strings.Contains(err.Error(), "never finished its rollout in production") {
+			w.Errorf("to a release that was never baked: %v", err)
+		}
+		if w.runs("production") != v1 {
+			w.Errorf("%s runs", w.runs("production").Short())
+		}
+	})
+}
+
 // Rolling back while a rollout is live aborts it.
 func TestRollbackOfLive(t *testing.T) {
 	stories(t, func(w *world) {
