@@ -40,6 +40,9 @@ func TestResume(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, v := range versions {
+		if !v.IsDir() {
+			continue
+		}
 		t.Run(v.Name(), func(t *testing.T) { resume(t, v.Name()) })
 	}
 }
@@ -84,8 +87,10 @@ func resume(t *testing.T, version string) {
 		}
 		return rep.OK
 	})
-	if log := p.log.String(); strings.Contains(log, "level=ERROR") && !strings.Contains(log, "needs a person") {
-		t.Errorf("the server had something to complain of:\n%s", log)
+	for line := range strings.Lines(p.log.String()) {
+		if strings.Contains(line, "level=ERROR") && !strings.Contains(line, "alarm") {
+			t.Errorf("the server had something to complain of: %s", line)
+		}
 	}
 }
 
