@@ -47,7 +47,7 @@ var parts = []part{
 	{"idle", idle},
 	{"recovery", recovery},
 	{"rollback", rollbacks},
-	{"proxy", besideNginx},
+	{"proxy", proxies},
 	{"lint", lint},
 	{"store", storeTimes},
 	{"registry", registryTimes},

@@ -58,6 +58,10 @@ func freeAddr() (string, error) {
 	return l.Addr().String(), nil
 }
 
+// client keeps its connections: the server looks up who is at the other end of
+// each new one.
+var client = &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 16}}
+
 // up starts the server and waits until it is ready. It returns how long that
 // took, from before the process was made.
 func (p *plane) up() (time.Duration, error) {
@@ -133,7 +137,7 @@ func (p *plane) call(method, path string, in, out any) error {
 	}
 	req.Header.Set("Authorization", "Bearer "+p.token)
 	req.Header.Set("Content-Type", "application/json")
-	res, err := http.DefaultClient.Do(req)
+	res, err := client.Do(req)
 	if err != nil {
 		return fmt.Errorf("couldn't %s %s: %w", method, path, err)
 	}
@@ -155,6 +159,9 @@ func (p *plane) call(method, path string, in, out any) error {
 	return json.Unmarshal(body, out)
 }
 
+// pollEvery is seldom enough to cost the server little.
+const pollEvery = 100 * time.Millisecond
+
 // wait polls a run until ok.
 func (p *plane) wait(id string, ok func(control.Status) bool) (control.Status, error) {
 	for deadline := time.Now().Add(60 * time.Second); ; {
@@ -171,7 +178,7 @@ func (p *plane) wait(id string, ok func(control.Status) bool) (control.Status, e
 		select {
 		case <-p.s.ctx.Done():
 			return st, p.s.ctx.Err()
-		case <-time.After(50 * time.Millisecond):
+		case <-time.After(pollEvery):
 		}
 	}
 }
