@@ -302,7 +302,8 @@ func moved(tx *store.Tx, project string, was, now release.Digest) error {
 	return m
 }
 
-// waited bounds what one tick of a wait may add.
+// clampElapsed is what passed between two turns, as far as it can be believed:
+// at least nothing, and at most twice what was planned.
 func clampElapsed(elapsed, planned time.Duration) time.Duration {
 	return max(0, min(elapsed, 2*planned))
 }

@@ -189,11 +189,53 @@ type Way struct {
 // previous release.
 func (c *Controller) WayBack(ctx context.Context, project, service, env, to string) (Way, error) {
 	var way Way
-	err := c.store.View(ctx, func(tx *store.Tx) (err error) {
-		way, _, err = c.wayBack(tx, release.Key{Project: project, Service: service, Environment: env}, to)
+	key := release.Key{Project: project, Service: service, Environment: env}
+	err := c.store.View(ctx, func(tx *store.Tx) error {
+		live, busy, err := tx.LiveRollout(key)
+		if err != nil {
+			return fmt.Errorf("couldn't look for a live rollout of %s: %w", key, err)
+		}
+		if busy {
+			way, _, err = c.wayOut(tx, live, to)
+			return err
+		}
+		way, _, err = c.wayBack(tx, key, to)
 		return err
 	})
 	return way, err
+}
+
+// wayOut says what a rollback does while a rollout is live: it aborts it, unless
+// that one is the way back itself.
+func (c *Controller) wayOut(tx *store.Tx, live store.Rollout, to string) (way Way, abort bool, err error) {
+	t, err := c.turnOf(tx, live)
+	if err != nil {
+		return Way{}, false, err
+	}
+	way = Way{Kind: "warm", From: live.Release, To: t.restoreID(), Seconds: 1}
+	switch abort = t.plan.Strategy != rollout.StrategyRollback && t.state.Phase != rollout.RollingBack; {
+	case t.plan.Strategy == rollout.StrategyRollback && t.state.Phase != rollout.RollingBack:
+		way.From, way.To = way.To, way.From
+		way.Sentence = fmt.Sprintf("run %s brings release %s back already", live.Run, way.To.Short())
+	case t.restore == nil:
+		way.Kind, way.Seconds = "impossible", 0
+		way.Sentence = fmt.Sprintf("release %s is the first here: run %s is aborted, and users then get 503, as there is nothing to go back to", way.From.Short(), live.Run)
+	case !abort:
+		way.Sentence = fmt.Sprintf("run %s goes back to release %s already", live.Run, way.To.Short())
+	default:
+		way.Sentence = fmt.Sprintf("release %s is on its way (run %s): that is aborted, and all traffic goes back to release %s, which still runs, in one step", way.From.Short(), live.Run, way.To.Short())
+	}
+	if to == "" {
+		return way, abort, nil
+	}
+	rel, err := findRelease(tx, live.Project, live.Service, to)
+	if err != nil {
+		return way, false, err
+	}
+	if rel.ID != way.To {
+		return way, false, refuse("run %s is live in %s, and what is live can only be aborted: wait for its end, or abort it with `sluice abort %s --env %s`, and then roll back to %s", live.Run, live.Environment, live.Run, live.Environment, rel.ID.Short())
+	}
+	return way, abort, nil
 }
 
 func (c *Controller) wayBack(tx *store.Tx, key release.Key, to string) (Way, *wire.Revision, error) {
@@ -283,18 +325,24 @@ func (c *Controller) revisionOf(tx *store.Tx, key release.Key, rel store.Release
 	return &r, nil
 }
 
-// Rollback takes service back in env. A live rollout is aborted; otherwise a run
-// brings the earlier release back in one step.
+// Rollback takes service back in env. A live rollout is aborted, unless it is a
+// way back itself; otherwise a run brings the earlier release back in one step.
 func (c *Controller) Rollback(ctx context.Context, project, service, env, to, reason string, by release.Actor) (string, error) {
 	key := release.Key{Project: project, Service: service, Environment: env}
 	var live store.Rollout
-	var busy bool
+	var busy, abort bool
 	err := c.store.View(ctx, func(tx *store.Tx) (err error) {
-		live, busy, err = tx.LiveRollout(key)
+		if live, busy, err = tx.LiveRollout(key); err != nil || !busy {
+			return err
+		}
+		_, abort, err = c.wayOut(tx, live, to)
 		return err
 	})
 	if err != nil {
-		return "", fmt.Errorf("couldn't look for a live rollout of %s: %w", key, err)
+		return "", fmt.Errorf("couldn't take %s back: %w", key, err)
+	}
+	if busy && !abort {
+		return live.Run, nil // it does already what is asked
 	}
 	if busy {
 		return live.Run, c.Abort(ctx, project, live.Run, env, reason, by)

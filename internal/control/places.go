@@ -150,12 +150,18 @@ func (c *Controller) stepPlace(ctx context.Context, lease store.Lease) error {
 			at := row.RetireAt.Add(gap) // what was promised to stay warm stays so for its time
 			row.RetireAt = &at
 		}
-		if row.RetireAt != nil && !row.RetireAt.After(tx.Now()) {
+		_, busy, err := tx.LiveRollout(key)
+		if err != nil {
+			return fmt.Errorf("couldn't look for a live rollout of %s: %w", key, err)
+		}
+		switch {
+		case row.RetireAt == nil, busy: // a live rollout says what runs, and its end what is left to retire
+		case !row.RetireAt.After(tx.Now()):
 			if err := c.retire(tx, &row, p, *current); err != nil {
 				return err
 			}
 			next = tx.Now().Add(time.Second) // if we die before the effect, another repeats it soon
-		} else if row.RetireAt != nil && row.RetireAt.Before(next) {
+		case row.RetireAt.Before(next):
 			next = *row.RetireAt
 		}
 		row.WakeAt, p.Planned = &next, next.Sub(tx.Now())
@@ -182,9 +188,6 @@ func placeEffects(key release.Key) string { return "env:" + key.Service + "/" + 
 // unpacked files stay on the hosts.
 func (c *Controller) retire(tx *store.Tx, row *store.Environment, p place, current wire.Revision) error {
 	row.RetireAt = nil
-	if _, busy, err := tx.LiveRollout(row.Key); err != nil || busy {
-		return err // a live rollout says what runs
-	}
 	current.Weight, current.Candidate = wire.FullWeight, false
 	return c.want(tx, row.Key, placeEffects(row.Key), p.Environment.Target, current)
 }
@@ -231,6 +234,14 @@ func (t *turn) finish() error {
 		// stopped it can lie outside of it, such as a port that was taken.
 		if err := t.quarantine(t.row.Release, t.state.Reason); err != nil {
 			return err
+		}
+	}
+	if t.state.Phase != rollout.Succeeded && row.RetireAt != nil {
+		if t.state.Wanted > 0 {
+			row.RetireAt = nil // the release before stopped when this rollout told hosts what to run
+		} else {
+			now := t.tx.Now()
+			row.WakeAt = &now // its time may have come meanwhile
 		}
 	}
 	p.V = 1

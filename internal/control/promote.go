@@ -73,6 +73,14 @@ func (t *runTurn) promote(i int) error {
 			return fmt.Errorf("couldn't read what runs in %s: %w", key, err)
 		}
 	}
+	if restore != nil && restore.Release == t.state.Release {
+		// It was let in and held. Two copies of one release could be told apart
+		// neither by hosts nor by the judge, and a bad verdict about the second
+		// would quarantine the first.
+		e.State, e.Reason, e.WaitingFor = run.Succeeded, "this release runs there already", ""
+		t.wakeIn(0)
+		return t.tell(e.Name, "unchanged", map[string]string{"release": string(restore.Release)})
+	}
 	e.Previous = ""
 	if restore != nil {
 		e.Previous = restore.Release

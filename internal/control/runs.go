@@ -259,7 +259,7 @@ func (c *Controller) await(ctx context.Context, lease store.Lease, i int) error 
 		default:
 			e.State = run.Running
 		}
-		if run.Next(t.state); e.State != run.Running && e.State != run.RollingBack {
+		if e.State != run.Running && e.State != run.RollingBack {
 			t.wakeIn(0)
 		}
 		return t.close()

@@ -351,6 +351,9 @@ func (t *turn) judge(reports []host.Report, ask answers) *rollout.Judged {
 	if w.BinElapsed < t.plan.Environment.Analysis.Bin && !w.Flush {
 		return nil
 	}
+	if !ask.asked && len(t.queries()) > 0 {
+		return nil // it became due after the providers could be asked; they are in the next turn
+	}
 	canary, stable := w.increase(counts, t.row.Release), w.increase(counts, t.restoreID())
 	w.Seen.CanaryRequests += canary.Requests
 	w.Seen.CanaryBad += canary.Bad
