@@ -23,13 +23,8 @@ test-real:
 	@GO='$(GO)' sh scripts/test-real.sh
 
 bench:
-	@if [ -d internal/bench ]; then \
-		sh scripts/prerequisites.sh bench; \
-		$(GO) run ./internal/bench -o docs/performance.md; \
-	else \
-		echo 'bench: internal/bench is not there yet; running the packages'"'"' own benchmarks'; \
-		$(GO) test -run '^$$' -bench . ./internal/...; \
-	fi
+	@sh scripts/prerequisites.sh bench
+	$(GO) run ./internal/bench -o docs/performance.md
 
 fuzz:
 	@GO='$(GO)' sh scripts/fuzz.sh '$(FUZZTIME)'
