@@ -85,6 +85,9 @@ type Config struct {
 	Isolation runner.Isolation // of build steps; default runner.Namespaces
 	// Secret returns the value of a reference in a build step's environment.
 	Secret func(ctx context.Context, ref string) (string, error)
+	// Full, if set, is told when the store had no space for a lease or a turn,
+	// and may make some: it is tried again.
+	Full func()
 	// ParseOptions let definitions be checked for what only adapters know.
 	ParseOptions []pipeline.Option
 }
@@ -119,6 +122,7 @@ type Controller struct {
 	isolation runner.Isolation
 	secret    func(ctx context.Context, ref string) (string, error)
 	parse     []pipeline.Option
+	full      func()
 	probed    atomic.Bool
 
 	ctx        context.Context // of what runs beside the loops
@@ -144,8 +148,12 @@ func New(cfg Config) (*Controller, error) {
 	if cfg.Builds == 0 {
 		cfg.Builds = 2
 	}
+	if cfg.Full == nil {
+		cfg.Full = func() {}
+	}
 	ctx, stop := context.WithCancel(context.Background())
 	return &Controller{
+		full:  cfg.Full,
 		store: cfg.Store, blobs: cfg.Blobs, keys: cfg.Keys, trusted: trusted, artifacts: cfg.Artifacts,
 		target: cfg.Target, metrics: cfg.Metrics, dir: cfg.Dir, log: cfg.Log, leaseTTL: cfg.LeaseTTL, owner: newOwner(),
 		ctx: ctx, stop: stop, builds: make(chan struct{}, cfg.Builds), logs: logs{dir: cfg.Dir},

@@ -34,6 +34,7 @@ func (c *Controller) work(ctx context.Context, table string, limit int, handle f
 		if err != nil || !ok {
 			<-slots
 			if err != nil && ctx.Err() == nil {
+				c.makeSpace(err)
 				c.log.Error("couldn't look for work; trying again", "table", table, "error", err)
 			}
 			c.idle(ctx, table, topics, freed, err != nil)
@@ -51,6 +52,13 @@ func (c *Controller) work(ctx context.Context, table string, limit int, handle f
 		})
 	}
 	return nil
+}
+
+// makeSpace asks for some when that is what was missing.
+func (c *Controller) makeSpace(err error) {
+	if errors.Is(err, store.ErrFull) {
+		c.full()
+	}
 }
 
 // idle waits until a row may be due: a topic, a freed slot, the next wake-up, or
@@ -108,6 +116,7 @@ func (c *Controller) hold(ctx context.Context, lease store.Lease, handle func(co
 	case errors.Is(err, store.ErrStale):
 		// Somebody else changed the row meanwhile; it is due still.
 	default:
+		c.makeSpace(err)
 		c.log.Error("couldn't take a row further; trying again", "table", lease.Table, "project", lease.Project, "id", lease.ID, "error", err)
 		c.retryLater(lease)
 	}

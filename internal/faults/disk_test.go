@@ -71,6 +71,11 @@ func TestDiskFull(t *testing.T) {
 	run := p.Run(s.Dir)
 	p.Wait(run, "baking", bakingAt(10))
 	fill()
+	until(t, 15*time.Second, "the reserve is given up", func() bool {
+		_, err := os.Stat(filepath.Join(p.dir, "reserve"))
+		return errors.Is(err, os.ErrNotExist)
+	})
+	fill()
 	out, code := p.sluice("run", "--repo", s.Dir)
 	if code == 0 {
 		t.Errorf("a run on a full disk ended with 0: %s", out)
@@ -123,4 +128,32 @@ func TestDiskFull(t *testing.T) {
 			t.Errorf("half-written files are left: %v", half)
 		}
 	}
+}
+
+// A bad canary on a full disk: it is taken back all the same, nobody has to find
+// space first.
+func TestBadCanaryOnAFullDisk(t *testing.T) {
+	t.Parallel()
+	dir, fill, _ := smallDisk(t, "192m")
+	p := planeAt(t, filepath.Join(dir, "data"))
+	p.up()
+	s := newShop(t)
+	s.first(p)
+	load := servertest.StartLoad(s.addr, 2)
+	defer load.Stop()
+	s.rollout = oneStep
+	s.ship(behaviour{Version: "v1", Bad: 80})
+	run := p.Run(s.Dir)
+	p.Wait(run, "baking", inPhase("baking"))
+	fill()
+	end := p.WaitState(run, "rolled-back")
+	if e := production(end); e.Weight != 0 || e.Verdict != "fail" {
+		t.Errorf("rolled back at %g %% with the verdict %q", e.Weight, e.Verdict)
+	}
+	before := load.Counts()
+	until(t, 5*time.Second, "load goes on", func() bool { return load.Counts().All > before.All+50 })
+	if got := load.Stop(); got.Dropped > 0 || got.Bad > before.Bad {
+		t.Errorf("%d requests were dropped, %d answered badly after the way back: %v", got.Dropped, got.Bad-before.Bad, got.Errors)
+	}
+	p.whole(t)
 }

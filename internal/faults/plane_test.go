@@ -208,12 +208,6 @@ func (p *plane) agentPID() int {
 	return info.PID
 }
 
-// killAgent kills the local agent and waits until it is gone.
-func (p *plane) killAgent() {
-	p.t.Helper()
-	killPID(p.t, p.agentPID())
-}
-
 func killPID(t *testing.T, pid int) {
 	t.Helper()
 	if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
@@ -340,18 +334,6 @@ func get(url string) (int, string, error) {
 	defer res.Body.Close()
 	b, err := io.ReadAll(res.Body)
 	return res.StatusCode, string(b), err
-}
-
-// environment finds one environment of a run.
-func environment(t *testing.T, s control.Status, name string) control.EnvironmentStatus {
-	t.Helper()
-	for _, e := range s.Environments {
-		if e.Name == name {
-			return e
-		}
-	}
-	t.Fatalf("run %s has no environment %s: %s", s.Run, name, servertest.Show(s))
-	return control.EnvironmentStatus{}
 }
 
 // says fails unless a text has all the words.

@@ -10,6 +10,7 @@
 //	registry/ blobs/  artifacts and logs, by digest
 //	metrics/          scraped series
 //	work/ caches/     checkouts of running builds, caches of build steps
+//	reserve           space that is given up when the disk is full
 //	agent/            the local agent, which outlives the server
 //
 // The local agent is a process of its own: the server can be killed or upgraded

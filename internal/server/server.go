@@ -147,7 +147,9 @@ func Run(ctx context.Context, o Options) (err error) {
 	if err := os.MkdirAll(spool, 0o700); err != nil {
 		return fmt.Errorf("couldn't make a folder: %w", err)
 	}
+	spare := &reserve{path: folder.path("reserve"), log: o.Log}
 	c, err := control.New(control.Config{
+		Full:  spare.give,
 		Store: st, Blobs: blobs, Keys: keys, Artifacts: &shelf{base: func() string { return url }, token: token, spool: spool},
 		Target: host.New(st), Metrics: asker{series}, Dir: dir, Log: o.Log, Isolation: o.Isolation, Secret: secret.Resolve, ParseOptions: ParseOptions(),
 	})
@@ -195,6 +197,7 @@ func Run(ctx context.Context, o Options) (err error) {
 		return nil
 	})
 	g.Go(func() error { return c.Run(ctx) })
+	g.Go(func() error { return spare.run(ctx) })
 	if !o.NoAgent {
 		a := &localAgent{folder: folder, server: url, log: o.Log, command: []string{
 			o.Program, "agent", "--data", folder.agent(), "--server", url, "--token-file", folder.path("token"),
