@@ -61,12 +61,6 @@ func (c *Controller) build(ctx context.Context, lease store.Lease) error {
 	if tries > maxBuildTries {
 		return c.failBuild(ctx, lease, run.Failed, fmt.Sprintf("the control plane ended %d times while it built; start the run again when it is stable", tries-1), nil)
 	}
-	select {
-	case c.builds <- struct{}{}:
-		defer func() { <-c.builds }()
-	case <-ctx.Done():
-		return ctx.Err()
-	}
 	ctx, cancelled, stop := c.watchCancel(ctx, lease)
 	defer stop()
 	work := filepath.Join(c.dir, "work", row.Project, row.ID)
@@ -110,6 +104,25 @@ func (c *Controller) build(ctx context.Context, lease store.Lease) error {
 		artifacts = append(artifacts, made)
 	}
 	return c.finishBuild(ctx, lease, row, def, key, artifacts, &res)
+}
+
+// buildRetry is how long a run waits before it asks for a place to build again.
+const buildRetry = time.Second
+
+// queue lets a run wait for a place to build. It keeps neither a lease nor a
+// worker meanwhile: other runs are promoted, and this one can be aborted.
+func (c *Controller) queue(ctx context.Context, lease store.Lease) error {
+	return c.store.Update(ctx, func(tx *store.Tx) error {
+		t, err := c.openRun(tx, lease)
+		if err != nil {
+			return err
+		}
+		if t.state.Cancel != "" && t.state.Phase != run.Ended {
+			t.state.Fail(run.Cancelled, t.state.Cancel)
+		}
+		t.wakeIn(buildRetry)
+		return t.close()
+	})
 }
 
 // tag is the immutable tag of an artifact: which run built it from what.
@@ -197,15 +210,12 @@ func (c *Controller) watchCancel(ctx context.Context, lease store.Lease) (contex
 	asked := make(chan struct{})
 	done := make(chan struct{})
 	topics, unsubscribe := c.store.Subscribe()
+	poll := time.NewTicker(safetyPoll)
 	go func() {
 		defer close(done)
 		defer unsubscribe()
+		defer poll.Stop()
 		for {
-			select {
-			case <-ctx.Done():
-				return
-			case <-topics:
-			}
 			var s run.State
 			err := c.store.View(ctx, func(tx *store.Tx) error {
 				row, err := tx.Run(lease.Project, lease.ID)
@@ -219,6 +229,12 @@ func (c *Controller) watchCancel(ctx context.Context, lease store.Lease) (contex
 				close(asked)
 				cancel(errors.New(s.Cancel))
 				return
+			}
+			select {
+			case <-ctx.Done():
+				return
+			case <-topics:
+			case <-poll.C:
 			}
 		}
 	}()
@@ -492,9 +508,9 @@ func (c *Controller) makeRelease(ctx context.Context, lease store.Lease, row sto
 	})
 }
 
-// config is what a definition says of one environment's values.
+// config is what a definition says of one environment's command and values.
 func config(e pipeline.Environment) release.Config {
-	out := release.Config{}
+	out := release.Config{Run: e.Target.Run}
 	for k, v := range e.Target.Env {
 		if v.Secret == "" {
 			if out.Env == nil {

@@ -203,6 +203,26 @@ func TestLoops(t *testing.T) {
 		t.Errorf("%s", s.Reason)
 	}
 
+	// With every place to build taken, a run waits without a lease, and can be
+	// aborted; when one is free it builds, without having been tried in vain.
+	for range cap(w.c.builds) {
+		w.c.builds <- struct{}{}
+	}
+	waits := start(slow)
+	fresh := repository(t, map[string]string{"sluice.yaml": fmt.Sprintf(slowBuild, "mkdir out && echo two > out/app")})
+	goesOn := start(fresh)
+	if err := w.front.Abort(t.Context(), "default", waits, "", "no patience", alice); err != nil {
+		t.Fatal(err)
+	}
+	soon(t, "cancelled while it waited", is(waits, run.Cancelled))
+	if s := w.status(goesOn); s.State != run.Running || len(s.Steps) != 0 {
+		t.Errorf("without a place to build it is %s with steps %+v", s.State, s.Steps)
+	}
+	for range cap(w.c.builds) {
+		<-w.c.builds
+	}
+	soon(t, "built when there was a place", is(goesOn, run.Succeeded))
+
 	r4 := start(slow)
 	soon(t, "building", building(r4))
 	if err := w.tell(r4, rollout.Command{Kind: rollout.Pause}); !errors.Is(err, ErrRefused) || !strings.Contains(err.Error(), "still building") {

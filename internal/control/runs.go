@@ -165,7 +165,14 @@ func (c *Controller) stepRun(ctx context.Context, lease store.Lease) error {
 		action, i := run.Next(state)
 		switch action {
 		case run.ActBuild:
-			if err := c.build(ctx, lease); err != nil {
+			select {
+			case c.builds <- struct{}{}:
+			default:
+				return c.queue(ctx, lease)
+			}
+			err := c.build(ctx, lease)
+			<-c.builds
+			if err != nil {
 				return err
 			}
 			continue

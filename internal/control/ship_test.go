@@ -123,7 +123,9 @@ const production = `
 type change func(*release.Manifest)
 
 func setting(env, key, value string) change {
-	return func(m *release.Manifest) { m.Environments[env] = release.Config{Env: map[string]string{key: value}} }
+	return func(m *release.Manifest) {
+		m.Environments[env] = release.Config{Run: m.Environments[env].Run, Env: map[string]string{key: value}}
+	}
 }
 
 const alice, bob release.Actor = "local:alice", "local:bob"

@@ -96,6 +96,7 @@ type SecretRef struct {
 
 // Config is what one environment adds to the artifact.
 type Config struct {
+	Run     string               `json:"run,omitempty"` // command of an instance
 	Env     map[string]string    `json:"env,omitempty"`
 	Secrets map[string]SecretRef `json:"secrets,omitempty"`
 }
