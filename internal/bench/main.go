@@ -87,6 +87,7 @@ func bench(ctx context.Context, o options) error {
 	}
 	defer os.RemoveAll(dir)
 	s := &suite{options: o, ctx: ctx, dir: dir, sluice: filepath.Join(dir, "sluice")}
+	s.report.load = loadNow() // before we build: that is ours
 	if o.use != "" {
 		if s.sluice, err = filepath.Abs(o.use); err != nil {
 			return fmt.Errorf("couldn't find %s: %w", o.use, err)

@@ -24,6 +24,7 @@ type report struct {
 	budgets []row
 	others  []row
 	details []string // Markdown, each under a heading of its own
+	load    float64  // of the machine before we began, in busy cores
 }
 
 func verdictOf(ok bool) string {
@@ -64,6 +65,9 @@ func (r *report) markdown(now time.Time, took time.Duration, o options) string {
 		b.WriteString("> This was a short run, to see that the measurements work. Its numbers mean nothing.\n\n")
 	}
 	fmt.Fprintf(&b, "Measured on %s, in %s, on %s.\n\n", now.UTC().Format("2 January 2006"), took.Round(time.Second), machine())
+	if r.load > float64(runtime.NumCPU())/4 {
+		fmt.Fprintf(&b, "> The machine was busy with something else when this began (load %.1f on %d cores): the latencies are also that work's. Ratios, taken in turns, suffer less.\n\n", r.load, runtime.NumCPU())
+	}
 	b.WriteString("| what | budget | measured | verdict |\n|---|---|---|---|\n")
 	for _, x := range r.budgets {
 		fmt.Fprintf(&b, "| %s | %s | %s | %s |\n", x.what, x.budget, x.measured, x.verdict)
@@ -102,6 +106,20 @@ func machine() string {
 		kernel = "Linux " + strings.TrimSpace(string(b))
 	}
 	return fmt.Sprintf("%s, %d cores%s, %s, %s", cpu, runtime.NumCPU(), memory, kernel, runtime.Version())
+}
+
+// loadNow is how many processes wanted a core lately; 0 where that isn't known.
+func loadNow() float64 {
+	b, err := os.ReadFile("/proc/loadavg")
+	if err != nil {
+		return 0
+	}
+	first, _, _ := strings.Cut(string(b), " ")
+	load, err := strconv.ParseFloat(first, 64)
+	if err != nil {
+		return 0
+	}
+	return load
 }
 
 // field reads a number from a file of lines "name number …".
