@@ -18,7 +18,8 @@
 //   - A generation is durable, and in the journal, before it has an effect. A lower
 //     one is refused, an equal one does nothing.
 //   - Nothing runs whose promotion into this environment is not signed by a trusted
-//     key, or whose manifest, configuration or files are not what its digest names.
+//     key, or whose manifest, command, configuration or files are not what its
+//     digest names.
 //   - A weight that is lowered is in effect at once. A revision that can't serve yet
 //     gets no traffic: what it was to get stays where it was; see settle.
 //   - Without contact to the control plane a candidate's weight never rises.

@@ -41,8 +41,7 @@ func TestServicesThatDoNotStart(t *testing.T) {
 		t.Errorf("reason %q", r.Reason)
 	}
 
-	noFile := w.release("v4")
-	noFile.Run = "./is-not-there"
+	noFile := w.WithRun(t, shop, w.release("v4"), "./is-not-there")
 	w.desire(with(v1, 10000, false), with(noFile, 0, true))
 	if r = w.waitPhase(noFile, wire.Failed); !strings.Contains(r.Reason, "exit status 127") {
 		t.Errorf("reason %q", r.Reason)
@@ -239,6 +238,8 @@ func TestNothingUnverifiedRuns(t *testing.T) {
 	manifest.Manifest = append([]byte(" "), manifest.Manifest...)
 	swapped := w.release("v7")
 	swapped.Artifact = v1.Artifact
+	command := w.release("v8")
+	command.Run = "echo evil; " + command.Run
 	for want, r := range map[string]wire.Revision{
 		"altered":               altered,
 		"the promotion is into": elsewhere,
@@ -246,6 +247,7 @@ func TestNothingUnverifiedRuns(t *testing.T) {
 		"the configuration for": config,
 		"it was altered":        manifest,
 		"is not one of release": swapped,
+		"the command for":       command,
 	} {
 		w.desire(with(v1, 10000, false), with(r, 0, true))
 		if got := w.waitPhase(r, wire.Failed); !strings.Contains(got.Reason, want) || len(got.Instances) != 0 {

@@ -200,12 +200,12 @@ func (a *agent) accept(d wire.Desired) error {
 
 // sameProof says whether all of a revision that is verified is the same.
 func sameProof(x, y wire.Revision) bool {
-	return bytes.Equal(x.Promotion, y.Promotion) && bytes.Equal(x.Manifest, y.Manifest) && x.Artifact == y.Artifact &&
+	return bytes.Equal(x.Promotion, y.Promotion) && bytes.Equal(x.Manifest, y.Manifest) && x.Artifact == y.Artifact && x.Run == y.Run &&
 		maps.Equal(x.Env, y.Env) && maps.Equal(x.Secrets, y.Secrets)
 }
 
 func withProof(r, from wire.Revision) wire.Revision {
-	r.Promotion, r.Manifest, r.Artifact, r.Env, r.Secrets = from.Promotion, from.Manifest, from.Artifact, from.Env, from.Secrets
+	r.Promotion, r.Manifest, r.Artifact, r.Run, r.Env, r.Secrets = from.Promotion, from.Manifest, from.Artifact, from.Run, from.Env, from.Secrets
 	return r
 }
 

@@ -110,8 +110,11 @@ func verify(v Verifier, key release.Key, r wire.Revision) (release.Digest, error
 	if !listed {
 		return "", fmt.Errorf("artifact %s is not one of release %s", digest.Short(), r.Release.Short())
 	}
-	// The configuration is a part of what was promoted.
+	// The command and the configuration are a part of what was promoted.
 	c := m.Environments[key.Environment]
+	if c.Run != r.Run {
+		return "", fmt.Errorf("the command for %s is not that of release %s: it was altered", key.Environment, r.Release.Short())
+	}
 	if !maps.Equal(c.Env, r.Env) || !maps.Equal(c.Secrets, r.Secrets) {
 		return "", fmt.Errorf("the configuration for %s is not that of release %s: it was altered", key.Environment, r.Release.Short())
 	}

@@ -395,14 +395,15 @@ func (p *Plane) Revision(t testing.TB, k release.Key, r Release) wire.Revision {
 	}
 	env := map[string]string{roleEnv: roleService}
 	maps.Copy(env, r.Env)
+	run := "exec " + self(t) + " -test.run=^$"
 	m := release.Manifest{
 		Version: 1, Project: k.Project, Service: k.Service, Repository: "test", Path: "sluice.yaml",
 		Commit: "0000000000000000000000000000000000000000", Artifacts: []release.Artifact{art},
-		Environments: map[string]release.Config{k.Environment: {Env: env}},
+		Environments: map[string]release.Config{k.Environment: {Run: run, Env: env}},
 	}
 	rev := wire.Revision{
 		Artifact: k.Project + "/" + k.Service + "@" + string(art.Digest),
-		Run:      "exec " + self(t) + " -test.run=^$", Instances: 1, Env: env,
+		Run:      run, Instances: 1, Env: env,
 		Health: wire.Health{HTTP: "/healthz", Timeout: time.Second, Interval: 100 * time.Millisecond, Healthy: 1, Failing: 3, StartIn: 15 * time.Second, DrainIn: 5 * time.Second},
 	}
 	p.promote(t, k, m, &rev)
@@ -420,6 +421,21 @@ func (p *Plane) WithSecrets(t testing.TB, k release.Key, rev wire.Revision, secr
 	c.Secrets = secrets
 	m.Environments[k.Environment] = c
 	rev.Secrets = secrets
+	p.promote(t, k, m, &rev)
+	return rev
+}
+
+// WithRun gives a revision's release another command and promotes it anew.
+func (p *Plane) WithRun(t testing.TB, k release.Key, rev wire.Revision, run string) wire.Revision {
+	t.Helper()
+	m, err := release.ParseManifest(rev.Manifest, rev.Release)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := m.Environments[k.Environment]
+	c.Run = run
+	m.Environments[k.Environment] = c
+	rev.Run = run
 	p.promote(t, k, m, &rev)
 	return rev
 }
