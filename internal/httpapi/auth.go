@@ -137,5 +137,5 @@ func Actor(ctx context.Context) release.Actor {
 	if a, ok := ctx.Value(actorKey{}).(func() release.Actor); ok {
 		return a()
 	}
-	return "local:unknown"
+	return unknownActor
 }

@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"net/netip"
 	"os"
@@ -16,14 +17,26 @@ import (
 )
 
 // Peer tells which operating-system user holds the client's end of a loopback
-// TCP connection. Linux lists it in /proc/net/tcp; where that is not to be had
-// it is the user that runs the server, who alone can read the token file.
+// TCP connection. Linux lists it in /proc/net/tcp; a machine that has no such
+// list says the user that runs the server, who alone can read the token file.
+// Nobody is named who is not known to have called: someone at another machine,
+// or who closed the connection right after the request, is unknown.
 func Peer(remote, local string) release.Actor {
-	if uid, err := peerUID(remote, local); err == nil {
+	uid, err := peerUID(remote, local)
+	switch {
+	case err == nil:
 		return actorOf(uid)
+	case errors.Is(err, errNoTable):
+		return actorOf(os.Geteuid())
 	}
-	return actorOf(os.Geteuid())
+	return unknownActor
 }
+
+// unknownActor is who called when that can't be told.
+const unknownActor release.Actor = "local:unknown"
+
+// errNoTable reports that this system does not list its sockets.
+var errNoTable = errors.New("this system does not list its sockets")
 
 func actorOf(uid int) release.Actor {
 	if u, err := user.LookupId(strconv.Itoa(uid)); err == nil {
@@ -45,14 +58,19 @@ func peerUID(remote, local string) (int, error) {
 		return 0, fmt.Errorf("%s is not on this machine", remote)
 	}
 	// The client's socket has our remote address as its local one.
+	read := false
 	for _, table := range []string{"/proc/net/tcp", "/proc/net/tcp6"} {
 		b, err := os.ReadFile(table)
 		if err != nil {
 			continue
 		}
+		read = true
 		if uid, ok := findSocket(b, r, l); ok {
 			return uid, nil
 		}
+	}
+	if !read {
+		return 0, errNoTable
 	}
 	return 0, fmt.Errorf("no socket from %s to %s", remote, local)
 }
@@ -62,13 +80,16 @@ func findSocket(table []byte, local, remote netip.AddrPort) (uid int, ok bool) {
 	s := bufio.NewScanner(bytes.NewReader(table))
 	for s.Scan() {
 		f := strings.Fields(s.Text())
-		if len(f) < 8 {
+		if len(f) < 10 {
 			continue
 		}
 		a, ok1 := parseSocket(f[1])
 		b, ok2 := parseSocket(f[2])
 		if !ok1 || !ok2 || a != unmap(local) || b != unmap(remote) {
 			continue
+		}
+		if f[9] == "0" {
+			return 0, false // nobody holds it any more, and the kernel calls its owner root
 		}
 		uid, err := strconv.Atoi(f[7])
 		return uid, err == nil

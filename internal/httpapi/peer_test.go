@@ -8,7 +8,6 @@ import (
 	"os/exec"
 	"os/user"
 	"runtime"
-	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -22,6 +21,7 @@ const table = `  sl  local_address rem_address   st tx_queue rx_queue tr tm->whe
    4: 0000000000000000FFFF00000100007F:9C42 0000000000000000FFFF00000100007F:2207 01 0:0 0:0 0  1002 0 4
    5: 0100007F:9C43 0100007F:2207 01 0:0 0:0 0  x 0 4
    6: short
+   7: 0100007F:9C44 0100007F:2207 05 0:0 0:0 0  0 0 0
 `
 
 func TestFindSocket(t *testing.T) {
@@ -35,6 +35,7 @@ func TestFindSocket(t *testing.T) {
 		{"127.0.0.1:40002", "127.0.0.1:8711", 1002, true},
 		{"[::ffff:127.0.0.1]:40000", "127.0.0.1:8711", 1000, true},
 		{"127.0.0.1:40003", "127.0.0.1:8711", 0, false},
+		{"127.0.0.1:40004", "127.0.0.1:8711", 0, false}, // closed: nobody's
 		{"127.0.0.1:40009", "127.0.0.1:8711", 0, false},
 		{"127.0.0.1:8711", "127.0.0.1:40000", 0, true},
 	} {
@@ -143,7 +144,27 @@ func TestPeer(t *testing.T) {
 			t.Errorf("another user at %s: %q", address, got)
 		}
 	}
-	if got := Peer("203.0.113.9:1", "203.0.113.1:2"); !strings.HasPrefix(string(got), "local:") {
-		t.Errorf("%q", got)
+	// Who is not known to have called is not named.
+	if got := Peer("203.0.113.9:1", "203.0.113.1:2"); got != unknownActor {
+		t.Errorf("someone at another machine is %q", got)
+	}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	c, err := net.Dial("tcp", l.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := l.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	_ = c.Close()
+	_, _ = s.Read(make([]byte, 1)) // it has gone
+	if got := Peer(s.RemoteAddr().String(), s.LocalAddr().String()); got != unknownActor {
+		t.Errorf("someone who closed the connection is %q", got)
 	}
 }
