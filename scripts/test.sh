@@ -93,7 +93,7 @@ echo "== tests${race:+ with the race detector}"
 # shellcheck disable=SC2086
 packages=$("$GO" list $PACKAGES | grep -v '/internal/archtest$')
 # shellcheck disable=SC2086
-"$work/testsum" -totals "$totals" -- "$GO" test -json -vet=off -count=1 -p 2 -timeout 10m $race ${TESTFLAGS:-} $packages </dev/null ||
+"$work/testsum" -totals "$totals" -- "$GO" test -json -vet=off -count=1 -p 2 -timeout 25m $race ${TESTFLAGS:-} $packages </dev/null ||
 	failed_checks="$failed_checks tests"
 
 echo
