@@ -6,6 +6,8 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
+	"strings"
 	"testing"
 
 	"github.com/sluicehq/sluice/internal/runner"
@@ -44,6 +46,10 @@ func run(m *testing.M) int {
 		return 1
 	}
 	if err := runner.Probe(context.Background()); err != nil {
+		if slices.Contains(strings.Split(os.Getenv("SLUICE_REQUIRE"), ","), "userns") {
+			fmt.Fprintln(os.Stderr, "SLUICE_REQUIRE names userns:", err)
+			return 1
+		}
 		fmt.Fprintln(os.Stderr, "STEPS RUN WITHOUT ISOLATION HERE:", err)
 		isolation = runner.None
 	}
