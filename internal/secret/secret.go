@@ -18,6 +18,45 @@ const maxSecret = 64 << 10
 // absolute path: the content of a file that only its owner can read, without
 // the newlines at its end.
 func Resolve(_ context.Context, ref string) (string, error) {
+	path, err := pathOf(ref)
+	if err != nil {
+		return "", err
+	}
+	f, err := os.Open(path)
+	if err != nil {
+		return "", fmt.Errorf("couldn't read secret %q: %w", ref, err)
+	}
+	return read(f, ref)
+}
+
+// Below returns a Resolve that reads files below dir only, whatever links lie
+// there. It is for references that come with code which nobody has approved: a
+// build step must not be able to name the keys of the user that runs the server.
+func Below(dir string) func(context.Context, string) (string, error) {
+	return func(_ context.Context, ref string) (string, error) {
+		path, err := pathOf(ref)
+		if err != nil {
+			return "", err
+		}
+		name, err := filepath.Rel(dir, path)
+		if err != nil || !filepath.IsLocal(name) || name == "." {
+			return "", fmt.Errorf("couldn't read secret %q: a build step gets only what lies in %s, where the server's operator puts it", ref, dir)
+		}
+		root, err := os.OpenRoot(dir)
+		if err != nil {
+			return "", fmt.Errorf("couldn't read secret %q: %w", ref, err)
+		}
+		defer root.Close()
+		f, err := root.Open(name)
+		if err != nil {
+			return "", fmt.Errorf("couldn't read secret %q: %w", ref, err)
+		}
+		return read(f, ref)
+	}
+}
+
+// pathOf returns the file that a reference names.
+func pathOf(ref string) (string, error) {
 	scheme, rest, _ := strings.Cut(ref, ":")
 	if scheme != "file" {
 		return "", fmt.Errorf("couldn't read secret %q: this build reads file:PATH only", ref)
@@ -25,17 +64,18 @@ func Resolve(_ context.Context, ref string) (string, error) {
 	if !filepath.IsAbs(rest) {
 		return "", fmt.Errorf("couldn't read secret %q: give an absolute path", ref)
 	}
-	f, err := os.Open(rest)
-	if err != nil {
-		return "", fmt.Errorf("couldn't read secret %q: %w", ref, err)
-	}
+	return rest, nil
+}
+
+// read returns the content of a secret's file, and closes it.
+func read(f *os.File, ref string) (string, error) {
 	defer f.Close()
 	info, err := f.Stat()
 	if err != nil {
 		return "", fmt.Errorf("couldn't read secret %q: %w", ref, err)
 	}
 	if info.Mode().Perm()&0o077 != 0 {
-		return "", fmt.Errorf("couldn't read secret %q: others may read the file (mode %v); chmod 600 %s", ref, info.Mode().Perm(), rest)
+		return "", fmt.Errorf("couldn't read secret %q: others may read the file (mode %v); chmod 600 %s", ref, info.Mode().Perm(), f.Name())
 	}
 	b, err := io.ReadAll(io.LimitReader(f, maxSecret+1))
 	if err != nil {

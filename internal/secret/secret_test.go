@@ -45,3 +45,39 @@ func TestResolve(t *testing.T) {
 		}
 	}
 }
+
+// A reference in code that nobody approved reaches nothing but what lies there
+// for it: neither other files nor what links lead to.
+func TestBelow(t *testing.T) {
+	dir, out := t.TempDir(), filepath.Join(t.TempDir(), "key")
+	for path, text := range map[string]string{filepath.Join(dir, "npm"): "hunter2\n", out: "private"} {
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for link, to := range map[string]string{"out": out, "in": "npm", "up": "../.."} {
+		if err := os.Symlink(to, filepath.Join(dir, link)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	resolve := Below(dir)
+	for ref, want := range map[string]string{
+		"file:" + dir + "/npm": "hunter2", "file:" + dir + "/in": "hunter2",
+		"file:" + out: "", "file:" + dir + "/out": "", "file:" + dir: "", "file:" + dir + "/../" + filepath.Base(dir) + "x": "",
+		"file:" + dir + "/up" + out: "", "file:npm": "", "vault:x": "",
+	} {
+		got, err := resolve(t.Context(), ref)
+		if got != want || (err != nil) != (want == "") {
+			t.Errorf("%s: %q, %v", ref, got, err)
+		}
+		if err == nil {
+			continue
+		}
+		if strings.Contains(err.Error(), "private") {
+			t.Errorf("%s: %v", ref, err)
+		}
+	}
+	if _, err := Below(filepath.Join(dir, "none"))(t.Context(), "file:"+dir+"/none/x"); err == nil {
+		t.Error("a folder that is not there has secrets")
+	}
+}

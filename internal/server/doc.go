@@ -9,6 +9,7 @@
 //	sluice.db         state and evidence, unless --database names PostgreSQL
 //	registry/ blobs/  artifacts and logs, by digest
 //	metrics/          scraped series
+//	secrets/          what build steps may name as {secret: 'file:…'}; yours to fill
 //	work/ caches/     checkouts of running builds, caches of build steps
 //	reserve           space that is given up when the disk is full
 //	agent/            the local agent, which outlives the server

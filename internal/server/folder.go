@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"time"
 )
 
@@ -21,6 +22,7 @@ func (f Folder) path(name string) string { return filepath.Join(string(f), name)
 func (f Folder) agent() string           { return f.path("agent") }
 func (f Folder) infoFile() string        { return f.path("server.json") }
 func (f Folder) agentFile() string       { return f.path("agent.json") }
+func (f Folder) secrets() string         { return f.path("secrets") }
 func (f Folder) promotionKey() string    { return f.path("promotion.pub") }
 
 // prepare makes the folder, hidden from git and from other users.
@@ -28,8 +30,31 @@ func (f Folder) prepare() error {
 	if err := os.MkdirAll(string(f), 0o700); err != nil {
 		return fmt.Errorf("couldn't make the data folder: %w", err)
 	}
+	// It may have been there before, made by someone else or open to others.
+	if err := ownedByUs(string(f)); err != nil {
+		return err
+	}
+	if err := os.Chmod(string(f), 0o700); err != nil {
+		return fmt.Errorf("couldn't close the data folder to other users: %w", err)
+	}
+	if err := os.MkdirAll(f.secrets(), 0o700); err != nil {
+		return fmt.Errorf("couldn't make the folder for the secrets of build steps: %w", err)
+	}
 	if err := os.WriteFile(f.path(".gitignore"), []byte("*\n"), 0o600); err != nil {
 		return fmt.Errorf("couldn't write into the data folder: %w", err)
+	}
+	return nil
+}
+
+// ownedByUs refuses a folder that another user made: they may know its token and
+// keys. Root would otherwise take one from anybody.
+func ownedByUs(dir string) error {
+	info, err := os.Stat(dir)
+	if err != nil {
+		return fmt.Errorf("couldn't look at the data folder: %w", err)
+	}
+	if st, ok := info.Sys().(*syscall.Stat_t); ok && int(st.Uid) != os.Geteuid() {
+		return fmt.Errorf("the data folder %s belongs to user %d, who may know its token and keys: take one that is yours with --data, or chown it", dir, st.Uid)
 	}
 	return nil
 }

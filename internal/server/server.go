@@ -151,7 +151,7 @@ func Run(ctx context.Context, o Options) (err error) {
 	c, err := control.New(control.Config{
 		Full:  spare.give,
 		Store: st, Blobs: blobs, Keys: keys, Artifacts: &shelf{base: func() string { return url }, token: token, spool: spool},
-		Target: host.New(st), Metrics: asker{series}, Dir: dir, Log: o.Log, Isolation: o.Isolation, Secret: secret.Resolve, ParseOptions: ParseOptions(),
+		Target: host.New(st), Metrics: asker{series}, Dir: dir, Log: o.Log, Isolation: o.Isolation, Secret: secret.Below(folder.secrets()), ParseOptions: ParseOptions(),
 	})
 	if err != nil {
 		return err
