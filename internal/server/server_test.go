@@ -179,7 +179,7 @@ environments:
   - name: dev
     target: {type: host, listen: '%[1]s', run: ./hello, health: {http: /healthz}, env: {GREETING: %[3]s}}
     rollout: all-at-once
-    verify: [{name: smoke, http: {path: /, status: 200}}]
+    verify: [{name: smoke, http: {path: /healthz, status: 200}}]
   - name: production
     after: [dev]
     target:
