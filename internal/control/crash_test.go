@@ -87,7 +87,7 @@ func TestCrashes(t *testing.T) {
 			var points []int // commits that changed more than counters
 			first, effects := 0, 0
 			want := crashStory(w, func() {
-				first = b.commits
+				first = int(b.commits.Load())
 				seen := ""
 				b.each = func(n int) {
 					now := fmt.Sprint(w.changes())
@@ -99,13 +99,13 @@ func TestCrashes(t *testing.T) {
 				w.target.after = w.counting(&effects)
 			})
 			w.audit()
-			last := b.commits - first
+			last := int(b.commits.Load()) - first
 			for n := 3; n < last; n += 11 { // and some that changed counters only
 				points = append(points, n)
 			}
 			slices.Sort(points)
 			points = slices.Compact(points)
-			if dialect == store.Postgres || testing.Short() {
+			if dialect == store.Postgres || testing.Short() || raceDetector {
 				points = every(points, 4)
 			}
 			t.Logf("%d commits of %d, and %d effects", len(points), last, effects)
@@ -116,7 +116,7 @@ func TestCrashes(t *testing.T) {
 				w := newWorld(t, dialect)
 				b := w.brittle()
 				got := crashStory(w, func() { arm(w, b) })
-				if !b.dead {
+				if !b.dead.Load() {
 					t.Errorf("%s: it did not die", name)
 				}
 				if got != want {
@@ -126,7 +126,7 @@ func TestCrashes(t *testing.T) {
 			}
 			for _, after := range []bool{false, true} {
 				for _, n := range points {
-					check(fmt.Sprintf("commit %d, persisted %t", n, after), func(_ *world, b *brittle) { b.dieAt, b.after = b.commits+n, after })
+					check(fmt.Sprintf("commit %d, persisted %t", n, after), func(_ *world, b *brittle) { b.dieAt, b.after = int(b.commits.Load())+n, after })
 				}
 				for n := 1; n <= effects; n++ {
 					if dialect == store.Postgres && n%3 != 0 {

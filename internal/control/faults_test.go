@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync/atomic"
 	"time"
 
 	"github.com/sluicehq/sluice/internal/agent/wire"
@@ -16,50 +17,50 @@ var errCrash = errors.New("the process has died here")
 // brittle is a store that a process uses until it dies, at a chosen commit.
 type brittle struct {
 	storage
-	commits int
+	commits atomic.Int64
 	dieAt   int  // number of the commit; 0: never
 	after   bool // it is on disk, but the process dies before it hears of it
-	dead    bool
-	paused  bool // keeps no lease alive
+	dead    atomic.Bool
+	paused  atomic.Bool // keeps no lease alive
 	each    func(commit int)
 }
 
 func (b *brittle) View(ctx context.Context, f func(*store.Tx) error) error {
-	if b.dead {
+	if b.dead.Load() {
 		return errCrash
 	}
 	return b.storage.View(ctx, f)
 }
 
 func (b *brittle) Update(ctx context.Context, f func(*store.Tx) error) error {
-	if b.dead {
+	if b.dead.Load() {
 		return errCrash
 	}
-	b.commits++
-	if b.commits == b.dieAt && !b.after {
-		b.dead = true
+	n := int(b.commits.Add(1))
+	if n == b.dieAt && !b.after {
+		b.dead.Store(true)
 		return errCrash
 	}
 	err := b.storage.Update(ctx, f)
 	if b.each != nil {
-		b.each(b.commits)
+		b.each(n)
 	}
-	if b.commits == b.dieAt && err == nil {
-		b.dead = true
+	if n == b.dieAt && err == nil {
+		b.dead.Store(true)
 		return errCrash
 	}
 	return err
 }
 
 func (b *brittle) Extend(ctx context.Context, l store.Lease, ttl time.Duration) error {
-	if b.dead || b.paused {
+	if b.dead.Load() || b.paused.Load() {
 		return errCrash
 	}
 	return b.storage.Extend(ctx, l, ttl)
 }
 
 func (b *brittle) Release(ctx context.Context, l store.Lease) error {
-	if b.dead {
+	if b.dead.Load() {
 		return errCrash
 	}
 	return b.storage.Release(ctx, l)
@@ -89,8 +90,8 @@ func (w *world) revive() {
 func (w *world) dieAtEffect(b *brittle, n int, after bool) {
 	count := 0
 	die := func(context.Context, wire.Desired) error {
-		if count++; count == n && !b.dead {
-			b.dead = true
+		if count++; count == n && !b.dead.Load() {
+			b.dead.Store(true)
 			return errCrash
 		}
 		return nil

@@ -19,7 +19,9 @@ func TestPausedWorker(t *testing.T) {
 	stories(t, func(w *world) {
 		v1 := w.first(production)
 		slow := w.controller()
-		slow.store = &brittle{storage: w.store, paused: true}
+		sleepy := &brittle{storage: w.store}
+		sleepy.paused.Store(true)
+		slow.store = sleepy
 		reached, goOn := make(chan int64, 1), make(chan struct{})
 		slow.target = &steered{inner: w.target.inner, before: func(_ context.Context, d wire.Desired) error {
 			for _, r := range d.Revisions {

@@ -229,13 +229,13 @@ func (w *world) turn() bool {
 			worked = true
 			c.hold(w.Context(), lease, x.handle)
 		}
-		if b, ok := c.store.(*brittle); ok && b.dead {
+		if b, ok := c.store.(*brittle); ok && b.dead.Load() {
 			w.revive()
 			return true
 		}
 	}
 	c.background.Wait()
-	if b, ok := c.store.(*brittle); ok && b.dead {
+	if b, ok := c.store.(*brittle); ok && b.dead.Load() {
 		w.revive()
 		return true
 	}

@@ -1,0 +1,6 @@
+//go:build !race
+
+package control
+
+// raceDetector is false: every crash is tried.
+const raceDetector = false
