@@ -11,6 +11,7 @@ import (
 	"path"
 	"path/filepath"
 	"strings"
+	"syscall"
 )
 
 const (
@@ -29,6 +30,9 @@ const (
 // kinds of entries, other modes, owners or times. More than lim is [ErrLimit].
 func Unpack(r io.Reader, dir string, lim Limits) error {
 	if err := unpack(r, dir, lim.orDefault()); err != nil {
+		if errors.Is(err, syscall.ENOSPC) {
+			err = fmt.Errorf("%w: free space there and try again", err)
+		}
 		return fmt.Errorf("couldn't unpack to %s: %w", dir, err)
 	}
 	return nil

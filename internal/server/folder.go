@@ -86,6 +86,14 @@ func (f Folder) secret(name string) (string, error) {
 
 // writeFile writes a file whole or not at all, for its owner only.
 func writeFile(path string, b []byte) error {
+	err := replaceFile(path, b)
+	if errors.Is(err, syscall.ENOSPC) {
+		err = fmt.Errorf("%w: free space there and try again", err)
+	}
+	return err
+}
+
+func replaceFile(path string, b []byte) error {
 	t, err := os.CreateTemp(filepath.Dir(path), ".new-")
 	if err != nil {
 		return err
