@@ -202,7 +202,9 @@ func (in PlanInput) advise(out PlanOutput, before counts, warm time.Duration) []
 		care = in.BaselineRate + in.Settings.MaxExcess
 	}
 	if out.Detectable > care && care > in.BaselineRate*in.Settings.R0 && care > in.BaselineRate+minExcess {
-		advice = append(advice, in.enough(care, out, before, warm))
+		if a := in.enough(care, out, before, warm); a != "" {
+			advice = append(advice, a)
+		}
 	} else if out.Detectable > care {
 		advice = append(advice, fmt.Sprintf("a canary rate of %s is within what r0 = %s and the least excess of 0.2 pp allow: no bake can see it", percent(care), number(in.Settings.R0)))
 	}
@@ -224,6 +226,10 @@ func (in PlanInput) enough(care float64, out PlanOutput, before counts, warm tim
 	sees := func(n int64) bool {
 		nb := int64(float64(n) * (1 - in.Share) / in.Share)
 		return in.detectable(satAdd(before.K, n), satAdd(before.N, nb)) <= care
+	}
+	// A hair's breadth is no advice: both would print as the same figure.
+	if out.Detectable < 1 && percent(out.Detectable) == percent(care) {
+		return ""
 	}
 	said := "none that it could see"
 	if out.Detectable < 1 {

@@ -35,6 +35,9 @@ func (a *app) connect() (*client, error) {
 		c.token = os.Getenv("SLUICE_TOKEN")
 	}
 	if c.base != "" {
+		if u, err := url.Parse(c.base); err != nil || u.Host == "" || (u.Scheme != "http" && u.Scheme != "https") {
+			return nil, usage("the server's address %q is no URL: give one like http://127.0.0.1:8711 with --server or SLUICE_SERVER", c.base)
+		}
 		if c.token == "" {
 			return nil, usage("no access token for %s: give --token or SLUICE_TOKEN; it is the file token in the server's data folder", c.base)
 		}

@@ -238,7 +238,7 @@ an earlier report shows it.`,
 			}
 			f, err := os.Open(args[0])
 			if err != nil {
-				return usage("couldn't read the bundle: %w", err)
+				return usage("couldn't read the bundle: %w; sluice evidence export -o FILE writes one", err)
 			}
 			defer f.Close()
 			if witness != "" {
@@ -248,7 +248,7 @@ an earlier report shows it.`,
 			}
 			r, err := evidence.Verify(f, o)
 			if err != nil {
-				return usage("couldn't verify %s: %w", args[0], err)
+				return usage("%s: %w; sluice evidence export writes one", args[0], err)
 			}
 			if a.json {
 				err = a.printJSON(r)

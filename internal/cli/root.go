@@ -125,7 +125,7 @@ Begin with "sluice demo", or with "sluice init" in a service's repository.`,
 		return usage("%s; sluice --help lists all", text)
 	}
 	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
-		return usage("%w; see %s --help", err, c.CommandPath())
+		return usage("%s; see %s --help", wrongFlag(err), c.CommandPath())
 	})
 	f := root.PersistentFlags()
 	f.BoolVar(&a.json, "json", false, "print JSON")
@@ -154,6 +154,14 @@ Begin with "sluice demo", or with "sluice init" in a service's repository.`,
 	root.AddCommand(a.version())
 	root.InitDefaultCompletionCmd()
 	for _, c := range root.Commands() {
+		if c.Name() == "completion" {
+			c.RunE = func(c *cobra.Command, _ []string) error {
+				return usage("say which shell: sluice completion bash|fish|powershell|zsh")
+			}
+			c.Args = cobra.ArbitraryArgs
+		}
+	}
+	for _, c := range root.Commands() {
 		wrapArgs(c)
 	}
 	return root
@@ -164,7 +172,7 @@ func wrapArgs(c *cobra.Command) {
 	if check := c.Args; check != nil {
 		c.Args = func(c *cobra.Command, args []string) error {
 			if err := check(c, args); err != nil {
-				return usage("%w; usage: %s", err, c.UseLine())
+				return usage("%s; usage: %s", wrongArgs(c, args), c.UseLine())
 			}
 			return nil
 		}
@@ -172,6 +180,32 @@ func wrapArgs(c *cobra.Command) {
 	for _, sub := range c.Commands() {
 		wrapArgs(sub)
 	}
+}
+
+// wrongArgs says what is wrong with a number of arguments.
+func wrongArgs(c *cobra.Command, args []string) string {
+	_, wants, _ := strings.Cut(c.Use, " ")
+	wants, _, _ = strings.Cut(wants, " --")
+	need := len(strings.Fields(wants)) - strings.Count(wants, "[")
+	switch {
+	case wants == "":
+		return fmt.Sprintf("%s takes no argument, and %q is one", c.CommandPath(), args[0])
+	case len(args) < need:
+		return fmt.Sprintf("%s needs %s", c.CommandPath(), wants)
+	}
+	return fmt.Sprintf("%s takes %s, and there are %d arguments", c.CommandPath(), wants, len(args))
+}
+
+// wrongFlag says what is wrong with a flag, without the words of the parser.
+func wrongFlag(err error) string {
+	text, parser, found := strings.Cut(err.Error(), ": strconv.")
+	switch {
+	case !found:
+		return err.Error()
+	case strings.HasPrefix(parser, "ParseBool"):
+		return text + ": it is true or false"
+	}
+	return text + ": it is a number"
 }
 
 // Version is the version of this build, from the module or the commit.

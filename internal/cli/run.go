@@ -70,10 +70,7 @@ With --json each change is one line and the last line is the final status.`,
 func (a *app) locate(ctx context.Context, repo, file, ref string) (httpapi.RunRequest, error) {
 	q := httpapi.RunRequest{Ref: ref}
 	root, prefix, err := source.Root(ctx, repo)
-	switch {
-	case errors.Is(err, source.ErrNoRepository):
-		return q, usage("%s is not in a Git repository: %w; go into one, or name it with --repo", repo, err)
-	case err != nil:
+	if err != nil {
 		return q, usage("couldn't find the repository: %w", err)
 	}
 	q.Repository = root

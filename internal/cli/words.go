@@ -90,7 +90,7 @@ func (a *app) stepLine(s run.Step) string {
 		text += " for " + took(time.Since(*s.Started))
 	}
 	if s.Tests != nil {
-		text += fmt.Sprintf(", %d tests passed", s.Tests.Passed)
+		text += ", " + plural(s.Tests.Passed, "test") + " passed"
 		if s.Tests.Failed > 0 {
 			text += fmt.Sprintf(", %d failed", s.Tests.Failed)
 		}
@@ -201,13 +201,16 @@ func (a *app) sentence(e event, s control.Status) string {
 		}
 		return "step " + get("step") + " " + get("state")
 	case "release":
-		passed := 0
+		text, passed, ran := "release "+shorten(get("release"))+" made", 0, false
 		for _, x := range s.Steps {
 			if x.Tests != nil {
-				passed += x.Tests.Passed
+				passed, ran = passed+x.Tests.Passed, true
 			}
 		}
-		return "release " + shorten(get("release")) + " made, " + plural(passed, "test") + " passed"
+		if ran { // and not in an earlier run, whose build this one takes
+			text += ", " + plural(passed, "test") + " passed"
+		}
+		return text
 	case "promoted":
 		return env + "release " + shorten(get("release")) + " promoted, " + get("strategy")
 	case "approval":

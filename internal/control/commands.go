@@ -43,7 +43,7 @@ func (c *Controller) Rollout(ctx context.Context, project, runID string, cmd Com
 			if cmd.Kind == rollout.Abort && t.state.Phase != run.Ended {
 				return t.cancel(cmd.By, cmd.Reason)
 			}
-			return refuse("%s of run %s has no rollout that could %s: it is %s; `sluice explain %s` says more", e.Name, runID, cmd.Kind, orPending(e.State), runID)
+			return refuse("%s of run %s has no rollout for %s to act on: it is %s; `sluice explain %s` says more", e.Name, runID, cmd.Kind, orPending(e.State), runID)
 		}
 		ro, err := c.openTurn(tx, project, e.Rollout)
 		if err != nil {

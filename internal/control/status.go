@@ -244,6 +244,7 @@ func (t *runTurn) explain() (Explanation, error) {
 		x.Next, x.When = "the rollout starts", "when it is no longer waited for"
 		x.Can = []string{"sluice abort " + t.row.ID}
 		if e.Packet != "" {
+			x.Now = "the release waits for approval before it enters " + e.Name
 			x.Next = "the rollout starts as soon as the packet is approved"
 			x.When = "at once after the decision"
 			x.Can = append([]string{
@@ -257,13 +258,14 @@ func (t *runTurn) explain() (Explanation, error) {
 		if err != nil {
 			return x, err
 		}
-		r := rollout.Explain(ro.plan.Plan, ro.state)
+		state := ro.state
+		if now := ro.watch.Result; now.Sentence != "" && now.Verdict == state.Verdict {
+			state.Sentence = now.Sentence // the rollout noted the numbers of the last change
+		}
+		r := rollout.Explain(ro.plan.Plan, state)
 		x.Environment, x.Now, x.Why, x.Next, x.When = e.Name, r.Now, r.Why, r.Next, r.When
 		for _, can := range r.Can {
 			x.Can = append(x.Can, commandLine(can, t.row.ID, e.Name))
-		}
-		if m := ro.watch.Result.Sentence; m != "" && ro.state.Phase == rollout.Baking {
-			x.Why += "; " + m
 		}
 	default:
 		x.Now = fmt.Sprintf("the run has ended: %s", t.state.Outcome)

@@ -147,6 +147,13 @@ func size(as []release.Artifact) string {
 	return fmt.Sprint(n)
 }
 
+func tests(n int) string {
+	if n == 1 {
+		return "1 test"
+	}
+	return fmt.Sprintf("%d tests", n)
+}
+
 // TestsPassed decides the built-in gate of that name: at least one report, at
 // least one test that passed, and none that failed.
 func TestsPassed(f Facts) Decision {
@@ -159,7 +166,7 @@ func TestsPassed(f Facts) Decision {
 	case f.Tests.Passed == 0:
 		d.Reason = fmt.Sprintf("%d reports hold no test that passed", f.Tests.Reports)
 	default:
-		d.Answer, d.Reason = Pass, fmt.Sprintf("%d tests passed, %d were skipped", f.Tests.Passed, f.Tests.Skipped)
+		d.Answer, d.Reason = Pass, fmt.Sprintf("%s passed, %d skipped", tests(f.Tests.Passed), f.Tests.Skipped)
 	}
 	return d
 }

@@ -75,7 +75,7 @@ func TestTestsPassed(t *testing.T) {
 		{Tests{Reports: 1}, Fail, "no test that passed"},
 		{Tests{Reports: 1, Skipped: 9}, Fail, "no test that passed"},
 		{Tests{Reports: 2, Passed: 9, Failed: 1}, Fail, "1 of 10 tests failed"},
-		{Tests{Reports: 1, Passed: 9, Skipped: 2}, Pass, "9 tests passed, 2 were skipped"},
+		{Tests{Reports: 1, Passed: 9, Skipped: 2}, Pass, "9 tests passed, 2 skipped"},
 	} {
 		if d := TestsPassed(Facts{Tests: c.tests}); d.Answer != c.want || !strings.Contains(d.Reason, c.says) {
 			t.Errorf("%+v: %+v", c.tests, d)

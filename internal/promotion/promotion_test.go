@@ -24,7 +24,7 @@ func TestDecide(t *testing.T) {
 		{"after:dev", gate.Pass, "succeeded in dev"},
 		{"after:stage", gate.Fail, "has not succeeded in stage"},
 		{"not-quarantined", gate.Fail, "quarantine lift abc"},
-		{"tests-passed", gate.Pass, "1 tests passed"},
+		{"tests-passed", gate.Pass, "1 test passed"},
 		{"small", gate.Fail, "never a pass"},
 		{"fortune", gate.Fail, "knows no gate"},
 	}

@@ -36,7 +36,7 @@ const commitFormat = "--format=%H%x00%T%x00%an <%ae>%x00%s%x00%ct"
 // inside it, slash-separated and empty for the top.
 func Root(ctx context.Context, dir string) (root, prefix string, err error) {
 	if info, err := os.Stat(dir); err != nil || !info.IsDir() {
-		return "", "", fmt.Errorf("%w: %s is not a folder", ErrNoRepository, dir)
+		return "", "", fmt.Errorf("%w: %s is not a folder; name one with --repo DIR", ErrNoRepository, dir)
 	}
 	out, err := git(ctx, dir, "rev-parse", "--show-toplevel", "--show-prefix")
 	var failed *gitError
@@ -46,7 +46,11 @@ func Root(ctx context.Context, dir string) (root, prefix string, err error) {
 		abs, err := filepath.Abs(dir)
 		return abs, "", err
 	case errors.As(err, &failed):
-		return "", "", fmt.Errorf("%w: %s (%w); go to your service's repository or pass --repo DIR; a new one is made with: git init && git add . && git commit", ErrNoRepository, dir, err)
+		why := ""
+		if !strings.Contains(failed.stderr, "not a git repository") {
+			why = fmt.Sprintf(" (%v)", err) // it is one, and Git will not open it
+		}
+		return "", "", fmt.Errorf("%w: %s%s; go to your service's repository or pass --repo DIR; a new one is made with: git init && git add . && git commit", ErrNoRepository, dir, why)
 	case err != nil:
 		return "", "", err
 	}

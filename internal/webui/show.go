@@ -130,6 +130,9 @@ func splitCode(s string) []string {
 // tests sums up a step's reports in words.
 func tests(t *run.Tests) string {
 	s := count(t.Passed) + " tests passed"
+	if t.Passed == 1 {
+		s = "1 test passed"
+	}
 	if t.Failed > 0 {
 		s += ", " + count(t.Failed) + " failed"
 	}
