@@ -201,12 +201,18 @@ func TestControlPlaneDies(t *testing.T) {
 	// The agent too: the new one has only what is on its disk.
 	w.agent.Terminate()
 	w.agent = w.StartAgent(t, host, w.dir)
-	agenttest.Eventually(t, "traffic", func() bool {
-		nc, err := net.Dial("tcp", w.listen)
-		if err == nil {
-			_ = nc.Close()
+	agenttest.Eventually(t, "traffic to both", func() bool {
+		for range 100 { // a share of 10 % among them
+			res, err := http.Get("http://" + w.listen + "/")
+			if err != nil {
+				return false
+			}
+			_ = res.Body.Close()
+			if res.StatusCode != http.StatusOK {
+				return false
+			}
 		}
-		return err == nil
+		return true
 	})
 	stop = w.load(4)
 	time.Sleep(300 * time.Millisecond)
