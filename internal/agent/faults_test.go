@@ -191,6 +191,7 @@ func TestControlPlaneDies(t *testing.T) {
 	w := newWorld(t)
 	v1, v2 := w.release("v1"), w.release("v2")
 	w.desire(with(v1, 10000, false), with(v2, 0, true))
+	w.waitPhase(v1, wire.Ready) // they start at the same time
 	w.waitPhase(v2, wire.Ready)
 	w.desire(with(v1, 9000, false), with(v2, 1000, true))
 	stop := w.load(4)
