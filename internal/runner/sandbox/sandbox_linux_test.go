@@ -91,7 +91,7 @@ func TestSetuidProgramsGainNothing(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	out, _ := run(t, sandbox.Config{Binds: []sandbox.Bind{{Source: dir, Target: "/work", Writable: true}}, Script: "/work/as-root -u; /usr/bin/su -c id 2>&1 || echo refused"})
+	out, _ := run(t, sandbox.Config{Binds: []sandbox.Bind{{Source: dir, Target: "/box", Writable: true}}, Script: "/box/as-root -u; /usr/bin/su -c id 2>&1 || echo refused"})
 	if !strings.HasPrefix(out, "1000\n") || !strings.HasSuffix(out, "refused") {
 		t.Errorf("got %s", out)
 	}
@@ -143,9 +143,9 @@ func TestHiddenFoldersAreCovered(t *testing.T) {
 func TestWritesStayInside(t *testing.T) {
 	dir, read := folder(t), folder(t)
 	out, exit := run(t, sandbox.Config{
-		Binds: []sandbox.Bind{{Source: dir, Target: "/work", Writable: true}, {Source: read, Target: "/given"}},
+		Binds: []sandbox.Bind{{Source: dir, Target: "/box", Writable: true}, {Source: read, Target: "/given"}},
 		Script: `
-echo mine > /work/file
+echo mine > /box/file
 for f in / /usr /usr/bin /etc /etc/passwd /proc/sys/kernel/hostname /given /home /sys; do
   if touch $f/x 2>/dev/null || echo x 2>/dev/null > $f; then echo "WROTE $f"; fi
 done
@@ -232,8 +232,8 @@ func TestLimits(t *testing.T) {
 	dir := folder(t)
 	out, _ := run(t, sandbox.Config{
 		Limits: sandbox.Limits{Files: 64, FileBytes: 1 << 20},
-		Binds:  []sandbox.Bind{{Source: dir, Target: "/work", Writable: true}},
-		Script: "ulimit -n; ulimit -c; head -c 2000000 /dev/zero > /work/big || echo stopped",
+		Binds:  []sandbox.Bind{{Source: dir, Target: "/box", Writable: true}},
+		Script: "ulimit -n; ulimit -c; head -c 2000000 /dev/zero > /box/big || echo stopped",
 	})
 	if !strings.HasPrefix(out, "64\n0\n") || !strings.HasSuffix(out, "stopped") {
 		t.Errorf("got %s", out)
@@ -245,8 +245,8 @@ func TestLimits(t *testing.T) {
 
 // beat is a script whose daemon, escaped from session and parent, touches a
 // file as long as it lives.
-const beat = `setsid sh -c 'while :; do date +%N > /work/beat; sleep 0.02; done' >/dev/null 2>&1 &
-while [ ! -s /work/beat ]; do sleep 0.01; done
+const beat = `setsid sh -c 'while :; do date +%N > /box/beat; sleep 0.02; done' >/dev/null 2>&1 &
+while [ ! -s /box/beat ]; do sleep 0.01; done
 `
 
 // stopsBeating waits until the daemon's file no longer changes.
@@ -272,7 +272,7 @@ func stopsBeating(t *testing.T, dir string) {
 
 func TestDaemonsEndWithTheScript(t *testing.T) {
 	dir := folder(t)
-	_, exit := run(t, sandbox.Config{Script: beat, Binds: []sandbox.Bind{{Source: dir, Target: "/work", Writable: true}}})
+	_, exit := run(t, sandbox.Config{Script: beat, Binds: []sandbox.Bind{{Source: dir, Target: "/box", Writable: true}}})
 	if !exit.OK() {
 		t.Error(exit)
 	}
@@ -292,7 +292,7 @@ func TestAHangEndsWithTheContext(t *testing.T) {
 	})
 	_, err := sandbox.Run(ctx, sandbox.Config{
 		Script: "trap '' TERM INT HUP; " + beat + "echo ready; sleep 1000", Dir: "/", Env: []string{"PATH=/usr/bin:/bin"},
-		Binds: []sandbox.Bind{{Source: dir, Target: "/work", Writable: true}},
+		Binds: []sandbox.Bind{{Source: dir, Target: "/box", Writable: true}},
 	}, started)
 	if !errors.Is(err, reason) {
 		t.Errorf("got %v", err)
@@ -310,7 +310,7 @@ func dieWithMe() {
 	if err == nil {
 		_, err = sandbox.Run(ctx, sandbox.Config{
 			Script: beat + "sleep 1000", Dir: "/", Env: []string{"PATH=/usr/bin:/bin"},
-			Binds: []sandbox.Bind{{Source: dir, Target: "/work", Writable: true}},
+			Binds: []sandbox.Bind{{Source: dir, Target: "/box", Writable: true}},
 		}, os.Stderr)
 	}
 	fmt.Fprintln(os.Stderr, err)
@@ -352,8 +352,8 @@ func TestAnOutputThatFailsEndsTheScript(t *testing.T) {
 func TestSetupFailuresRunNothing(t *testing.T) {
 	sandboxtest.Require(t)
 	for name, cfg := range map[string]sandbox.Config{
-		"missing source":    {Binds: []sandbox.Bind{{Source: "/nowhere/at/all", Target: "/work"}}},
-		"relative":          {Binds: []sandbox.Bind{{Source: "x", Target: "/work"}}},
+		"missing source":    {Binds: []sandbox.Bind{{Source: "/nowhere/at/all", Target: "/box"}}},
+		"relative":          {Binds: []sandbox.Bind{{Source: "x", Target: "/box"}}},
 		"over the root":     {Binds: []sandbox.Bind{{Source: "/usr", Target: "/x/.."}}},
 		"missing directory": {Dir: "/nowhere"},
 		"below a read-only": {Binds: []sandbox.Bind{{Source: t.TempDir(), Target: "/usr/nowhere/x"}}},
