@@ -58,11 +58,23 @@ type Revision struct {
 	Instances int        `json:"instances"`
 	Weight    int        `json:"weight"` // basis points
 	Candidate bool       `json:"candidate,omitempty"`
+	Shadow    int        `json:"shadow,omitempty"` // basis points of requests that are copied to it, whose answers nobody sees. Feature "shadow"
 	Health    Health     `json:"health"`
 	Metrics   string     `json:"metrics,omitempty"` // path to scrape; empty: none
 
+	// Shares are by host: a host that is named takes these in place of Instances
+	// and Weight. Feature "shares".
+	Shares map[string]Share `json:"shares,omitempty"`
+
 	Env     map[string]string            `json:"env,omitempty"`
 	Secrets map[string]release.SecretRef `json:"secrets,omitempty"` // resolved on the host
+}
+
+// Share is what one host runs of a revision, where hosts differ (in the middle of
+// a rolling replacement).
+type Share struct {
+	Instances int `json:"instances"`
+	Weight    int `json:"weight"` // basis points
 }
 
 // Health is how an instance is asked whether it is well.
@@ -131,7 +143,9 @@ type RevisionObserved struct {
 	Weight    int        `json:"weight"` // basis points that the router applies now
 	Ready     int        `json:"ready"`  // instances
 	Instances []Instance `json:"instances"`
-	Counters  []Counters `json:"counters"` // one per bucket that had requests
+	Counters  []Counters `json:"counters"`            // one per bucket that had requests
+	Shadow    []Counters `json:"shadow,omitempty"`    // copied requests, in no other count
+	Synthetic []Counters `json:"synthetic,omitempty"` // requests that Sluice made itself, in no other count
 }
 
 // Instance is one process of a revision.
