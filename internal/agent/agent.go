@@ -310,7 +310,7 @@ func (a *agent) drain(ctx context.Context, i supervise.Instance) {
 	if !a.do(a.ctx, func() {
 		a.settleAll()
 		for _, s := range a.services {
-			servers = append(servers, s.proxy)
+			servers = append(servers, s.proxy, s.preview)
 		}
 	}) {
 		return
@@ -328,11 +328,13 @@ func (a *agent) shutdown() {
 	defer cancel()
 	var wait sync.WaitGroup
 	for _, s := range a.services {
-		wait.Go(func() {
-			if err := s.proxy.Shutdown(ctx); err != nil {
-				a.cfg.Logger.Warn("couldn't drain", "service", s.key.String(), "error", err)
-			}
-		})
+		for _, p := range []*proxy.Server{s.proxy, s.preview} {
+			wait.Go(func() {
+				if err := p.Shutdown(ctx); err != nil {
+					a.cfg.Logger.Warn("couldn't drain", "service", s.key.String(), "error", err)
+				}
+			})
+		}
 	}
 	wait.Wait()
 }

@@ -20,7 +20,7 @@ const (
 )
 
 // known are the features that a desired state may require of this build.
-var known = []string{}
+var known = []string{wire.FeatureShares, wire.FeaturePreview, wire.FeatureWorker}
 
 // check refuses what this agent does not understand or could not do.
 func check(d *wire.Desired) error {
@@ -39,7 +39,7 @@ func check(d *wire.Desired) error {
 		return errors.New("it is removed and has revisions")
 	}
 	if !d.Removed {
-		if _, err := listenAddress(d.Listen, "127.0.0.1"); err != nil {
+		if err := checkAddresses(d); err != nil {
 			return err
 		}
 	}
@@ -66,6 +66,45 @@ func check(d *wire.Desired) error {
 		return fmt.Errorf("weights sum to %d, not to 0 or %d", sum, wire.FullWeight)
 	}
 	return nil
+}
+
+// checkAddresses wants an address of everything but a worker, which has none.
+func checkAddresses(d *wire.Desired) error {
+	if worker(d) {
+		if d.Listen != "" || d.Preview != "" {
+			return errors.New("it is a worker and has an address to listen on")
+		}
+		return nil
+	}
+	if _, err := listenAddress(d.Listen, "127.0.0.1"); err != nil {
+		return err
+	}
+	if d.Preview == "" {
+		return nil
+	}
+	if _, err := listenAddress(d.Preview, "127.0.0.1"); err != nil {
+		return fmt.Errorf("preview: %w", err)
+	}
+	if d.Preview == d.Listen && !strings.HasSuffix(d.Listen, ":0") {
+		return fmt.Errorf("preview and service both listen on %.100q", d.Listen)
+	}
+	return nil
+}
+
+// worker says whether nothing is routed to the service.
+func worker(d *wire.Desired) bool { return slices.Contains(d.Requires, wire.FeatureWorker) }
+
+// onHost is what d says about one host: it has no shares.
+func onHost(d wire.Desired, host string) wire.Desired {
+	d.Revisions = slices.Clone(d.Revisions)
+	for i := range d.Revisions {
+		r := &d.Revisions[i]
+		if s, named := r.Shares[host]; named {
+			r.Instances, r.Weight = s.Instances, s.Weight
+		}
+		r.Shares = nil
+	}
+	return d
 }
 
 func checkRevision(r wire.Revision) error {

@@ -25,6 +25,11 @@
 //   - Without contact to the control plane a candidate's weight never rises.
 //   - What an instance was asked is ended before the instance is.
 //
+// A revision's instances and weight may differ by host, and change in place: what
+// stays is not restarted, and surplus instances drain first, after those that
+// replace them carry their share. A preview address leads to the candidate alone
+// and counts for nobody. A worker has no address; its weight is a share of work.
+//
 // Failure behaviour: without a control plane the agent goes on with its last
 // desired state, also across its own restarts; releases that were verified once
 // need no registry. When the agent is killed, processes go on and the next agent

@@ -115,12 +115,14 @@ func (a *agent) observe() (o wire.Observed, busy bool) {
 
 func (s *service) observe() (w wire.Service, busy bool) {
 	w = wire.Service{Key: s.key, Generation: s.desired.Generation, Reason: s.reason, Total: s.proxy.Total()}
-	w.Listening = s.listener != nil && s.noListen == "" // one at an earlier address stays open meanwhile
-	if s.listener != nil {
-		w.Address = s.listener.Addr().String()
-	}
-	if w.Reason == "" {
-		w.Reason = s.noListen
+	w.Address, w.Preview = s.front.address(), s.side.address()
+	// One at an earlier address stays open meanwhile.
+	open := s.front.listener != nil && s.front.why == "" && s.side.why == "" || worker(&s.desired)
+	w.Listening = open && !s.desired.Removed
+	for _, why := range []string{s.front.why, s.side.why} {
+		if w.Reason == "" {
+			w.Reason = why
+		}
 	}
 	w.Revisions = []wire.RevisionObserved{}
 	for id, r := range s.revs {
@@ -141,7 +143,7 @@ func (s *service) observe() (w wire.Service, busy bool) {
 	slices.SortFunc(w.Revisions, func(x, y wire.RevisionObserved) int {
 		return strings.Compare(string(x.Release), string(y.Release))
 	})
-	return w, busy || !s.desired.Removed && s.listener == nil
+	return w, busy || !s.desired.Removed && !w.Listening
 }
 
 func (r *revision) observe() wire.RevisionObserved {

@@ -23,19 +23,34 @@ type service struct {
 	content release.Digest // of desired: an equal generation must be equal
 	reason  string         // why a generation was refused
 
-	proxy    *proxy.Server
-	listener net.Listener
-	listens  string // what listener was opened for
-	noListen string // why there is none
+	proxy   *proxy.Server // of users
+	front   door
+	preview *proxy.Server // of the candidate alone; nobody reads its counts
+	side    door
 
-	revs    map[release.ID]*revision // desired, serving or stopping
-	serving []wire.Revision          // with the weights in effect
-	granted map[release.ID]int       // see inEffect
-	route   proxy.Route              // what the proxy was given
-	past    []release.ID             // that ended last: their counters go on if they come back
+	revs      map[release.ID]*revision // desired, serving or stopping
+	serving   []wire.Revision          // with the weights in effect
+	granted   map[release.ID]int       // see inEffect
+	route     proxy.Route              // what the proxy was given
+	sideRoute proxy.Route              // what the preview was given
+	past      []release.ID             // that ended last: their counters go on if they come back
 }
 
 const keepCounters = 16
+
+// door is an address that requests come in by.
+type door struct {
+	listener net.Listener
+	opened   string // what listener was opened for
+	why      string // why there is none
+}
+
+func (d *door) address() string {
+	if d.listener == nil {
+		return ""
+	}
+	return d.listener.Addr().String()
+}
 
 // revision is one release of a service on this host.
 type revision struct {
@@ -112,7 +127,7 @@ func (a *agent) service(k release.Key) *service {
 	if s == nil {
 		o := a.cfg.Proxy
 		o.Name, o.Logger = k.String(), a.cfg.Logger
-		s = &service{key: k, revs: make(map[release.ID]*revision), proxy: proxy.New(o)}
+		s = &service{key: k, revs: make(map[release.ID]*revision), proxy: proxy.New(o), preview: proxy.New(o)}
 		a.services[k] = s
 	}
 	return s
@@ -151,6 +166,7 @@ func (a *agent) accept(d wire.Desired) error {
 		// The service has moved away from this host.
 		d.Revisions, d.Removed = nil, true
 	}
+	d = onHost(d, a.cfg.Host)
 	s := a.service(d.Key)
 	defer nudge(a.kick)
 	content, err := digestOf(d)
@@ -255,14 +271,15 @@ func (a *agent) settle(s *service) {
 			r.group = a.sup.Group(a.specOf(s, r), r.spec.Instances)
 		default:
 			r.group.Update(a.specOf(s, r))
-			r.group.Scale(r.spec.Instances)
+			r.group.Scale(max(r.spec.Instances, r.group.Want()))
 		}
 		if r.group != nil && !r.served {
 			r.served = len(r.group.Ready()) > 0
 		}
 	}
-	a.settleListener(s)
+	a.settleDoors(s)
 	a.settleRoute(s)
+	a.scaleDown(s)
 	// Only now, with no traffic to them, may old revisions go.
 	still := make(map[release.ID]bool)
 	for _, spec := range s.desired.Revisions {
@@ -278,10 +295,29 @@ func (a *agent) settle(s *service) {
 	}
 }
 
+// scaleDown lets surplus instances go, but none of a revision that still carries
+// more than it is wanted to: those that shall take over are not ready yet.
+func (a *agent) scaleDown(s *service) {
+	over := make(map[release.ID]int)
+	for _, w := range s.serving {
+		over[w.Release] = w.Weight
+	}
+	for _, spec := range s.desired.Revisions {
+		over[spec.Release] -= spec.Weight
+	}
+	for id, r := range s.revs {
+		if r.group == nil || r.stopping || over[id] > 0 || r.group.Want() <= r.spec.Instances {
+			continue
+		}
+		r.group.Scale(r.spec.Instances)
+		r.served = r.served && r.spec.Instances > 0
+	}
+}
+
 func (a *agent) specOf(s *service, r *revision) supervise.Spec {
 	return supervise.Spec{
 		Key: s.key, Release: r.spec.Release, Dir: r.files, Run: r.spec.Run,
-		Env: r.spec.Env, Secrets: r.spec.Secrets, Health: r.spec.Health,
+		Env: r.spec.Env, Secrets: r.spec.Secrets, Health: r.spec.Health, NoPort: worker(&s.desired),
 	}
 }
 
@@ -309,6 +345,7 @@ func (a *agent) stopRevision(s *service, id release.ID, r *revision) {
 			if s.past = append(s.past, id); len(s.past) > keepCounters {
 				if s.revs[s.past[0]] == nil {
 					s.proxy.Forget(s.past[0])
+					s.preview.Forget(s.past[0])
 				}
 				s.past = s.past[1:]
 			}
@@ -383,20 +420,30 @@ func (a *agent) bring(key release.Key, spec wire.Revision) (string, error) {
 	return a.store.get(ctx, spec.Release, spec.Artifact, digest)
 }
 
-// settleListener opens, moves or closes the listener. A new address is open
-// before the old one is closed.
-func (a *agent) settleListener(s *service) {
+// settleDoors opens, moves or closes the service's listeners.
+func (a *agent) settleDoors(s *service) {
+	front, side := s.desired.Listen, s.desired.Preview
 	if s.desired.Removed || s.desired.Generation == 0 {
-		if s.listener != nil {
-			_ = s.listener.Close()
-			s.listener, s.listens = nil, ""
+		front, side = "", ""
+	}
+	a.settleDoor(s, &s.front, front, s.proxy)
+	a.settleDoor(s, &s.side, side, s.preview)
+}
+
+// settleDoor has p serve at an address, or nowhere. A new address is open before
+// the old one is closed.
+func (a *agent) settleDoor(s *service, d *door, listen string, p *proxy.Server) {
+	if listen == "" {
+		if d.listener != nil {
+			_ = d.listener.Close()
+			nudge(a.kick)
 		}
-		s.noListen = ""
+		*d = door{}
 		return
 	}
-	addr, err := listenAddress(s.desired.Listen, a.cfg.Address)
-	if err == nil && s.listener != nil && s.listens == addr {
-		s.noListen = ""
+	addr, err := listenAddress(listen, a.cfg.Address)
+	if err == nil && d.listener != nil && d.opened == addr {
+		d.why = ""
 		return
 	}
 	var l net.Listener
@@ -404,26 +451,26 @@ func (a *agent) settleListener(s *service) {
 		l, err = net.Listen("tcp", addr)
 	}
 	if err != nil {
-		if why := fmt.Sprintf("couldn't listen on %s: %v", addr, err); why != s.noListen {
-			s.noListen = why
+		if why := fmt.Sprintf("couldn't listen on %s: %v", addr, err); why != d.why {
+			d.why = why
 			a.cfg.Logger.Error("couldn't listen", "service", s.key.String(), "error", err)
 			nudge(a.kick)
 		}
 		return
 	}
-	if s.listener != nil {
-		_ = s.listener.Close()
+	if d.listener != nil {
+		_ = d.listener.Close()
 	}
-	s.listener, s.listens, s.noListen = l, addr, ""
+	*d = door{listener: l, opened: addr}
 	nudge(a.kick)
-	a.tasks.Go(func() { _ = s.proxy.Serve(l) })
+	a.tasks.Go(func() { _ = p.Serve(l) })
 }
 
 // settleRoute gives the proxy the weights in effect and the ready instances.
 func (a *agent) settleRoute(s *service) {
 	canServe := func(id release.ID) bool {
 		r := s.revs[id]
-		return r != nil && r.verified && r.served && !r.stopping
+		return r != nil && r.verified && r.served && !r.stopping && r.group != nil && r.group.Want() > 0
 	}
 	contact := a.contact.recent(time.Now())
 	want := sharesOf(s.desired.Revisions)
@@ -466,12 +513,30 @@ func (a *agent) settleRoute(s *service) {
 		s.route = route
 		nudge(a.kick)
 	}
+	if side := s.candidateOnly(); !sameRoute(side, s.sideRoute) {
+		s.preview.Set(side)
+		s.sideRoute = side
+	}
 	if changed && !rises {
 		if err := keep(a.cfg.DataDir, k); err != nil {
 			a.cfg.Logger.Error("weights are in effect and could not be kept", "service", s.key.String(), "error", err)
 		}
 	}
 	s.serving, s.granted = serving, granted
+}
+
+// candidateOnly is the preview's route.
+func (s *service) candidateOnly() (out proxy.Route) {
+	if s.desired.Preview == "" {
+		return out
+	}
+	for _, r := range s.route.Revisions {
+		if r.Candidate {
+			r.Weight, r.Candidate = wire.FullWeight, false
+			out.Revisions = []proxy.Revision{r}
+		}
+	}
+	return out
 }
 
 func sharesOf(revs []wire.Revision) []share {

@@ -72,6 +72,13 @@ func (g *Group) Scale(n int) {
 	}
 }
 
+// Want returns how many processes there shall be.
+func (g *Group) Want() int {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return len(g.slots)
+}
+
 // freeIndex is the lowest that no slot has, also none that is stopping.
 func (g *Group) freeIndex() int {
 	used := make(map[int]bool)
@@ -118,11 +125,12 @@ func (g *Group) Status() Status {
 		}
 	}
 	g.last = last
+	n := len(slots)
 	slots = append(slots, last...)
 	g.mu.Unlock()
-	for _, sl := range slots {
+	for k, sl := range slots {
 		i := sl.snapshot()
-		if i.Ready {
+		if i.Ready && k < n { // those that stop serve on, and count no more
 			st.Ready++
 		}
 		st.Instances = append(st.Instances, i)

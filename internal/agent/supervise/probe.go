@@ -55,6 +55,9 @@ func (p prober) ask(ctx context.Context, h wire.Health, port int) error {
 	return nil
 }
 
+// silent says that there is nothing to ask.
+func (s Spec) silent() bool { return s.NoPort && s.Health.HTTP == "" }
+
 // withDefaults fills in what the control plane left out; see pipeline.Health.
 func withDefaults(h wire.Health) wire.Health {
 	def := func(d *time.Duration, v time.Duration) {

@@ -271,6 +271,9 @@ func (sl *slot) watchOver(p *process) (how string, proven, over bool) {
 	since := time.Now() // of the present readiness or the lack of it
 	every := firstProbe
 	next := time.NewTimer(0)
+	if spec := sl.group.current(); spec.silent() {
+		next.Reset(spec.Health.Interval)
+	}
 	defer next.Stop()
 	answers := make(chan error, 1)
 	for {
@@ -286,6 +289,10 @@ func (sl *slot) watchOver(p *process) (how string, proven, over bool) {
 		case <-next.C:
 			spec := sl.group.current()
 			port := sl.rec.Port
+			if spec.silent() {
+				answers <- nil // it runs: more can't be known
+				continue
+			}
 			watcher.Go(func() { answers <- s.probe.ask(ctx, spec.Health, port) })
 		case lastAnswer = <-answers:
 			h := sl.group.current().Health
@@ -309,7 +316,7 @@ func (sl *slot) watchOver(p *process) (how string, proven, over bool) {
 				sl.terminate(p, ended)
 				return why, false, false
 			}
-			if ready {
+			if ready || sl.group.current().silent() {
 				every = h.Interval
 			} else if lastAnswer == nil {
 				every = min(firstProbe, h.Interval)

@@ -30,6 +30,9 @@ type Spec struct {
 	Env     map[string]string
 	Secrets map[string]release.SecretRef
 	Health  wire.Health
+	// NoPort says that it listens nowhere: without a path to ask it is well when it
+	// has run for Health.Interval, Health.Healthy times.
+	NoPort bool
 }
 
 // Options say where a supervisor keeps what it knows and whom it tells.

@@ -28,14 +28,24 @@ const FullWeight = 10000
 // any A/A split of a revision exists afterwards.
 const Buckets = 16
 
+// Features that a desired state may require.
+const (
+	FeatureShares  = "shares"  // Revision.Shares
+	FeaturePreview = "preview" // Desired.Preview
+	FeatureWorker  = "worker"  // no Listen: processes that nothing is routed to; a weight is their share of the work
+)
+
 // Desired is what hosts shall run of one service in one environment.
 type Desired struct {
 	Protocol   int      `json:"protocol"`
 	Requires   []string `json:"requires,omitempty"` // features that the agent must know
 	Generation int64    `json:"generation"`
 	release.Key
-	Hosts     []string   `json:"hosts"`
-	Listen    string     `json:"listen"` // host:port, or :port for the agent's own address
+	Hosts  []string `json:"hosts"`
+	Listen string   `json:"listen"` // host:port, or :port for the agent's own address; empty with feature "worker": no traffic
+	// Preview is a second address, where everything goes to the candidate alone,
+	// also at weight 0. Its requests are in no count. Feature "preview"
+	Preview   string     `json:"preview,omitempty"`
 	Sticky    Sticky     `json:"sticky,omitzero"`
 	Revisions []Revision `json:"revisions"`         // empty: stop, answer 503; see Removed
 	Removed   bool       `json:"removed,omitempty"` // close the listener too
@@ -116,8 +126,9 @@ type Observed struct {
 type Service struct {
 	release.Key
 	Generation int64              `json:"generation"`        // the last one applied
-	Listening  bool               `json:"listening"`         // where it is wanted to
+	Listening  bool               `json:"listening"`         // where it is wanted to; a worker always
 	Address    string             `json:"address,omitempty"` // host:port where it listens, maybe an earlier one
+	Preview    string             `json:"preview,omitempty"` // host:port where the candidate alone answers
 	Reason     string             `json:"reason,omitempty"`  // why not, or why a generation was refused
 	Revisions  []RevisionObserved `json:"revisions"`
 	Total      Total              `json:"total"` // of all revisions since boot, also of those that are gone
