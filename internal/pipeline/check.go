@@ -17,7 +17,7 @@ func (p *parser) check(d *Definition) {
 	for i, e := range d.Environments {
 		at := fmt.Sprintf("environments[%d]", i)
 		p.unique(at+".gates", "gate", each(e.Gates, func(g Gate) string { return g.Name }))
-		p.unique(at+".verify", "check", each(e.Verify, func(c Check) string { return c.Name }))
+		p.checkChecks(at, e)
 		p.unique(at+".analysis.metrics", "metric", each(e.Analysis.Metrics, func(m Metric) string { return m.Name }))
 		p.repeated(at+".target.hosts", e.Target.Hosts)
 		p.checkStrategy(at, e)

@@ -90,6 +90,9 @@ type Environment struct {
 	Rollout  Rollout   `json:"rollout"`
 	Analysis Analysis  `json:"analysis"`
 	Verify   []Check   `json:"verify,omitempty"`
+	Hooks    Hooks     `json:"hooks,omitzero"`
+
+	Synthetic *Synthetic `json:"synthetic,omitempty"`
 }
 
 // Target is where it runs.
@@ -202,19 +205,4 @@ type Metric struct {
 	Query    string   `json:"query,omitempty"`
 	Min      *float64 `json:"min,omitempty"`
 	Max      *float64 `json:"max,omitempty"`
-}
-
-// Check is a request that must be answered as stated before a stage is done.
-type Check struct {
-	Name string    `json:"name"`
-	HTTP HTTPCheck `json:"http"`
-}
-
-// HTTPCheck is one HTTP request through the target's router.
-type HTTPCheck struct {
-	Path     string        `json:"path"`
-	Status   int           `json:"status"`             // default 200
-	Contains string        `json:"contains,omitempty"` // in the body's first MiB
-	Timeout  time.Duration `json:"timeout"`            // of one try, default 5 s
-	Retries  int           `json:"retries"`            // default 3
 }

@@ -50,6 +50,11 @@ environments:
         - {name: http-latency}
         - {name: orders, kind: rate, bad: 'bad{r="$revision"}', total: 'all{r="$revision"}'}
         - {name: dlq, kind: limit, query: up, min: 0, max: 1}
+    hooks:
+      beforeTraffic: [{name: shell, command: {run: ./smoke.sh}}]
+      afterStep: [{name: shown, browser: {path: /shown}}]
+      afterTraffic: [{name: last, command: ./last.sh}]
+    synthetic: {rate: 5}
     verify: [{name: smoke, http: {path: /}}]
 `
 
@@ -142,8 +147,30 @@ var rows = map[string][2]string{
 	"metric.query":            {"query: up", "query: down"},
 	"metric.min":              {"min: 0", "min: -1"},
 	"metric.max":              {"max: 1", "max: 2"},
+	"environment.hooks":       {"      afterTraffic: [{name: last, command: ./last.sh}]\n", ""},
+	"environment.synthetic":   {"    synthetic: {rate: 5}\n", ""},
+	"hooks.beforeTraffic":     {"      beforeTraffic: [{name: shell, command: {run: ./smoke.sh}}]\n", ""},
+	"hooks.afterStep":         {"      afterStep: [{name: shown, browser: {path: /shown}}]\n", ""},
+	"hooks.afterTraffic":      {"afterTraffic: [{name: last", "afterTraffic: [{name: end"},
+	"synthetic.rate":          {"{rate: 5}", "{rate: 7}"},
+	"synthetic.paths":         {"{rate: 5}", "{rate: 5, paths: [/a]}"},
+	"synthetic.count":         {"{rate: 5}", "{rate: 5, count: true}"},
 	"check.name":              {"name: smoke", "name: home"},
 	"check.http":              {"http: {path: /}", "http: {path: /a}"},
+	"check.command":           {"command: ./last.sh", "command: ./other.sh"},
+	"check.browser":           {"browser: {path: /shown}", "http: {path: /shown}"},
+	"commandCheck.run":        {"run: ./smoke.sh", "run: ./other.sh"},
+	"commandCheck.timeout":    {"{run: ./smoke.sh}", "{run: ./smoke.sh, timeout: 2m}"},
+	"commandCheck.retries":    {"{run: ./smoke.sh}", "{run: ./smoke.sh, retries: 2}"},
+	"browserCheck.path":       {"path: /shown", "path: /seen"},
+	"browserCheck.selector":   {"path: /shown", "path: /shown, selector: h1"},
+	"browserCheck.text":       {"path: /shown", "path: /shown, text: Welcome"},
+	"browserCheck.timeout":    {"path: /shown", "path: /shown, timeout: 10s"},
+	"browserCheck.retries":    {"path: /shown", "path: /shown, retries: 0"},
+
+	"browserCheck.failOnConsoleErrors":  {"path: /shown", "path: /shown, failOnConsoleErrors: true"},
+	"browserCheck.failOnFailedRequests": {"path: /shown", "path: /shown, failOnFailedRequests: true"},
+
 	"httpCheck.path":          {"http: {path: /}", "http: {path: /b}"},
 	"httpCheck.status":        {"http: {path: /}", "http: {path: /, status: 204}"},
 	"httpCheck.contains":      {"http: {path: /}", "http: {path: /, contains: welcome}"},

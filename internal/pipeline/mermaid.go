@@ -65,7 +65,7 @@ func Mermaid(d Definition) string {
 			node("w"+strconv.Itoa(j), "["+quoted(text)+"]")
 		}
 		for j, c := range e.Verify {
-			node("v"+strconv.Itoa(j), "(["+quoted(c.Name+"\n"+c.HTTP.Path)+"])")
+			node("v"+strconv.Itoa(j), "(["+quoted(c.Name+"\n"+c.What())+"])")
 		}
 		line("end")
 		if len(e.After) == 0 {

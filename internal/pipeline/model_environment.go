@@ -33,9 +33,10 @@ var environmentModel = object("environment", Environment{Analysis: defaultAnalys
 	key("approval", "A person's decision on the evidence packet. {} takes the defaults.", approvalModel, func(e *Environment, v Approval) { e.Approval = &v }, byDefault("none needed")),
 	key("rollout", "How traffic moves: a strategy's bare name, or a mapping of one strategy and the settings beside it.", rolloutModel, func(e *Environment, v Rollout) { e.Rollout = v }, byDefault("all-at-once")),
 	key("analysis", "What is judged, and how strictly.", analysisModel, func(e *Environment, v Analysis) { e.Analysis = v }, byDefault("http-errors for a canary")),
-	key("verify", "Requests that must be answered as stated before the stage is done.", list(checkModel, 0), func(e *Environment, v []Check) { e.Verify = v }),
+	key("verify", "Checks that must pass at 100 %, before the stage is done.", list(checkModel, 0), func(e *Environment, v []Check) { e.Verify = v }),
+	key("hooks", "Checks around the moves of traffic. One that fails ends the rollout by its safe action.", hooksModel, func(e *Environment, v Hooks) { e.Hooks = v }),
+	key("synthetic", "Requests that Sluice makes itself while the new release is judged, where real traffic is thin. They are marked, and apart from users' metrics.", syntheticModel, func(e *Environment, v Synthetic) { e.Synthetic = &v }, byDefault("none are made")),
 
-	notYet[Environment]("hooks", "run hooks", "test with verify checks"),
 	notYet[Environment]("alarms", "watch alarms", "use an analysis metric of kind limit"),
 	notYet[Environment]("config", "load versioned configuration", "write the variables into target.env; they are part of the release"),
 	notYet[Environment]("windows", "keep release windows", "ask for an approval and decide then"),

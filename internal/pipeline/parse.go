@@ -129,6 +129,7 @@ type parser struct {
 	widths     []int // of the lines, in characters
 	checkGate  func(string) error
 	checkQuery func(string) error
+	checkReady func(Check) error
 	homes      func() map[string][]string // objects that have a key
 
 	positions Positions

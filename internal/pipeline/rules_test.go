@@ -26,7 +26,13 @@ func parse(src []byte) (pipeline.Definition, pipeline.Problems) {
 		}
 		return nil
 	}
-	return pipeline.Parse("sluice.yaml", src, pipeline.WithGateCheck(unfinished), pipeline.WithQueryCheck(unfinished))
+	noBrowser := func(c pipeline.Check) error {
+		if c.Browser != nil && c.Browser.Text == "needs a browser" {
+			return errors.New("there is no Chromium in PATH")
+		}
+		return nil
+	}
+	return pipeline.Parse("sluice.yaml", src, pipeline.WithGateCheck(unfinished), pipeline.WithQueryCheck(unfinished), pipeline.WithCheckReady(noBrowser))
 }
 
 // Each rule has a file that breaks it, and what a user reads then.
