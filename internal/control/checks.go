@@ -80,7 +80,7 @@ func (c *Controller) check(ctx context.Context, e store.Effect) error {
 	failed := ""
 	for _, k := range checks {
 		for _, a := range addresses {
-			if err := request(ctx, a, k.HTTP); err != nil {
+			if err := request(ctx, a, *k.HTTP); err != nil {
 				if ctx.Err() != nil {
 					return ctx.Err() // a shutdown says nothing of the release
 				}

@@ -165,12 +165,13 @@ func environment(d pipeline.Definition, e pipeline.Environment, t Traffic) (Envi
 	if e.Approval != nil {
 		x.Approval = &Approval{Quorum: e.Approval.Quorum, ExpiresSeconds: e.Approval.Expires.Seconds(), Risk: pipeline.ApprovalRisk}
 	}
-	for _, c := range e.Verify {
-		rule := fmt.Sprintf("GET %s answers %d", c.HTTP.Path, c.HTTP.Status)
-		if c.HTTP.Contains != "" {
-			rule += fmt.Sprintf(" and holds %q", c.HTTP.Contains)
+	for _, l := range []struct {
+		moment string
+		checks []pipeline.Check
+	}{{pipeline.BeforeTraffic, e.Hooks.BeforeTraffic}, {pipeline.AfterStep, e.Hooks.AfterStep}, {"", e.Verify}, {pipeline.AfterTraffic, e.Hooks.AfterTraffic}} {
+		for _, c := range l.checks {
+			x.Checks = append(x.Checks, Guard{Name: c.Name, Rule: moment(l.moment) + c.Rule(), Risk: pipeline.HookRisk(l.moment)})
 		}
-		x.Checks = append(x.Checks, Guard{Name: c.Name, Rule: rule, Risk: pipeline.VerifyRisk})
 	}
 	for _, m := range e.Analysis.Metrics {
 		x.Metrics = append(x.Metrics, metric(m))
@@ -198,6 +199,19 @@ func environment(d pipeline.Definition, e pipeline.Environment, t Traffic) (Envi
 	}
 	x.FirstNote, x.Rollback = firstNote(e, first), rollback(plan)
 	return x, nil
+}
+
+// moment says when a check of a hook is asked.
+func moment(hook string) string {
+	switch hook {
+	case pipeline.BeforeTraffic:
+		return "before any user: "
+	case pipeline.AfterStep:
+		return "after each step: "
+	case pipeline.AfterTraffic:
+		return "with all users: "
+	}
+	return ""
 }
 
 func target(t pipeline.Target) string {
@@ -237,7 +251,7 @@ func firstNote(e pipeline.Environment, p rollout.Plan) string {
 	switch {
 	case judged:
 		s += ", then only absolute limits judge it"
-	case len(e.Verify) > 0:
+	case len(e.Checks()) > 0:
 		s += "; health and checks decide"
 	default:
 		s += "; health decides"
