@@ -28,6 +28,7 @@ func Run(t *testing.T, open Open) {
 		{"runs are numbered per project and saved by revision", runs},
 		{"one rollout is live for a service and environment", rollouts},
 		{"only the last event can be replaced", events},
+		{"a bin is written once, and the newest are read in order", bins},
 		{"environments are added once and saved by revision", environments},
 		{"effects are pending until they came out, by generation", effects},
 		{"releases, builds and promotions stay what they were", releases},
@@ -314,6 +315,32 @@ func events(t *testing.T, s *store.Store) {
 		all, err := tx.Events("default", "o1")
 		if err != nil || len(all) != 2 || string(all[0].Data) != `{"n":1}` || string(all[1].Data) != `{"n":3}` {
 			t.Errorf("events: %+v %v", all, err)
+		}
+		return nil
+	})
+}
+
+func bins(t *testing.T, s *store.Store) {
+	update(t, s, func(tx *store.Tx) error {
+		for i := range int64(5) {
+			if err := tx.AppendBin("default", "o1", i, json.RawMessage(`{"n":1}`)); err != nil {
+				return err
+			}
+		}
+		return tx.AppendBin("other", "o1", 0, json.RawMessage(`{}`))
+	})
+	err := s.Update(t.Context(), func(tx *store.Tx) error {
+		return tx.AppendBin("default", "o1", 4, json.RawMessage(`{"n":2}`))
+	})
+	want(t, err, store.ErrExists)
+	view(t, s, func(tx *store.Tx) error {
+		all, err := tx.Bins("default", "o1", 0)
+		if err != nil || len(all) != 5 || all[0].Seq != 0 || all[4].Seq != 4 || string(all[4].Data) != `{"n":1}` || all[4].At.IsZero() {
+			t.Errorf("bins: %+v %v", all, err)
+		}
+		some, err := tx.Bins("default", "o1", 2)
+		if err != nil || len(some) != 2 || some[0].Seq != 3 || some[1].Seq != 4 {
+			t.Errorf("the newest two: %+v %v", some, err)
 		}
 		return nil
 	})
