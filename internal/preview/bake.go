@@ -48,7 +48,7 @@ func text(s rollout.PlanStep, p rollout.Plan) string {
 	case rollout.StepPrepare:
 		return "start the new release beside the running one, without users"
 	case rollout.StepCheck:
-		return "check " + strings.Join(s.Checks, ", ")
+		return moment(s.Hook) + "check " + strings.Join(s.Checks, ", ")
 	case rollout.StepShift:
 		return "move " + weight + " of users to it"
 	case rollout.StepHold:

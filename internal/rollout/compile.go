@@ -66,6 +66,7 @@ func Compile(env pipeline.Environment, previous bool) (Plan, error) {
 		}
 	}
 	p.end(env.Verify)
+	p.Steps = hooked(p.Steps, env.Hooks)
 	if err := p.Validate(); err != nil {
 		return Plan{}, fmt.Errorf("couldn't compile the rollout of %s: %w", env.Name, err)
 	}

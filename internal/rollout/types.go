@@ -44,6 +44,7 @@ type PlanStep struct {
 	Basis    Basis         `json:"basis,omitempty"`    // StepBake
 	Analysis bool          `json:"analysis,omitempty"` // StepBake: a pass is needed to leave
 	Checks   []string      `json:"checks,omitempty"`   // StepCheck: names of the definition's checks
+	Hook     string        `json:"hook,omitempty"`     // StepCheck: the moment that they belong to (pipeline.BeforeTraffic, …); empty: verify
 }
 
 // Plan is a strategy compiled for one target. A rollout keeps it to its end.
