@@ -27,8 +27,13 @@ func causeOf(e rollout.Event) string {
 	return "health"
 }
 
+// revision numbers what a person can have looked at: it rises with each fact (of
+// phase, step, weight, flag, verdict, command), and not with what is only counted.
+func (t *turn) revision() int64 { return t.watch.Facts + 1 }
+
 // fact makes one change of a rollout a statement, and a line of the live feed.
 func (t *turn) fact(id string, f rollout.Fact) error {
+	t.watch.Facts++
 	at := about{project: t.row.Project, run: t.row.Run, environment: t.row.Environment}
 	typed, reason := "", clip(f.Reason)
 	if f.By != "" && f.By != release.System {
@@ -52,7 +57,7 @@ func (t *turn) fact(id string, f rollout.Fact) error {
 
 func (t *turn) predicates(ev evidence.Event, f rollout.Fact, reason string) []evidence.Predicate {
 	step := evidence.RolloutStep{
-		Event: ev, Rollout: t.row.ID, Revision: t.row.Revision, Kind: string(f.Kind), Step: f.Step,
+		Event: ev, Rollout: t.row.ID, Revision: t.revision(), Kind: string(f.Kind), Step: f.Step,
 		Phase: string(t.state.Phase), From: f.From, To: f.To, Weight: &t.state.Weight, Reason: reason,
 	}
 	back := evidence.Rollback{Event: ev, Rollout: t.row.ID, Cause: t.watch.Cause, To: t.restoreID(), Weight: &t.state.Seen.MaxWeight, Reason: reason}
@@ -88,9 +93,9 @@ func (t *turn) predicates(ev evidence.Event, f rollout.Fact, reason string) []ev
 func (t *turn) verdict(ev evidence.Event, f rollout.Fact, reason string) evidence.Predicate {
 	if f.To == "" {
 		// A new bake begins without a verdict.
-		return evidence.RolloutStep{Event: ev, Rollout: t.row.ID, Revision: t.row.Revision, Kind: evidence.StepStep, Step: f.Step, Phase: string(t.state.Phase), From: f.From, Weight: &t.state.Weight, Reason: "the next bake begins without a verdict"}
+		return evidence.RolloutStep{Event: ev, Rollout: t.row.ID, Revision: t.revision(), Kind: evidence.StepStep, Step: f.Step, Phase: string(t.state.Phase), From: f.From, Weight: &t.state.Weight, Reason: "the next bake begins without a verdict"}
 	}
-	v := evidence.Verdict{Event: ev, Rollout: t.row.ID, Revision: t.row.Revision, Step: f.Step, Verdict: verdict.Verdict(f.To), Reason: reason}
+	v := evidence.Verdict{Event: ev, Rollout: t.row.ID, Revision: t.revision(), Step: f.Step, Verdict: verdict.Verdict(f.To), Reason: reason}
 	for _, m := range t.watch.Result.Metrics {
 		v.Metrics = append(v.Metrics, metricVerdict(m))
 	}

@@ -21,6 +21,8 @@ type planned struct {
 	rollout.Plan
 	Environment pipeline.Environment `json:"environment"`
 	Before      *pipeline.Target     `json:"before,omitempty"` // where what runs there was reached, for the way back
+	Way         string               `json:"way,omitempty"`    // of a rollback: warm or cold
+	Drill       bool                 `json:"drill,omitempty"`  // part of a rehearsal: nothing is taken back for good
 }
 
 // turn is one decision about one rollout inside one transaction: open it, feed

@@ -40,6 +40,7 @@ type watch struct {
 	Points     []Point               `json:"points,omitempty"` // for the chart
 	Result     analysis.Result       `json:"result,omitzero"`
 
+	Facts    int64     `json:"facts,omitempty"` // of package rollout, so far: the revision that people see
 	Why      string    `json:"why,omitempty"` // a person's words, of a rollback that was asked for
 	Seen     Signals   `json:"seen,omitzero"`
 	Cause    string    `json:"cause,omitempty"`   // what kind of event made it go back, see causeOf

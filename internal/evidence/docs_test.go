@@ -38,6 +38,8 @@ func TestTheDocsNameEachPredicateAndField(t *testing.T) {
 	documented[evidence.Rollback](t, docs)
 	documented[evidence.Quarantine](t, docs)
 	documented[evidence.Override](t, docs)
+	documented[evidence.Run](t, docs)
+	documented[evidence.Rehearsal](t, docs)
 	documented[evidence.Redaction](t, docs)
 	documented[evidence.Recovery](t, docs)
 	for _, k := range []evidence.Kind{

@@ -22,6 +22,8 @@ const (
 	TypeRecovery     = "https://sluice.dev/recovery/v1"
 	TypeRedaction    = "https://sluice.dev/redaction/v1"
 	TypeOverride     = "https://sluice.dev/override/v1"
+	TypeRun          = "https://sluice.dev/run/v1"
+	TypeRehearsal    = "https://sluice.dev/rehearsal/v1"
 )
 
 // ownPrefix starts the types of Sluice's own predicates.
@@ -342,4 +344,55 @@ func (p Override) check() error {
 		return fmt.Errorf("%w: an override names what it overrides", ErrInvalid)
 	}
 	return p.Event.check()
+}
+
+// Ends of a run that exposed nobody.
+const (
+	RunCancelled  = "cancelled"
+	RunSuperseded = "superseded"
+)
+
+// Run says that a run was ended before it exposed anybody. Its subject is the
+// release, or the canonical JSON of the run where none was made yet. The reason
+// that a person gave is a payload.
+type Run struct {
+	Event
+	Change  string `json:"change"` // RunCancelled, RunSuperseded
+	Service string `json:"service"`
+	Commit  string `json:"commit"`
+	Reason  string `json:"reason,omitempty"`
+}
+
+// PredicateType implements [Predicate].
+func (Run) PredicateType() string { return TypeRun }
+func (p Run) check() error {
+	return firstError(p.Event.check(), oneOf("change", p.Change, RunCancelled, RunSuperseded), checkReason(p.Reason))
+}
+
+// Results of a rehearsal.
+const (
+	RehearsalSucceeded = "succeeded"
+	RehearsalFailed    = "failed"
+)
+
+// Rehearsal says that an environment was taken back to the release before and
+// forward again, only to see that it works and how long it takes.
+type Rehearsal struct {
+	Event
+	Result     string     `json:"result"` // RehearsalSucceeded, RehearsalFailed
+	From       release.ID `json:"from"`   // runs there, before and afterwards
+	To         release.ID `json:"to"`     // was gone back to
+	Way        string     `json:"way"`    // warm, cold
+	BackMillis int64      `json:"backMillis"`
+	OnMillis   int64      `json:"onMillis,omitempty"` // forward again
+	Rollouts   []string   `json:"rollouts"`           // that did it
+	Reason     string     `json:"reason,omitempty"`
+}
+
+// PredicateType implements [Predicate].
+func (Rehearsal) PredicateType() string { return TypeRehearsal }
+func (p Rehearsal) check() error {
+	_, err := release.ParseDigest(string(p.From))
+	_, err2 := release.ParseDigest(string(p.To))
+	return firstError(p.in(), oneOf("result", p.Result, RehearsalSucceeded, RehearsalFailed), oneOf("way", p.Way, "warm", "cold"), err, err2, checkReason(p.Reason))
 }

@@ -26,6 +26,7 @@ const (
 	KindRun      = "run"      // builds a commit and promotes it
 	KindPromote  = "promote"  // promotes a release that exists
 	KindRollback = "rollback" // brings back the previous release
+	KindRehearse = "rehearse" // goes back to the previous release and forward again, to see how long it takes
 )
 
 // Outcome is the state that a user reads.
@@ -78,6 +79,16 @@ type Environment struct {
 	Waited     time.Duration   `json:"waited,omitempty"` // for approval, accumulated
 	Reason     string          `json:"reason,omitempty"`
 	Verdict    verdict.Verdict `json:"verdict,omitempty"`
+	Queued     bool            `json:"queued,omitempty"` // it waits for its turn: others are before it
+	Legs       []Leg           `json:"legs,omitempty"`   // of a rehearsal, those that are done
+}
+
+// Leg is one way of a rehearsal: back, then forward again.
+type Leg struct {
+	Rollout string     `json:"rollout"`
+	To      release.ID `json:"to"`
+	Way     string     `json:"way"` // warm, cold
+	Millis  int64      `json:"millis"`
 }
 
 // State is everything that a run remembers.
@@ -95,6 +106,7 @@ type State struct {
 	Cancel       string             `json:"cancel,omitempty"` // a person's wish, with the reason
 	CancelBy     release.Actor      `json:"cancelBy,omitempty"`
 	TickedAt     time.Time          `json:"tickedAt,omitzero"`
+	Planned      time.Duration      `json:"planned,omitempty"` // from then until the next turn
 }
 
 // Version is of State's encoding.

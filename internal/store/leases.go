@@ -230,6 +230,21 @@ func (tx *Tx) Wake(table, project, id string, at time.Time) error {
 	return err
 }
 
+// WakeRuns lets the live runs of a service, except one, be due at a time: what
+// they wait for may be there.
+func (tx *Tx) WakeRuns(project, service, except string, at time.Time) error {
+	if err := tx.writable("wake runs"); err != nil {
+		return err
+	}
+	_, err := tx.db.ExecContext(tx.ctx, "UPDATE runs SET wake_at = CASE WHEN wake_at IS NULL OR wake_at > ? THEN ? ELSE wake_at END, wakes = wakes + 1 WHERE project = ? AND service = ? AND live AND id <> ?",
+		at, at, project, service, except)
+	if err != nil {
+		return fmt.Errorf("couldn't wake the runs of %s: %w", service, err)
+	}
+	tx.Notify(TopicWork)
+	return nil
+}
+
 // Sleep puts a row that is due before the given time off until then. A row that
 // is asleep stays asleep. It takes precedence over wake-ups before that time.
 func (tx *Tx) Sleep(table, project, id string, until time.Time) error {
