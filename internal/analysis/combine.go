@@ -20,12 +20,12 @@ type Result struct {
 
 // Combine joins the metrics: a fail overrides all else, and it passes only if
 // all of at least one pass. Metrics without a basis (a first release) do not
-// count beside others that have one.
+// count beside others that have one, and advisory ones never do.
 func Combine(metrics []Metric) Result {
 	r := Result{Verdict: verdict.NoData, Metrics: metrics, Sentence: "no metric was judged"}
 	var vs []verdict.Verdict
 	for _, m := range metrics {
-		if m.Basis != NoBasis || m.Verdict == verdict.Fail {
+		if !m.Advisory && (m.Basis != NoBasis || m.Verdict == verdict.Fail) {
 			vs = append(vs, m.Verdict)
 		}
 	}
@@ -34,7 +34,7 @@ func Combine(metrics []Metric) Result {
 		r.Verdict = verdict.Worst(vs...)
 	}
 	for _, m := range metrics {
-		if m.Verdict == r.Verdict && (m.Basis != NoBasis || r.Unjudged || m.Verdict == verdict.Fail) {
+		if m.Verdict == r.Verdict && !m.Advisory && (m.Basis != NoBasis || r.Unjudged || m.Verdict == verdict.Fail) {
 			r.Reasons = append(r.Reasons, m.Name+": "+m.Sentence)
 		}
 	}

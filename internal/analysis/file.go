@@ -162,7 +162,7 @@ func JudgeFile(r io.Reader) (Report, error) {
 		default:
 			f.Metric = m.rate(s, len(in.Metrics)).Result()
 		}
-		f.Kind = "" // the answer has the keys of judge.md and no others
+		f.Kind, f.Phi = "", 0 // the answer has the keys of judge.md and no others
 		out.Metrics = append(out.Metrics, f)
 		all = append(all, f.Metric)
 	}

@@ -38,6 +38,8 @@ type Quantile struct {
 	Last  int     `json:"last"`          // the last bucket that is fast enough
 	Bound float64 `json:"bound"`         // its upper edge in seconds; 0: not frozen yet
 	Rate  Rate    `json:"rate,omitzero"` // from the freezing on
+
+	Spread Spread `json:"spread,omitzero"` // of slow requests over the stable's hash buckets
 }
 
 // maxBuckets bounds a histogram that is taken from outside.
@@ -133,12 +135,29 @@ func (l *Latency) Add(canary, stable map[int]uint64, at BinKind, edge func(int) 
 	}
 	for i := range l.Quantiles {
 		q := &l.Quantiles[i]
+		q.Rate.Settings.Phi = q.Spread.Phi()
 		var b Bin
 		b.KC, b.NC = slower(canary, q.Last)
 		b.KB, b.NB = slower(stable, q.Last)
 		q.Rate.Add(b, at)
 	}
 	l.decide()
+}
+
+// Split takes the A/A split of the next bin: the increase of each of the stable
+// version's hash buckets. Slow requests that come in clusters then weigh less.
+func (l *Latency) Split(buckets []map[int]uint64) {
+	if !l.Frozen() {
+		return
+	}
+	for i := range l.Quantiles {
+		q := &l.Quantiles[i]
+		split := make([][2]int64, len(buckets))
+		for j, h := range buckets {
+			split[j][0], split[j][1] = slower(h, q.Last)
+		}
+		q.Spread.Add(split)
+	}
 }
 
 // StartStep counts minEvents anew; the evidence goes on.

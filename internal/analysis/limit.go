@@ -14,17 +14,19 @@ import (
 type Limit struct {
 	V      int      `json:"v"`
 	Name   string   `json:"name"`
+	Kind   string   `json:"kind,omitempty"` // limit (also when empty), alarm or gauge
 	Min    *float64 `json:"min,omitempty"`
 	Max    *float64 `json:"max,omitempty"`
 	K      int      `json:"k"`
 	Need   int64    `json:"need"` // samples in each step before any pass
 	Bins   int      `json:"bins"`
-	Seen   int64    `json:"seen"`  // samples with a value
-	Over   int64    `json:"over"`  // of these, outside
-	StepN  int64    `json:"stepN"` // samples with a value in this step
-	Row    int      `json:"row"`   // outside, in a row until now
-	Gap    int      `json:"gap"`   // missing, in a row until now
-	Last   float64  `json:"last"`  // last value
+	Seen   int64    `json:"seen"`          // samples with a value
+	Over   int64    `json:"over"`          // of these, outside
+	StepN  int64    `json:"stepN"`         // samples with a value in this step
+	Row    int      `json:"row"`           // outside, in a row until now
+	Gap    int      `json:"gap"`           // missing, in a row until now
+	Last   float64  `json:"last"`          // last value
+	Why    string   `json:"why,omitempty"` // there is no value, as the provider tells it
 	Passed int      `json:"passed"`
 	Failed *Metric  `json:"failed,omitempty"`
 }
@@ -47,6 +49,42 @@ func NewLimit(name string, lo, hi *float64, k int, need int64) (Limit, error) {
 		need = int64(k)
 	}
 	return Limit{V: stateVersion, Name: name, Min: lo, Max: hi, K: k, Need: need}, nil
+}
+
+// NewAlarm starts a limit that speaks as an alarm does: OK, ALARM after k
+// samples in a row outside, INSUFFICIENT_DATA without samples.
+func NewAlarm(name string, lo, hi *float64, k int) (Limit, error) {
+	l, err := NewLimit(name, lo, hi, max(1, k), 1)
+	l.Kind = "alarm"
+	return l, err
+}
+
+// Worst is the value that is furthest outside the limits, or nearest to them;
+// NaN of none. Of an alarm over several series the worst one counts.
+func (l Limit) Worst(values []float64) float64 {
+	worst, by := math.NaN(), math.Inf(-1)
+	for _, x := range values {
+		if math.IsNaN(x) {
+			continue
+		}
+		over := math.Inf(-1)
+		if l.Max != nil {
+			over = max(over, x-*l.Max)
+		}
+		if l.Min != nil {
+			over = max(over, *l.Min-x)
+		}
+		if math.IsNaN(worst) || over > by {
+			worst, by = x, over
+		}
+	}
+	return worst
+}
+
+// Missing takes a bin without a sample, and why there is none.
+func (l *Limit) Missing(why string) {
+	l.Why = why
+	l.Add(math.NaN())
 }
 
 // UnmarshalJSON refuses a state of another version.
@@ -74,7 +112,7 @@ func (l *Limit) Add(x float64) {
 	if math.IsNaN(x) || math.IsInf(x, 0) {
 		l.Gap = min(l.Gap+1, math.MaxInt32)
 	} else {
-		l.Gap, l.Last = 0, x
+		l.Gap, l.Last, l.Why = 0, x, ""
 		l.Seen, l.StepN = satAdd(l.Seen, 1), satAdd(l.StepN, 1)
 		if l.outside(x) {
 			l.Over = satAdd(l.Over, 1)
@@ -90,6 +128,9 @@ func (l *Limit) Add(x float64) {
 		m := l.measure()
 		m.Verdict, m.DecidedAtBin = verdict.Fail, l.Bins
 		m.Sentence = fmt.Sprintf("%s for %s in a row, last %s", l.breach(x), plural(l.Row, "sample"), number(x))
+		if l.Kind == "alarm" {
+			m.Sentence = "ALARM: " + m.Sentence
+		}
 		l.Failed = &m
 		return
 	}
@@ -128,7 +169,11 @@ func (l Limit) Verdict() verdict.Verdict {
 }
 
 func (l Limit) measure() Metric {
-	m := Metric{Name: l.Name, Kind: "limit", Basis: Absolute, KC: l.Over, NC: l.Seen, Estimate: finite(l.Last)}
+	kind := l.Kind
+	if kind == "" {
+		kind = "limit"
+	}
+	m := Metric{Name: l.Name, Kind: kind, Basis: Absolute, KC: l.Over, NC: l.Seen, Estimate: finite(l.Last)}
 	if l.Max != nil {
 		m.Bound = finite(*l.Max)
 	} else if l.Min != nil {
@@ -152,11 +197,28 @@ func (l Limit) Result() Metric {
 		m.Sentence = fmt.Sprintf("%s for %s in a row, %d fail, last %s", l.breach(l.Last), plural(l.Row, "sample"), l.K, number(l.Last))
 	case verdict.NoData:
 		m.Sentence = fmt.Sprintf("too little data: %s with a value in this step, %s are needed", plural(int(min(l.StepN, math.MaxInt32)), "sample"), count(l.Need))
+		why := l.Why
+		if why == "" {
+			why = "the query answered nothing"
+		}
 		if l.Seen == 0 {
-			m.Sentence = "the query answered nothing"
-		} else if l.Gap >= l.K {
-			m.Sentence = fmt.Sprintf("the query has answered nothing for %s in a row, last %s", plural(l.Gap, "sample"), number(l.Last))
+			m.Sentence = "no data: " + why
+		} else if l.Gap > 0 {
+			m.Sentence = fmt.Sprintf("no data: %s, %s in a row; the last value was %s", why, plural(l.Gap, "sample"), number(l.Last))
 		}
 	}
+	if l.Kind == "alarm" {
+		m.Sentence = alarmState(m.Verdict) + ": " + m.Sentence
+	}
 	return m
+}
+
+func alarmState(v verdict.Verdict) string {
+	switch v {
+	case verdict.Fail:
+		return "ALARM"
+	case verdict.NoData:
+		return "INSUFFICIENT_DATA"
+	}
+	return "OK"
 }

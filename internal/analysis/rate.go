@@ -35,6 +35,9 @@ type Metric struct {
 	Detectable   float64         `json:"detectable"`   // smallest canary rate that would have failed 95 times of 100; 1: none
 	DecidedAtBin int             `json:"decidedAtBin"` // 1 is the first; 0: not decided
 	Sentence     string          `json:"sentence"`
+
+	Phi      float64 `json:"phi,omitempty"`      // over-dispersion that the evidence was divided by, if it was measured
+	Advisory bool    `json:"advisory,omitempty"` // it is told and decides nothing
 }
 
 // Frozen is what was known of the stable version before the canary's exposure.
@@ -65,6 +68,8 @@ type Rate struct {
 	Bins    int   `json:"bins"`    // closed bins, also skipped ones
 	Skipped int   `json:"skipped"` // of these, bins without a side or impossible
 	StepN   int64 `json:"stepN"`   // judged canary requests of this step
+
+	Why string `json:"why,omitempty"` // the newest bin has no counts, as the provider tells it
 
 	Warm tally  `json:"warm"` // concurrent warm-up bins
 	Main tally  `json:"main"` // concurrent judged bins
@@ -234,8 +239,15 @@ func (r *Rate) StartStep() {
 	}
 }
 
+// Missing takes a bin without counts, and why there are none.
+func (r *Rate) Missing(why string) {
+	r.Add(Bin{}, Judged)
+	r.Why = why
+}
+
 // Add takes a closed bin. Bins in which a side is missing are skipped.
 func (r *Rate) Add(b Bin, at BinKind) {
+	r.Why = ""
 	if r.Bins < math.MaxInt32 {
 		r.Bins++
 	}
@@ -498,7 +510,7 @@ func (r Rate) measure(w window) Metric {
 	case NoBasis:
 		m.KC, m.NC, m.LogPass = solo.K, solo.N, 0
 	}
-	m.Estimate = share(m.KC, m.NC)
+	m.Estimate, m.Phi = share(m.KC, m.NC), r.Settings.Phi
 	m.Bound = min(1, max(r.Settings.RMax*share(m.KB, m.NB), r.limitRate()))
 	m.Detectable = r.detectable(m)
 	return m

@@ -48,8 +48,11 @@ func (r Rate) sentence(m Metric, w window) string {
 	if m.Basis == BeforeAfter {
 		s += " (before-after: weaker than a comparison at the same time)"
 	}
-	if r.Settings.Phi == 0 {
+	switch phi := r.Settings.Phi; {
+	case phi == 0:
 		s += "; clusters of errors not corrected for (no A/A split yet)"
+	case phi > 1:
+		s += fmt.Sprintf("; corrected for clusters of errors (φ = %s by an A/A split)", number(phi))
 	}
 	return s
 }
@@ -74,6 +77,8 @@ func (r Rate) silence(m Metric) string {
 			count(r.Before.N), count(r.Settings.MinEvents))
 	case r.Bins == 0:
 		return "no closed bin of counts yet"
+	case r.Why != "":
+		return fmt.Sprintf("no data: %s; %s judged requests in this step, %s are needed", r.Why, count(r.StepN), count(r.Settings.MinEvents))
 	case r.StepN == 0 && r.Skipped == r.Bins:
 		return fmt.Sprintf("no data: in none of %s did both versions have requests", plural(r.Bins, "bin"))
 	}
