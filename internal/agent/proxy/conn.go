@@ -24,6 +24,7 @@ type conn struct {
 	out   []byte // what is written next
 	flush func() error
 	shard int
+	ours  bool // the client is Sluice itself: see Synthesize
 
 	peer    string // address for X-Forwarded-For
 	trusted bool   // a proxy of ours may be before us: keep its X-Forwarded-*
@@ -43,6 +44,8 @@ type request struct {
 	minor      int
 	keep       bool // the client wants to go on with the connection
 	upgrade    bool
+	synthetic  bool // made by Sluice itself
+	mirror     bool // it may be copied to a revision that takes copies
 	body       body
 	pump       *pump // sends the body on, if it was not at hand whole
 	sent       int   // bytes of the body at hand, sent but not yet taken from in
@@ -53,8 +56,8 @@ type request struct {
 	started    time.Time // of the attempt
 }
 
-func newConn(s *Server, nc net.Conn) *conn {
-	c := &conn{srv: s, nc: nc, shard: randomShard()}
+func newConn(s *Server, nc net.Conn, ours bool) *conn {
+	c := &conn{srv: s, nc: nc, shard: randomShard(), ours: ours}
 	c.in.src = nc.Read
 	c.flush = c.writeOut // once: a method value costs an allocation
 	c.idle.Store(true)
@@ -62,6 +65,9 @@ func newConn(s *Server, nc net.Conn) *conn {
 		ip := a.Addr().Unmap()
 		c.peer = ip.WithZone("").String()
 		c.trusted = ip.IsLoopback() || ip.IsPrivate()
+	}
+	if ours {
+		c.peer = "127.0.0.1"
 	}
 	return c
 }
@@ -225,10 +231,15 @@ func (c *conn) place(t *table) (hash uint64, setCookie string) {
 				}
 			}
 		}
-		v := strconv.FormatUint(rand.Uint64(), 36) + strconv.FormatUint(rand.Uint64(), 36)
-		return hashOf(c.srv.seed, []byte(v)), name + "=" + v
+		return c.srv.newcomer(name)
 	}
 	return rand.Uint64(), ""
+}
+
+// newcomer places a user that has no cookie yet.
+func (s *Server) newcomer(name string) (hash uint64, setCookie string) {
+	v := strconv.FormatUint(rand.Uint64(), 36) + strconv.FormatUint(rand.Uint64(), 36)
+	return hashOf(s.seed, []byte(v)), name + "=" + v + "; Path=/; Max-Age=31536000; HttpOnly; SameSite=Lax"
 }
 
 func equalFold(b []byte, s string) bool {

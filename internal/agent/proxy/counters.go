@@ -22,6 +22,41 @@ type counters struct {
 	shard [shards][wire.Buckets]bucket
 }
 
+// tally is all that is counted of one revision. Few revisions have copies or
+// requests of ours, so their counters are made when the first one comes.
+type tally struct {
+	users             *counters
+	shadow, synthetic later
+	dropped           atomic.Uint64 // copies that were not made
+}
+
+// later are counters that may not be there yet.
+type later struct{ p atomic.Pointer[counters] }
+
+func (l *later) get() *counters {
+	if c := l.p.Load(); c != nil {
+		return c
+	}
+	l.p.CompareAndSwap(nil, newCounters())
+	return l.p.Load()
+}
+
+func (l *later) snapshot() []wire.Counters {
+	if c := l.p.Load(); c != nil {
+		return c.snapshot()
+	}
+	return nil
+}
+
+// bucket is where a request is counted.
+func (r *revision) bucket(synthetic bool, shard int, hash uint64) *bucket {
+	c := r.counters
+	if synthetic {
+		c = r.tally.synthetic.get()
+	}
+	return &c.shard[shard][bucketOf(hash)]
+}
+
 type bucket struct {
 	requests, bad, cancelled atomic.Uint64
 	latency                  []atomic.Uint64 // by LatencyIndex - lowest

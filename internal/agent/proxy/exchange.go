@@ -39,6 +39,10 @@ func (c *conn) handle() bool {
 	r.upgrade = h.upgrade != nil && h.minor == 1 && r.body.framing == noBody && !foldEqual(h.upgrade, "h2c")
 	t := c.srv.table.Load()
 	r.hash, r.setCookie = c.place(t)
+	if r.synthetic = c.ours || h.token != nil && c.srv.knows(h.token); r.synthetic {
+		r.setCookie = ""
+	}
+	r.mirror = len(t.shadows) > 0 && !r.synthetic && !r.upgrade && r.body.done && safe(h.method)
 
 	whole := r.body.done
 	if r.body.framing == byLength && !whole && r.body.left <= smallBody && !h.expect {
@@ -53,7 +57,7 @@ func (c *conn) handle() bool {
 		if rev == nil {
 			return c.own(503, "no revision of this service takes traffic", whole)
 		}
-		k := &rev.counters.shard[c.shard][bucketOf(r.hash)]
+		k := rev.bucket(r.synthetic, c.shard, r.hash)
 		if b == nil {
 			if try > 0 {
 				return c.own(502, "the service's instance could not be reached", whole)
@@ -61,7 +65,7 @@ func (c *conn) handle() bool {
 			k.failed()
 			return c.own(503, "no instance of the service's revision is ready", whole)
 		}
-		keep, again, err := c.attempt(b, k, whole)
+		keep, again, err := c.attempt(t, rev, b, k, whole)
 		b.release()
 		if err == nil {
 			return keep
@@ -136,7 +140,7 @@ var errAnswered = errors.New("the answer broke off")
 // attempt sends the request to b and relays the answer. It counts the attempt.
 // again says that another instance may be tried: the service cannot have acted on
 // the request, or acting twice is harmless and the request is still at hand.
-func (c *conn) attempt(b *backend, k *bucket, whole bool) (keep, again bool, err error) {
+func (c *conn) attempt(t *table, rev *revision, b *backend, k *bucket, whole bool) (keep, again bool, err error) {
 	r := &c.request
 	now := time.Now()
 	r.started = now
@@ -166,6 +170,10 @@ func (c *conn) attempt(b *backend, k *bucket, whole bool) (keep, again bool, err
 	}()
 	u.await(c, now)
 	c.buildRequest(whole)
+	if r.mirror {
+		r.mirror = false // not again with another attempt
+		c.srv.mirror(t, rev, copied{hash: r.hash, raw: c.out, headOnly: r.headOnly})
+	}
 	if err = u.write(c.out, now, c.srv.opt.ClientBody); err == nil {
 		if !whole {
 			r.pump = startPump(c, u)
@@ -260,6 +268,9 @@ func (c *conn) buildRequest(whole bool) {
 	if !host && len(h.host) > 0 {
 		out = append(out, "\r\nX-Forwarded-Host: "...)
 		out = append(out, h.host...)
+	}
+	if r.synthetic {
+		out = append(out, "\r\nSluice-Synthetic: 1"...)
 	}
 	if h.trailers {
 		out = append(out, "\r\nTE: trailers\r\nConnection: TE"...)

@@ -50,6 +50,7 @@ type head struct {
 	upgrade  []byte // the protocol, when Connection has the token upgrade
 	expect   bool   // Expect: 100-continue
 	trailers bool   // TE: trailers
+	token    []byte // of Sluice-Synthetic
 
 	ends []int // scratch: ends of lines
 }
@@ -214,7 +215,7 @@ func (h *head) parseResponse(b []byte) error {
 func (h *head) parseFields(b []byte, request bool) error {
 	h.fields = h.fields[:0]
 	h.host, h.length, h.chunked, h.close, h.alive = nil, -1, false, false, false
-	h.upgrade, h.expect, h.trailers = nil, false, false
+	h.upgrade, h.expect, h.trailers, h.token = nil, false, false, nil
 	var hosts int
 	var upgrade []byte
 	var tokens, upgradeToken bool
@@ -235,7 +236,12 @@ func (h *head) parseFields(b []byte, request bool) error {
 				h.host, f.hop = f.value, true
 			}
 		case 6:
-			if request && foldEqual(f.name, "expect") && foldEqual(f.value, "100-continue") {
+			switch {
+			case !request:
+			case foldEqual(f.name, "cookie"):
+				f.value = withoutSession(f.value)
+				f.hop = len(f.value) == 0
+			case foldEqual(f.name, "expect") && foldEqual(f.value, "100-continue"):
 				h.expect = true
 			}
 		case 7:
@@ -260,7 +266,11 @@ func (h *head) parseFields(b []byte, request bool) error {
 				})
 			case foldEqual(f.name, "keep-alive"):
 				f.hop = true
+			case !request && foldEqual(f.name, "set-cookie"):
+				f.hop = setsSession(f.value)
 			}
+		case 13:
+			f.hop = request && foldEqual(f.name, shadowHeader)
 		case 14:
 			if foldEqual(f.name, "content-length") {
 				n, ok := parseLength(f.value)
@@ -271,6 +281,9 @@ func (h *head) parseFields(b []byte, request bool) error {
 			}
 		case 16:
 			f.hop = foldEqual(f.name, "proxy-connection")
+			if request && foldEqual(f.name, syntheticHeader) {
+				f.hop, h.token = true, f.value
+			}
 		case 17:
 			if foldEqual(f.name, "transfer-encoding") {
 				if h.chunked || !foldEqual(f.value, "chunked") {

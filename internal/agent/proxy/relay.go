@@ -19,22 +19,25 @@ func (c *conn) appendStatus(out []byte, h *head) []byte {
 	return append(out, "\r\n"...)
 }
 
+// body is the body that follows a response head.
+func (h *head) body(headOnly bool) body {
+	switch {
+	case headOnly || h.status == 204 || h.status == 304:
+		return newBody(noBody, 0)
+	case h.chunked:
+		return newBody(byChunks, 0)
+	case h.length >= 0:
+		return newBody(byLength, h.length)
+	}
+	return newBody(byClose, 0)
+}
+
 // relay sends the answer whose head is in u.head to the client. keep says that
 // the client's connection can go on, reuse that the service's can.
 func (c *conn) relay(u *upConn) (keep, reuse bool, err error) {
 	h, r := &u.head, &c.request
-	bodyless := r.headOnly || h.status == 204 || h.status == 304
-	var b body
-	switch {
-	case bodyless:
-		b = newBody(noBody, 0)
-	case h.chunked:
-		b = newBody(byChunks, 0)
-	case h.length >= 0:
-		b = newBody(byLength, h.length)
-	default:
-		b = newBody(byClose, 0)
-	}
+	b := h.body(r.headOnly)
+	bodyless := b.framing == noBody
 	// A length that is not known is told by chunks, or to an old client by the end.
 	chunks := b.framing == byChunks || b.framing == byClose
 	keep = r.keep && !c.srv.closing.Load()
@@ -63,7 +66,7 @@ func (c *conn) relay(u *upConn) (keep, reuse bool, err error) {
 	if r.setCookie != "" {
 		out = append(out, "Set-Cookie: "...)
 		out = append(out, r.setCookie...)
-		out = append(out, "; Path=/; Max-Age=31536000; HttpOnly; SameSite=Lax\r\n"...)
+		out = append(out, "\r\n"...)
 	}
 	switch {
 	case !keep:

@@ -23,6 +23,8 @@ type Options struct {
 	ClientBody    time.Duration // for a client to send or take some bytes: 60 s
 	KeepAlive     time.Duration // for the next request on a connection: 75 s
 	MaxConns      int           // open client connections: 16384
+	MaxShadows    int           // copies of requests under way: 64
+	Token         string        // that marks a request as Sluice's own: see Synthesize; empty: none does
 	Logger        *slog.Logger
 }
 
@@ -40,6 +42,9 @@ func (o Options) withDefaults() Options {
 	if o.MaxConns <= 0 {
 		o.MaxConns = 16384
 	}
+	if o.MaxShadows <= 0 {
+		o.MaxShadows = 64
+	}
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
@@ -50,11 +55,13 @@ func (o Options) withDefaults() Options {
 type Server struct {
 	opt     Options
 	seed    uint64
+	slots   chan struct{} // one for each copy under way
+	copies  sync.WaitGroup
 	table   atomic.Pointer[table]
 	closing atomic.Bool
 
 	mu        sync.Mutex
-	counters  map[release.ID]*counters // of every revision since the server was made
+	counters  map[release.ID]*tally // of every revision since the server was made
 	forgotten wire.Total
 	backends  map[Instance]*backend // in the table
 	leaving   map[Instance]*backend // left it with requests open
@@ -68,7 +75,8 @@ func New(o Options) *Server {
 	s := &Server{
 		opt:       o.withDefaults(),
 		seed:      seedOf(o.Name),
-		counters:  make(map[release.ID]*counters),
+		slots:     make(chan struct{}, o.withDefaults().MaxShadows),
+		counters:  make(map[release.ID]*tally),
 		backends:  make(map[Instance]*backend),
 		leaving:   make(map[Instance]*backend),
 		conns:     make(map[*conn]struct{}),
@@ -92,7 +100,8 @@ func (s *Server) Set(r Route) {
 			if rev.Candidate != first {
 				continue
 			}
-			n := &revision{id: rev.Release, weight: rev.Weight, counters: s.countersOf(rev.Release)}
+			k := s.tallyOf(rev.Release)
+			n := &revision{id: rev.Release, weight: rev.Weight, shadow: rev.Shadow, counters: k.users, tally: k}
 			for _, i := range rev.Instances {
 				b := before[i]
 				if b == nil {
@@ -103,6 +112,9 @@ func (s *Server) Set(r Route) {
 			}
 			t.revs = append(t.revs, n)
 			t.total += rev.Weight
+			if rev.Shadow > 0 {
+				t.shadows = append(t.shadows, n)
+			}
 		}
 	}
 	s.table.Store(t)
@@ -120,13 +132,13 @@ func (s *Server) Set(r Route) {
 	}
 }
 
-func (s *Server) countersOf(id release.ID) *counters {
-	c := s.counters[id]
-	if c == nil {
-		c = newCounters()
-		s.counters[id] = c
+func (s *Server) tallyOf(id release.ID) *tally {
+	k := s.counters[id]
+	if k == nil {
+		k = &tally{users: newCounters()}
+		s.counters[id] = k
 	}
-	return c
+	return k
 }
 
 // Drained waits until no request is open on an instance that left the table, or
@@ -142,15 +154,35 @@ func (s *Server) Drained(ctx context.Context, i Instance) int64 {
 	return b.drained(ctx)
 }
 
-// Counters returns a revision's counts since the server was made.
+// Counters returns a revision's counts of users' requests since the server was made.
 func (s *Server) Counters(id release.ID) []wire.Counters {
-	s.mu.Lock()
-	c := s.counters[id]
-	s.mu.Unlock()
-	if c == nil {
-		return nil
+	if k := s.tally(id); k != nil {
+		return k.users.snapshot()
 	}
-	return c.snapshot()
+	return nil
+}
+
+// Shadow returns a revision's counts of copied requests, and how many copies were
+// not made because too many were open.
+func (s *Server) Shadow(id release.ID) (counts []wire.Counters, dropped uint64) {
+	if k := s.tally(id); k != nil {
+		return k.shadow.snapshot(), k.dropped.Load()
+	}
+	return nil, 0
+}
+
+// Synthetic returns a revision's counts of requests that Sluice made itself.
+func (s *Server) Synthetic(id release.ID) []wire.Counters {
+	if k := s.tally(id); k != nil {
+		return k.synthetic.snapshot()
+	}
+	return nil
+}
+
+func (s *Server) tally(id release.ID) *tally {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.counters[id]
 }
 
 // Forget drops the counters of a revision that is in no table. Should it come
@@ -164,19 +196,19 @@ func (s *Server) Forget(id release.ID) {
 		}
 	}
 	if c := s.counters[id]; c != nil {
-		s.forgotten = s.forgotten.Plus(c.total())
+		s.forgotten = s.forgotten.Plus(c.users.total())
 	}
 	delete(s.counters, id)
 }
 
-// Total is what was counted of all revisions since the server was made, also of
+// Total is what was counted of all revisions' users since the server was made, also of
 // those that are forgotten.
 func (s *Server) Total() wire.Total {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	t := s.forgotten
 	for _, c := range s.counters {
-		t = t.Plus(c.total())
+		t = t.Plus(c.users.total())
 	}
 	return t
 }
@@ -210,12 +242,12 @@ func (s *Server) Serve(l net.Listener) error {
 			continue
 		}
 		pause = 5 * time.Millisecond
-		s.start(nc)
+		s.start(nc, false)
 	}
 }
 
-func (s *Server) start(nc net.Conn) {
-	c := newConn(s, nc)
+func (s *Server) start(nc net.Conn, ours bool) {
+	c := newConn(s, nc, ours)
 	s.mu.Lock()
 	full := len(s.conns) >= s.opt.MaxConns || s.closing.Load()
 	if !full {
@@ -255,6 +287,7 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	done := make(chan struct{})
 	go func() {
 		s.wait.Wait()
+		s.copies.Wait()
 		close(done)
 	}()
 	var err error

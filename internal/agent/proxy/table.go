@@ -16,9 +16,12 @@ type Route struct {
 }
 
 // Revision is one release's share and the instances that are ready to serve it.
+// Shadow is how many of the safe requests to other revisions are copied to it, in
+// basis points; see [Server.Shadow].
 type Revision struct {
 	Release   release.ID
 	Weight    int
+	Shadow    int
 	Candidate bool
 	Instances []Instance
 }
@@ -31,15 +34,18 @@ type Instance struct {
 
 // table is a Route made ready to use. It is never changed, only replaced.
 type table struct {
-	sticky wire.Sticky
-	revs   []*revision // candidates first, so that raising one only moves users to it
-	total  int         // sum of weights
+	sticky  wire.Sticky
+	revs    []*revision // candidates first, so that raising one only moves users to it
+	total   int         // sum of weights
+	shadows []*revision // that take copies
 }
 
 type revision struct {
 	id       release.ID
 	weight   int
-	counters *counters
+	counters *counters // of users' requests: tally's
+	tally    *tally
+	shadow   int
 	backends []*backend
 	turn     atomic.Uint32
 }

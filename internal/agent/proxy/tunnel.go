@@ -20,7 +20,7 @@ func (c *conn) runTunnel(u *upConn) error {
 	if c.request.setCookie != "" {
 		out = append(out, "Set-Cookie: "...)
 		out = append(out, c.request.setCookie...)
-		out = append(out, "; Path=/; Max-Age=31536000; HttpOnly; SameSite=Lax\r\n"...)
+		out = append(out, "\r\n"...)
 	}
 	out = append(out, "Connection: Upgrade\r\nUpgrade: "...)
 	out = append(out, h.upgrade...)

@@ -141,10 +141,13 @@ func (b *backend) closeIdle() {
 	}
 }
 
+// waiter is asked each tick of a wait whether to go on.
+type waiter interface{ goOn(now time.Time) error }
+
 // upConn is a connection to an instance.
 type upConn struct {
 	nc       net.Conn
-	owner    *conn // whose answer is awaited
+	owner    waiter // whose answer is awaited
 	in       reader
 	head     head
 	used     time.Time
@@ -189,8 +192,8 @@ func (u *upConn) read(p []byte) (int, error) {
 }
 
 // await prepares u for the answer to a request of c.
-func (u *upConn) await(c *conn, now time.Time) {
-	u.owner, u.answered = c, false
+func (u *upConn) await(w waiter, now time.Time) {
+	u.owner, u.answered = w, false
 	if u.readBy.Sub(now) < tick/4 {
 		u.readBy = now.Add(tick)
 		_ = u.nc.SetReadDeadline(u.readBy)
