@@ -13,11 +13,13 @@ import (
 	"github.com/sluicehq/sluice/internal/target/host"
 )
 
-// DesiredFor returns what a host shall run, ordered by generation.
-func (c *Controller) DesiredFor(ctx context.Context, hostName string) ([]wire.Desired, error) {
-	var out []wire.Desired
-	err := c.store.View(ctx, func(tx *store.Tx) error {
-		rows, err := tx.DesiredAll()
+// DesiredFor returns what a host shall run, ordered by generation, of everything
+// that may have changed since; of everything if that is zero. at is the time to
+// ask with next: what is answered then may repeat what was, and misses nothing.
+func (c *Controller) DesiredFor(ctx context.Context, hostName string, since time.Time) (docs []wire.Desired, at time.Time, err error) {
+	err = c.store.View(ctx, func(tx *store.Tx) error {
+		at = tx.Now()
+		rows, err := tx.DesiredSince(since)
 		if err != nil {
 			return fmt.Errorf("couldn't read the desired states: %w", err)
 		}
@@ -27,13 +29,13 @@ func (c *Controller) DesiredFor(ctx context.Context, hostName string) ([]wire.De
 				return fmt.Errorf("couldn't read the desired state of %s: %w", r.Key, err)
 			}
 			if slices.Contains(d.Hosts, hostName) {
-				out = append(out, d)
+				docs = append(docs, d)
 			}
 		}
 		return nil
 	})
-	slices.SortFunc(out, func(a, b wire.Desired) int { return int(a.Generation - b.Generation) })
-	return out, err
+	slices.SortFunc(docs, func(a, b wire.Desired) int { return int(a.Generation - b.Generation) })
+	return docs, at, err
 }
 
 // Report takes a host's word. Rollouts that it matters to wake up at once;

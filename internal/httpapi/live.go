@@ -105,11 +105,13 @@ func (s *Server) desired(stop context.Context) http.HandlerFunc {
 		sent := map[string]int64{}
 		alive := time.NewTicker(keepAlive)
 		defer alive.Stop()
+		since := time.Time{}
 		for {
-			docs, err := s.cfg.Control.DesiredFor(r.Context(), host)
+			docs, at, err := s.cfg.Control.DesiredFor(r.Context(), host, since)
 			if err != nil {
 				return // the agent goes on with what it has, and asks again
 			}
+			since = at
 			_ = out.SetWriteDeadline(time.Now().Add(writeWithin))
 			for _, d := range docs {
 				if sent[d.Key.String()] == d.Generation {

@@ -3,6 +3,7 @@ package store
 import (
 	"encoding/json"
 	"fmt"
+	"time"
 
 	"github.com/sluicehq/sluice/internal/release"
 	"github.com/uptrace/bun"
@@ -42,10 +43,20 @@ func (tx *Tx) Desired(k release.Key) (Desired, bool, error) {
 	return row.Desired, ok, nil
 }
 
-// DesiredAll returns what hosts shall run of everything, by key.
-func (tx *Tx) DesiredAll() ([]Desired, error) {
+// overlap is how long before a read a desired state may have been written that
+// the read did not show, because its transaction had not ended.
+const overlap = MaxLease
+
+// DesiredSince returns what hosts shall run of everything that may have changed
+// since a read at that time, by key; of everything if the time is zero or in the
+// future (the clock went back).
+func (tx *Tx) DesiredSince(at time.Time) ([]Desired, error) {
 	var rows []desiredRow
-	if err := tx.db.NewSelect().Model(&rows).Order("project", "service", "environment").Scan(tx.ctx); err != nil {
+	q := tx.db.NewSelect().Model(&rows).Order("project", "service", "environment")
+	if !at.IsZero() && !at.After(tx.now) {
+		q = q.Where("updated_at >= ?", at.Add(-overlap))
+	}
+	if err := q.Scan(tx.ctx); err != nil {
 		return nil, fmt.Errorf("couldn't read the desired states: %w", err)
 	}
 	out := make([]Desired, len(rows))
@@ -85,6 +96,24 @@ func (tx *Tx) PutObserved(o *Observed) (applied bool, err error) {
 func (tx *Tx) ObservedHosts() ([]Observed, error) {
 	var rows []observedRow
 	if err := tx.db.NewSelect().Model(&rows).Order("host").Scan(tx.ctx); err != nil {
+		return nil, fmt.Errorf("couldn't read the hosts' reports: %w", err)
+	}
+	out := make([]Observed, len(rows))
+	for i := range rows {
+		out[i] = rows[i].Observed
+	}
+	return out, nil
+}
+
+// ObservedVersions returns the last reports of these hosts, or of all if there are
+// none, without what they say: which report it is and when it came.
+func (tx *Tx) ObservedVersions(hosts ...string) ([]Observed, error) {
+	var rows []observedRow
+	q := tx.db.NewSelect().Model(&rows).ExcludeColumn("report").Order("host")
+	if len(hosts) > 0 {
+		q = q.Where("host IN (?)", bun.List(hosts))
+	}
+	if err := q.Scan(tx.ctx); err != nil {
 		return nil, fmt.Errorf("couldn't read the hosts' reports: %w", err)
 	}
 	out := make([]Observed, len(rows))

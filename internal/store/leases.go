@@ -24,6 +24,7 @@ type Lease struct {
 	ID      string // of environments: service/environment
 	Owner   string
 	Epoch   int64
+	Late    time.Duration // since when the row was due, when it was leased
 }
 
 // String returns table project/id.
@@ -116,6 +117,7 @@ func (s *Store) Acquire(ctx context.Context, table, owner string, ttl time.Durat
 		skip = "FOR UPDATE SKIP LOCKED"
 	}
 	l := Lease{Table: table, Owner: owner}
+	var due, at instant
 	err = conn.QueryRowContext(ctx, `WITH due (?) AS MATERIALIZED (
 	SELECT ? FROM ?
 	WHERE wake_at <= ? AND (lease_until IS NULL OR lease_until <= ? OR lease_until > ?)
@@ -123,15 +125,16 @@ func (s *Store) Acquire(ctx context.Context, table, owner string, ttl time.Durat
 )
 UPDATE ? AS t SET lease_owner = ?, lease_until = ?, epoch = t.epoch + 1
 FROM due WHERE (?) = (?)
-RETURNING project, ?, epoch`,
+RETURNING project, ?, epoch, wake_at, ?`,
 		t.columns("due_"), t.columns(""), bun.Ident(t.name), now, now, far, skip,
-		bun.Ident(t.name), owner, until, t.columns("t."), t.columns("due_"), t.id()).Scan(&l.Project, &l.ID, &l.Epoch)
+		bun.Ident(t.name), owner, until, t.columns("t."), t.columns("due_"), t.id(), now).Scan(&l.Project, &l.ID, &l.Epoch, &due, &at)
 	if noRows(err) {
 		return Lease{}, false, nil
 	}
 	if err != nil {
 		return Lease{}, false, explain(fmt.Errorf("couldn't lease a row of %s: %w", table, err))
 	}
+	l.Late = max(0, at.Sub(due.Time))
 	return l, true, nil
 }
 

@@ -381,8 +381,13 @@ func desired(t *testing.T, s *store.Store) {
 		if err != nil || !ok || d.Generation != 6 || string(d.Document) != "6" || d.Key != key {
 			t.Errorf("desired: %+v %v", d, err)
 		}
-		if all, err := tx.DesiredAll(); err != nil || len(all) != 1 {
-			t.Errorf("desired: %+v %v", all, err)
+		for _, c := range []struct {
+			since time.Time
+			want  int
+		}{{time.Time{}, 1}, {d.UpdatedAt, 1}, {tx.Now(), 1}, {tx.Now().Add(time.Hour), 1}} {
+			if all, err := tx.DesiredSince(c.since); err != nil || len(all) != c.want {
+				t.Errorf("desired since %s: %+v %v", c.since, all, err)
+			}
 		}
 		return nil
 	})
@@ -409,6 +414,15 @@ func observed(t *testing.T, s *store.Store) {
 		}
 		if all, err := tx.ObservedHosts(); err != nil || len(all) != 1 {
 			t.Errorf("observed: %+v %v", all, err)
+		}
+		for host, want := range map[string]int{"local": 1, "other": 0} {
+			got, err := tx.ObservedVersions(host)
+			if err != nil || len(got) != want || want > 0 && (got[0].Boot != "b" || got[0].Sequence != 1 || !got[0].At.Equal(o.At) || got[0].Report != nil) {
+				t.Errorf("versions of %s: %+v %v", host, got, err)
+			}
+		}
+		if all, err := tx.ObservedVersions(); err != nil || len(all) != 1 {
+			t.Errorf("versions of all: %+v %v", all, err)
 		}
 		return nil
 	})
