@@ -146,3 +146,7 @@ scan:
 	r.cover = max(0, cover-i)
 	return out
 }
+
+// Redactor returns what takes the values out of a text, in every form in which
+// logs show them.
+func Redactor(values []string) func(string) string { return newSecrets(values).Text }

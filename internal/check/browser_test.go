@@ -1,0 +1,124 @@
+package check
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"image/png"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/sluicehq/sluice/internal/pipeline"
+	"github.com/sluicehq/sluice/internal/runner"
+	"github.com/sluicehq/sluice/internal/runner/sandbox/sandboxtest"
+)
+
+func needBrowser(t *testing.T) {
+	t.Helper()
+	if _, err := New(Config{}).chromium(); err != nil {
+		if strings.Contains(os.Getenv("SLUICE_REQUIRE"), "chromium") {
+			t.Fatal(err)
+		}
+		t.Skipf("SKIPPED: %v", err)
+	}
+}
+
+var shop = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	switch r.URL.Path {
+	case "/":
+		fmt.Fprint(w, `<title>Shop</title><h1 id="late" style="display:none">Welcome</h1><p>token hunter2-hunter2</p><script>console.log("hunter2-hunter2");setTimeout(()=>{document.getElementById("late").style.display="block"},200)</script>`)
+	case "/throws":
+		fmt.Fprint(w, `<h1>Welcome</h1><script>setTimeout(()=>{nothing.here()},100)</script>`)
+	case "/half":
+		fmt.Fprint(w, `<h1>Welcome</h1><img src="/missing.png">`)
+	case "/endless":
+		fmt.Fprint(w, `<h1>Welcome</h1><script>setInterval(()=>{for(let i=0;i<2000;i++)console.error("x".repeat(500))},1)</script>`)
+	case "/slow":
+		<-r.Context().Done()
+	default:
+		http.NotFound(w, r)
+	}
+})
+
+// A page is waited for, looked at, and photographed; what its console says and
+// which requests fail count where the check says so.
+func TestBrowser(t *testing.T) {
+	needBrowser(t)
+	sandboxtest.Require(t)
+	dir := t.TempDir()
+	r := New(Config{Dir: dir})
+	for name, c := range map[string]struct {
+		k      pipeline.BrowserCheck
+		reason string
+	}{
+		"shows late":          {pipeline.BrowserCheck{Path: "/", Selector: "#late", Text: "Welcome", ConsoleErrors: true, FailedRequests: true}, ""},
+		"never shows":         {pipeline.BrowserCheck{Path: "/", Selector: "#never", Timeout: 2 * time.Second}, "/ did not show #never within 2s"},
+		"says something else": {pipeline.BrowserCheck{Path: "/", Text: `Fare"well`, Timeout: 2 * time.Second}, `/ did not show "Fare\"well" within 2s`},
+		"throws":              {pipeline.BrowserCheck{Path: "/throws", ConsoleErrors: true}, "/throws wrote 1 error on the console: "},
+		"throws, not asked":   {pipeline.BrowserCheck{Path: "/throws"}, ""},
+		"lacks a picture":     {pipeline.BrowserCheck{Path: "/half", FailedRequests: true}, "1 request of /half failed: "},
+		"missing":             {pipeline.BrowserCheck{Path: "/nowhere"}, "/nowhere answered 404"},
+		"slow":                {pipeline.BrowserCheck{Path: "/slow", Timeout: time.Second}, "/slow did not load within 1s"},
+		"endless console":     {pipeline.BrowserCheck{Path: "/endless", ConsoleErrors: true}, "/endless wrote 100 errors"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if c.k.Timeout == 0 {
+				c.k.Timeout = 20 * time.Second
+			}
+			out, err := ask(t, r, pipeline.Check{Browser: &c.k}, shop, "hunter2-hunter2")
+			if err != nil || out.OK != (c.reason == "") || !strings.HasPrefix(out.Reason, c.reason) {
+				t.Fatalf("%t %q\n%.600s\n%v", out.OK, out.Reason, out.Output, err)
+			}
+			if len(out.Output) > 2*maxOutput || strings.Contains(string(out.Output), "hunter2") {
+				t.Errorf("kept %.300q", out.Output)
+			}
+			if c.k.Path == "/slow" || c.k.Path == "/endless" {
+				return // a picture is taken where there is one to take
+			}
+			if img, err := png.Decode(bytes.NewReader(out.Shot)); err != nil || img.Bounds().Dx() < 800 {
+				t.Errorf("the screenshot: %d bytes, %v", len(out.Shot), err)
+			}
+		})
+	}
+	if left, _ := filepath.Glob(filepath.Join(dir, "*")); len(left) > 0 {
+		t.Errorf("it left %v behind", left)
+	}
+}
+
+// Trusted code may be looked at without a sandbox. A browser that is no browser
+// is no finding about the page.
+func TestBrowserPlain(t *testing.T) {
+	needBrowser(t)
+	r := New(Config{Dir: t.TempDir(), Isolation: runner.None})
+	out, err := ask(t, r, pipeline.Check{Browser: &pipeline.BrowserCheck{Path: "/", Selector: "#late", Timeout: 20 * time.Second}}, shop)
+	if err != nil || !out.OK {
+		t.Errorf("%+v, %v", out.Reason, err)
+	}
+	fake := filepath.Join(t.TempDir(), "chromium")
+	if err := os.WriteFile(fake, []byte("#!/bin/sh\necho it is broken; exit 3\n"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	r = New(Config{Dir: t.TempDir(), Isolation: runner.None, Chromium: fake})
+	if out, err = ask(t, r, pipeline.Check{Browser: &pipeline.BrowserCheck{Path: "/", Timeout: time.Second}}, shop); err == nil || !strings.Contains(err.Error(), "it is broken") || out.OK {
+		t.Errorf("%+v, %v", out, err)
+	}
+	// A shutdown in the middle of a visit.
+	ctx, cancel := context.WithCancelCause(t.Context())
+	stop := errors.New("the server ends")
+	asked := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, req *http.Request) {
+		cancel(stop)
+		<-req.Context().Done()
+	}))
+	defer asked.Close()
+	r = New(Config{Dir: t.TempDir(), Isolation: runner.None})
+	_, err = r.Run(ctx, Request{Check: pipeline.Check{Name: "x", Browser: &pipeline.BrowserCheck{Path: "/", Timeout: time.Minute}}, Address: asked.Listener.Addr().String(), Key: key})
+	if !errors.Is(err, stop) {
+		t.Errorf("a shutdown: %v", err)
+	}
+}
