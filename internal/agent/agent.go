@@ -40,6 +40,14 @@ type Config struct {
 	TrustKeys []evidence.PublicKey
 	TrustFile string
 
+	// Isolation of services: Namespaces, which is the default and gives way with a
+	// warning where the host forbids it, or None, for code that is trusted with the
+	// files of whoever runs the agent.
+	Isolation string
+	// Hide are folders and files that do not exist for services, besides DataDir.
+	// Show are paths in hidden or private folders that do.
+	Hide, Show []string
+
 	// StopOnExit ends all instances, after draining, when Run ends. Otherwise they
 	// go on and the next Run takes them up.
 	StopOnExit bool
@@ -58,6 +66,12 @@ type Config struct {
 
 // ErrLocked reports that another agent works in the same folder.
 var ErrLocked = errors.New("another agent uses this data folder")
+
+// Values of Config.Isolation.
+const (
+	Namespaces = "namespaces"
+	None       = "none"
+)
 
 // Folders and files below DataDir.
 const (
@@ -80,6 +94,13 @@ func (c *Config) fill() error {
 	}
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)
+	}
+	switch c.Isolation {
+	case "":
+		c.Isolation = Namespaces
+	case Namespaces, None:
+	default:
+		return fmt.Errorf("couldn't start the agent: isolation %.80q is neither namespaces nor none", c.Isolation)
 	}
 	if c.Host == "" || c.DataDir == "" {
 		return errors.New("couldn't start the agent: Host and DataDir must be set")
@@ -127,7 +148,8 @@ type agent struct {
 	sequence uint64
 	contact  contact
 	scrapes  map[string]wire.Scrape
-	resuming int // first verifications of the persisted state that are still open
+	isolated string // what is said of the isolation of services
+	resuming int    // first verifications of the persisted state that are still open
 }
 
 // Run works until ctx is done. It returns an error when it can't start, never
@@ -176,7 +198,11 @@ func Run(ctx context.Context, cfg Config) error {
 		services: make(map[release.Key]*service),
 		scrapes:  make(map[string]wire.Scrape),
 	}
+	a.isolated = a.cfg.isolation()
 	a.sup, err = supervise.Open(supervise.Options{
+		Confine: a.isolated == Namespaces,
+		Hide:    append(a.cfg.Hide, dir),
+		Show:    a.cfg.Show,
 		Dir:     filepath.Join(dir, superviseIn),
 		Changed: func() { nudge(a.changed) },
 		Drain:   a.drain,

@@ -524,7 +524,7 @@ func TestStopOnExit(t *testing.T) {
 	done := make(chan error, 1)
 	dir := t.TempDir()
 	go func() {
-		done <- agent.Run(ctx, agent.Config{Server: p.URL, Token: agenttest.Token, Host: host, DataDir: dir, TrustKeys: p.Keys.Public(), StopOnExit: true})
+		done <- agent.Run(ctx, agent.Config{Server: p.URL, Token: agenttest.Token, Host: host, DataDir: dir, TrustKeys: p.Keys.Public(), StopOnExit: true, Isolation: agent.None})
 	}()
 	v1 := p.Revision(t, shop, agenttest.Release{Files: map[string]string{"a": "1"}, Env: map[string]string{"VERSION": "v1"}})
 	g := p.Desire(wire.Desired{Key: shop, Listen: ":0", Revisions: []wire.Revision{with(v1, 10000, false)}})

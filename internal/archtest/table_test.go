@@ -96,7 +96,7 @@ var table = []row{
 
 	// Composition.
 	{
-		pkg: "control", may: "agent/wire analysis artifact evidence gate pipeline preview promotion release rollout run runner source store target/host verdict",
+		pkg: "control", may: "agent/wire analysis artifact check evidence gate pipeline preview promotion release rollout run runner source store target/host verdict",
 		why: "the only composer: it loads, asks the stages, commits, and acts through interfaces that it declares (Steered, Driven, Metrics, Blobs, …). runner and source are called for one build at a time; of target/host it uses how documents and reports read",
 	},
 
@@ -113,6 +113,10 @@ var table = []row{
 	{
 		pkg: "runner", may: "pipeline release runner/report runner/sandbox", tests: "source",
 		why: "runs the steps of a plan; who wants them run and where results go is the caller's",
+	},
+	{
+		pkg: "check", may: "pipeline release runner runner/sandbox", tests: "runner/sandbox/sandboxtest",
+		why: "asks a running version a definition's checks; commands are builds of one step to the runner, and a browser lives in the same sandbox",
 	},
 	{pkg: "runner/report", why: "go test and JUnit files to counts; a parser with no friends"},
 	{pkg: "runner/sandbox", why: "namespaces for one child process; knows of no build"},
@@ -140,7 +144,7 @@ var table = []row{
 		why: "stores what agents scraped and answers PromQL; which query means what is the judge's",
 	},
 	{
-		pkg: "agent", may: "agent/journal agent/proxy agent/supervise agent/wire artifact evidence registry/remote release",
+		pkg: "agent", may: "agent/confine agent/journal agent/proxy agent/supervise agent/wire artifact evidence registry/remote release",
 		why: "the data plane: it pulls, verifies and runs, and has no way to reach the control plane's state but its protocol",
 	},
 	{pkg: "agent/journal", may: "release", why: "the agent's append-only memory of generations"},
@@ -148,7 +152,8 @@ var table = []row{
 		pkg: "agent/proxy", may: "agent/wire release",
 		why: "the hot path: weights in, counts out, in the wire's terms; nothing of the agent around it",
 	},
-	{pkg: "agent/supervise", may: "agent/wire release secret", why: "processes of revisions, as the desired state words them"},
+	{pkg: "agent/confine", why: "where a service starts: without the files of those that run it"},
+	{pkg: "agent/supervise", may: "agent/confine agent/wire release secret", why: "processes of revisions, as the desired state words them"},
 	{
 		pkg: "agent/agenttest", may: "agent agent/wire artifact evidence release",
 		why: "a control plane at the wire and a service that misbehaves on demand",
@@ -207,7 +212,7 @@ var banned = []struct {
 	{"github.com/jackc/pgx/v5", "store store/storetest", "as database/sql"},
 	{"github.com/pressly/goose/v3", "store store/storetest", "as database/sql"},
 	{"modernc.org/sqlite", "store store/storetest", "as database/sql"},
-	{"os/exec", "agent/supervise agent/agenttest bench demo runner runner/sandbox scripts/testsum server server/servertest source store/storetest", "who starts processes has to end them: few may"},
+	{"os/exec", "agent/confine agent/supervise agent/agenttest bench demo runner runner/sandbox scripts/testsum server server/servertest source store/storetest", "who starts processes has to end them: few may"},
 	{"unsafe", "runner/sandbox", "system calls that no library wraps"},
 	{"github.com/sirupsen/logrus", "registry", "distribution logs through its global logger; we only tame it there"},
 	{"log", "", "log/slog, and the logger is passed in"},

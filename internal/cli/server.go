@@ -74,7 +74,7 @@ the foreground; Ctrl-C ends the server alone, "sluice down" also what it started
 	f.StringVar(&o.TLSKey, "tls-key", "", "key file of the certificate (PEM)")
 	f.BoolVar(&o.InsecureListen, "insecure-listen", false, "answer other machines without TLS: only behind something that does it")
 	f.BoolVar(&o.NoAgent, "no-agent", false, "start no agent on this machine")
-	f.StringVar(&isolation, "isolation", string(runner.Namespaces), "of build steps: namespaces, or none for trusted code only")
+	f.StringVar(&isolation, "isolation", string(runner.Namespaces), "of build steps and services: namespaces, or none for trusted code only")
 	f.BoolVarP(&verbose, "verbose", "v", false, "log more")
 	return c
 }
@@ -147,9 +147,15 @@ instances outlive it: the next agent on the same data folder takes them up.`,
 					return fmt.Errorf("couldn't read the access token: %w", err)
 				}
 				cfg.Token = strings.TrimSpace(string(b))
+				cfg.Hide = append(cfg.Hide, tokenFile)
 			}
 			if cfg.Server == "" || cfg.Token == "" || cfg.TrustFile == "" {
 				return usage("an agent needs --server, --token-file and --trust (the file promotion.pub of the server's data folder)")
+			}
+			switch cfg.Isolation {
+			case agent.Namespaces, agent.None:
+			default:
+				return usage("--isolation is %q; it is namespaces, or none for trusted code only", cfg.Isolation)
 			}
 			cfg.Logger = a.logger(a.err, verbose)
 			// The shell's Ctrl-C ends a foreground agent; a closed terminal does not.
@@ -166,6 +172,9 @@ instances outlive it: the next agent on the same data folder takes them up.`,
 	f.StringVar(&cfg.Address, "address", "127.0.0.1", "where to listen when a target names only a port")
 	f.StringVar(&tokenFile, "token-file", "", "file with the access token")
 	f.StringVar(&cfg.TrustFile, "trust", "", "file with the public keys that may sign promotions")
+	f.StringVar(&cfg.Isolation, "isolation", agent.Namespaces, "of services from the agent's files: namespaces, or none for trusted code only")
+	f.StringArrayVar(&cfg.Hide, "hide", nil, "a folder or file that services shall not see (repeatable; the data folder and the token always)")
+	f.StringArrayVar(&cfg.Show, "show", nil, "a path in a hidden or private folder that services may read (repeatable)")
 	f.BoolVar(&cfg.StopOnExit, "stop-on-exit", false, "end the instances when the agent ends")
 	f.BoolVar(&cfg.InsecureServer, "insecure-server", false, "send the token without TLS to another machine")
 	f.BoolVarP(&verbose, "verbose", "v", false, "log more")

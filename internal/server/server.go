@@ -202,7 +202,11 @@ func Run(ctx context.Context, o Options) (err error) {
 		a := &localAgent{folder: folder, server: url, log: o.Log, command: []string{
 			o.Program, "agent", "--data", folder.agent(), "--server", url, "--token-file", folder.path("token"),
 			"--trust", folder.promotionKey(), "--host", LocalHost,
+			"--hide", string(folder),
 		}}
+		if o.Isolation == runner.None {
+			a.command = append(a.command, "--isolation", string(runner.None))
+		}
 		g.Go(func() error { return a.run(ctx) })
 	}
 	if o.Ready != nil {

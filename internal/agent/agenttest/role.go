@@ -54,6 +54,7 @@ func Main() {
 //	/stream   ten lines, 20 ms apart
 //	/pid      the process's id
 //	/env?k=K  the variable
+//	/read?p=P the file at P, or why not
 func service() int {
 	mode, version := os.Getenv("MODE"), os.Getenv("VERSION")
 	fmt.Println("starting", version, "token", os.Getenv("TOKEN"))
@@ -89,6 +90,13 @@ func service() int {
 			time.Sleep(20 * time.Millisecond)
 		}
 	})
+	mux.HandleFunc("/read", func(w http.ResponseWriter, r *http.Request) {
+		b, err := os.ReadFile(r.URL.Query().Get("p"))
+		if err != nil {
+			b = []byte(err.Error())
+		}
+		_, _ = w.Write(b)
+	})
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		requests.Add(1)
 		if b, err := strconv.Atoi(os.Getenv("LOG_EACH")); err == nil {
@@ -122,6 +130,13 @@ func service() int {
 type settings struct {
 	Server, Host, DataDir string
 	Keys                  []evidence.PublicKey
+	Options
+}
+
+// Options of an agent that most tests leave alone.
+type Options struct {
+	Hide      []string
+	Isolation string
 }
 
 // Agent is an agent in a process of its own.
@@ -134,7 +149,13 @@ type Agent struct {
 // services that it leaves are ended.
 func (p *Plane) StartAgent(t testing.TB, host, dataDir string) *Agent {
 	t.Helper()
-	b, err := json.Marshal(settings{p.URL, host, dataDir, p.Keys.Public()})
+	return p.StartAgentWith(t, host, dataDir, Options{})
+}
+
+// StartAgentWith is StartAgent with options.
+func (p *Plane) StartAgentWith(t testing.TB, host, dataDir string, o Options) *Agent {
+	t.Helper()
+	b, err := json.Marshal(settings{p.URL, host, dataDir, p.Keys.Public(), o})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -182,8 +203,14 @@ func agentProcess() int {
 	if os.Getenv("AGENTTEST_VERBOSE") != "" {
 		level = slog.LevelDebug
 	}
-	err := agent.Run(ctx, agent.Config{
+	program, err := os.Executable() // services are this program: it may be in a private folder
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	err = agent.Run(ctx, agent.Config{
 		Server: s.Server, Token: Token, Host: s.Host, DataDir: s.DataDir, TrustKeys: s.Keys,
+		Hide: s.Hide, Show: []string{program}, Isolation: s.Isolation,
 		Logger: slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: level})),
 	})
 	if err != nil {

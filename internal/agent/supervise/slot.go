@@ -11,6 +11,8 @@ import (
 	"sync"
 	"syscall"
 	"time"
+
+	"github.com/sluicehq/sluice/internal/agent/confine"
 )
 
 const (
@@ -142,9 +144,9 @@ func (sl *slot) start() (*process, error) {
 	if err != nil {
 		return nil, err
 	}
-	tmp := sl.dir("tmp")
-	if err := os.MkdirAll(tmp, 0o700); err != nil {
-		return nil, fmt.Errorf("couldn't make its folder for temporary files: %w", err)
+	tmp, err := sl.makeTemp()
+	if err != nil {
+		return nil, err
 	}
 	log, pump, err := startPump(sl.logPath())
 	if err != nil {
@@ -171,9 +173,11 @@ func (sl *slot) start() (*process, error) {
 	if err != nil {
 		return nil, err
 	}
-	cmd := exec.Command("/bin/sh", "-c", spec.Run)
-	cmd.Dir = spec.Dir
-	cmd.Env = environment(spec, values, s.file.markLine(), sl.status.ID, tmp, port)
+	cmd, done, err := s.command(spec, tmp, environment(spec, values, s.file.markLine(), sl.status.ID, tmp, port))
+	if err != nil {
+		return nil, err
+	}
+	defer done()
 	cmd.Stdout, cmd.Stderr = log, log
 	p, err := spawn(cmd)
 	if err != nil {
@@ -191,6 +195,40 @@ func (sl *slot) start() (*process, error) {
 		s.opt.Logger.Error("couldn't record an instance", "instance", rec.name(), "error", err)
 	}
 	return p, nil
+}
+
+// command is how a process begins: confined, or as one of the agent's own.
+func (s *Supervisor) command(spec Spec, tmp string, env []string) (cmd *exec.Cmd, done func(), err error) {
+	if !s.opt.Confine {
+		cmd = exec.Command("/bin/sh", "-c", spec.Run)
+		cmd.Dir, cmd.Env = spec.Dir, env
+		return cmd, func() {}, nil
+	}
+	return confine.Command(confine.View{
+		Hide: s.opt.Hide, Show: s.opt.Show, Dir: spec.Dir, Writable: []string{tmp}, Key: spec.Key.String(),
+	}, spec.Run, env)
+}
+
+// makeTemp makes the instance's own folder, which is its user's.
+func (sl *slot) makeTemp() (string, error) {
+	tmp := sl.dir("tmp")
+	uid, gid := os.Geteuid(), os.Getegid()
+	if sl.group.sup.opt.Confine {
+		uid, gid = confine.User(sl.group.key.String())
+	}
+	if info, err := os.Stat(tmp); err == nil {
+		if st, ok := info.Sys().(*syscall.Stat_t); ok && int(st.Uid) != uid {
+			_ = os.RemoveAll(tmp) // of an instance that had another user: it could not use it
+		}
+	}
+	err := os.MkdirAll(tmp, 0o700)
+	if err == nil && uid != os.Geteuid() {
+		err = os.Chown(tmp, uid, gid)
+	}
+	if err != nil {
+		return "", fmt.Errorf("couldn't make its folder for temporary files: %w", err)
+	}
+	return tmp, nil
 }
 
 func serial() string {

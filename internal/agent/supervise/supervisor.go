@@ -44,6 +44,10 @@ type Options struct {
 	// done. Before it is called the instance has ceased to be ready.
 	Drain  func(ctx context.Context, i Instance)
 	Logger *slog.Logger
+	// Confine starts each service where Hide, and Dir, do not exist for it, but Show
+	// and its own release do; see package confine. What runs already stays as it is.
+	Confine    bool
+	Hide, Show []string
 }
 
 // Instance is one process, or the place of one that is to start again.
@@ -116,6 +120,7 @@ func Open(o Options) (*Supervisor, error) {
 	if err := os.MkdirAll(o.Dir, 0o700); err != nil {
 		return nil, fmt.Errorf("couldn't make the supervisor's folder: %w", err)
 	}
+	o.Hide = append([]string{o.Dir}, o.Hide...)
 	f, err := readFile(o.Dir)
 	if err != nil {
 		return nil, err

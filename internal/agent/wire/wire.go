@@ -120,6 +120,9 @@ type Observed struct {
 	At       time.Time `json:"at"`       // the host's clock, for people only
 	Services []Service `json:"services"`
 	Scrapes  []Scrape  `json:"scrapes,omitempty"`
+	// Isolation of services from the agent's files: "namespaces", or "none: " and
+	// why. Agents before this field say nothing, and isolate nothing.
+	Isolation string `json:"isolation,omitempty"`
 }
 
 // Service is what a host runs of one service in one environment.

@@ -1,0 +1,27 @@
+package agent
+
+import (
+	"fmt"
+	"os"
+
+	"github.com/sluicehq/sluice/internal/agent/confine"
+)
+
+// isolation tries whether services can be isolated here, and returns what is said
+// of it in every report. It never keeps the agent from serving: a host that
+// forbids namespaces runs services as before, and is told of it loudly.
+func (c *Config) isolation() string {
+	if c.Isolation == None {
+		c.Logger.Warn("services are not isolated, as was asked for: their code can read what the agent can, its token and the keys of a server on this machine among it")
+		return None + ": it was started with --isolation none"
+	}
+	if uid := os.Geteuid(); uid != 0 {
+		// The session's buses would start processes outside for who has this user.
+		c.Hide = append(c.Hide, fmt.Sprintf("/run/user/%d", uid))
+	}
+	if err := confine.Probe(c.DataDir); err != nil {
+		c.Logger.Error("SERVICES ARE NOT ISOLATED: their code can read what the agent can, its token and the keys of a server on this machine among it. See docs/operations.md, Isolation of services", "error", err)
+		return None + ": " + err.Error()
+	}
+	return Namespaces
+}
