@@ -20,7 +20,7 @@ const (
 )
 
 // known are the features that a desired state may require of this build.
-var known = []string{wire.FeatureShares, wire.FeaturePreview, wire.FeatureWorker}
+var known = []string{wire.FeatureShares, wire.FeaturePreview, wire.FeatureWorker, wire.FeatureSynthetic}
 
 // check refuses what this agent does not understand or could not do.
 func check(d *wire.Desired) error {
@@ -40,6 +40,11 @@ func check(d *wire.Desired) error {
 	}
 	if !d.Removed {
 		if err := checkAddresses(d); err != nil {
+			return err
+		}
+	}
+	if d.Synthetic != nil {
+		if err := generator(*d).Check(); err != nil {
 			return err
 		}
 	}

@@ -128,7 +128,7 @@ func (s *service) observe() (w wire.Service, busy bool) {
 	for id, r := range s.revs {
 		v := r.observe()
 		v.Release = id
-		v.Counters = s.proxy.Counters(id)
+		v.Counters, v.Synthetic = s.proxy.Counters(id), s.proxy.Synthetic(id)
 		if v.Counters == nil {
 			v.Counters = []wire.Counters{}
 		}

@@ -33,6 +33,8 @@ type service struct {
 	granted   map[release.ID]int       // see inEffect
 	route     proxy.Route              // what the proxy was given
 	sideRoute proxy.Route              // what the preview was given
+	made      *wire.Synthetic          // what is made now
+	unmake    context.CancelFunc       // ends it
 	past      []release.ID             // that ended last: their counters go on if they come back
 }
 
@@ -279,6 +281,7 @@ func (a *agent) settle(s *service) {
 	}
 	a.settleDoors(s)
 	a.settleRoute(s)
+	a.settleSynthetic(s)
 	a.scaleDown(s)
 	// Only now, with no traffic to them, may old revisions go.
 	still := make(map[release.ID]bool)

@@ -28,7 +28,8 @@ const (
 	syntheticIn       = 10 * time.Second
 )
 
-func (y Synthetic) check() error {
+// Check reports what the proxy would not make.
+func (y Synthetic) Check() error {
 	if !(y.Rate > 0 && y.Rate <= maxSyntheticRate) { // NaN too
 		return fmt.Errorf("couldn't make synthetic traffic: a rate of %v per second is not over 0 and at most %d", y.Rate, maxSyntheticRate)
 	}
@@ -50,7 +51,7 @@ func (y Synthetic) check() error {
 // Requests of another process take part in that when they carry Sluice-Synthetic
 // with [Options.Token].
 func (s *Server) Synthesize(ctx context.Context, y Synthetic) error {
-	if err := y.check(); err != nil {
+	if err := y.Check(); err != nil {
 		return err
 	}
 	if len(y.Paths) == 0 {

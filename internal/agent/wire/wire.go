@@ -30,6 +30,8 @@ const Buckets = 16
 
 // Features that a desired state may require.
 const (
+	FeatureSynthetic = "synthetic" // Desired.Synthetic
+
 	FeatureShares  = "shares"  // Revision.Shares
 	FeaturePreview = "preview" // Desired.Preview
 	FeatureWorker  = "worker"  // no Listen: processes that nothing is routed to; a weight is their share of the work
@@ -46,9 +48,17 @@ type Desired struct {
 	// Preview is a second address, where everything goes to the candidate alone,
 	// also at weight 0. Its requests are in no count. Feature "preview"
 	Preview   string     `json:"preview,omitempty"`
+	Synthetic *Synthetic `json:"synthetic,omitempty"` // made by the agent as long as it is here. Feature "synthetic"
 	Sticky    Sticky     `json:"sticky,omitzero"`
 	Revisions []Revision `json:"revisions"`         // empty: stop, answer 503; see Removed
 	Removed   bool       `json:"removed,omitempty"` // close the listener too
+}
+
+// Synthetic is traffic that the agent makes itself, spread over the revisions by
+// their weights and counted in RevisionObserved.Synthetic.
+type Synthetic struct {
+	Rate  float64  `json:"rate"`  // requests per second on each host
+	Paths []string `json:"paths"` // in turn
 }
 
 // Sticky says what a user is recognised by. Empty: each request is on its own.
