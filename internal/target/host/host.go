@@ -10,6 +10,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"time"
 
 	"github.com/sluicehq/sluice/internal/agent/wire"
@@ -23,6 +24,10 @@ import (
 // Agents report each second at least. A report from the future was taken before
 // the clock went back, and says as little as an old one.
 const Unreachable = 5 * time.Second
+
+// Silent reports whether a host whose last report arrived at that time is
+// unreachable now.
+func Silent(arrived, now time.Time) bool { return now.Sub(arrived).Abs() > Unreachable }
 
 // Target writes desired states.
 type Target struct{ store *store.Store }
@@ -130,7 +135,7 @@ func Observe(reports []Report, key release.Key, hosts []string, candidate, old r
 
 func find(reports []Report, host string, key release.Key, now time.Time) (wire.Service, bool) {
 	for _, r := range reports {
-		if r.Host != host || now.Sub(r.Arrived).Abs() > Unreachable {
+		if r.Host != host || Silent(r.Arrived, now) {
 			continue
 		}
 		for _, s := range r.Services {
@@ -159,14 +164,43 @@ type Counts struct {
 	Buckets    [wire.Buckets]Bucket
 }
 
+func (c *Counts) add(counters []wire.Counters) {
+	for _, n := range counters {
+		if n.Bucket < 0 || n.Bucket >= wire.Buckets {
+			continue
+		}
+		b := &c.Buckets[n.Bucket]
+		b.Requests += int64(n.Requests)
+		b.Bad += int64(n.Bad)
+		if b.Latency == nil {
+			b.Latency = n.Latency
+			continue
+		}
+		b.Latency = maps.Clone(b.Latency)
+		for i, x := range n.Latency {
+			b.Latency[i] += x
+		}
+	}
+}
+
 // Bucket is one hash bucket's counters.
 type Bucket struct {
 	Requests, Bad int64
 	Latency       map[int]uint64
 }
 
-// Counters returns the counters of every revision of key on the wanted hosts.
+// Counters returns the counters of every revision of key on the wanted hosts:
+// users' requests alone.
 func Counters(reports []Report, key release.Key, hosts []string) []Counts {
+	return counters(reports, key, hosts, false)
+}
+
+// AllCounters adds the requests that Sluice made itself.
+func AllCounters(reports []Report, key release.Key, hosts []string) []Counts {
+	return counters(reports, key, hosts, true)
+}
+
+func counters(reports []Report, key release.Key, hosts []string, synthetic bool) []Counts {
 	var out []Counts
 	for _, r := range reports {
 		for _, h := range hosts {
@@ -179,10 +213,9 @@ func Counters(reports []Report, key release.Key, hosts []string) []Counts {
 				}
 				for _, rev := range s.Revisions {
 					c := Counts{Host: r.Host, Boot: r.Boot, Release: rev.Release}
-					for _, b := range rev.Counters {
-						if b.Bucket >= 0 && b.Bucket < wire.Buckets {
-							c.Buckets[b.Bucket] = Bucket{Requests: int64(b.Requests), Bad: int64(b.Bad), Latency: b.Latency}
-						}
+					c.add(rev.Counters)
+					if synthetic {
+						c.add(rev.Synthetic)
 					}
 					out = append(out, c)
 				}
@@ -194,6 +227,10 @@ func Counters(reports []Report, key release.Key, hosts []string) []Counts {
 
 // Addresses are where the wanted hosts answer for key.
 func Addresses(reports []Report, key release.Key, t pipeline.Target) []string {
+	return addresses(reports, key, t, func(s wire.Service) string { return s.Address })
+}
+
+func addresses(reports []Report, key release.Key, t pipeline.Target, of func(wire.Service) string) []string {
 	var out []string
 	for _, h := range t.Hosts {
 		for _, r := range reports {
@@ -201,8 +238,8 @@ func Addresses(reports []Report, key release.Key, t pipeline.Target) []string {
 				continue
 			}
 			for _, s := range r.Services {
-				if s.Key == key && s.Address != "" {
-					out = append(out, s.Address)
+				if a := of(s); s.Key == key && a != "" {
+					out = append(out, a)
 				}
 			}
 		}

@@ -177,6 +177,21 @@ func TestCounters(t *testing.T) {
 	if a := Addresses([]Report{r, report("b", 0, 1)}, key, pipeline.Target{Hosts: []string{"b", "a", "c"}}); len(a) != 2 || a[0] != "b:80" || a[1] != "a:80" {
 		t.Errorf("%v", a)
 	}
+	// Requests of our own are counted where they are asked for, and only there.
+	r.Services[0].Revisions[0].Synthetic = []wire.Counters{{Bucket: 3, Requests: 7, Bad: 1, Latency: map[int]uint64{4: 5, 6: 2}}, {Bucket: 4, Requests: 1}}
+	if users := Counters([]Report{r}, key, []string{"a"}); users[0].Buckets[3].Requests != 10 || users[0].Buckets[4].Requests != 0 {
+		t.Errorf("%+v", users[0].Buckets[3])
+	}
+	if b := AllCounters([]Report{r}, key, []string{"a"})[0].Buckets; b[3].Requests != 17 || b[3].Bad != 3 || b[3].Latency[4] != 15 || b[3].Latency[6] != 2 || b[4].Requests != 1 {
+		t.Errorf("%+v", b[3])
+	}
+	if n := r.Services[0].Revisions[0].Counters[0].Latency[4]; n != 10 {
+		t.Errorf("a report was changed: %d", n)
+	}
+	r.Services[0].Preview = "a:81"
+	if p := Previews([]Report{r, report("b", 0, 1)}, key, pipeline.Target{Hosts: []string{"b", "a"}}); len(p) != 1 || p[0] != "a:81" {
+		t.Errorf("%v", p)
+	}
 	rows := []store.Observed{{Host: "a", At: now, Report: []byte(`{"host":"a"}`)}, {Host: "b", Report: []byte(`{`)}}
 	if d := Decode(rows); len(d) != 1 || d[0].Host != "a" || !d[0].Arrived.Equal(now) {
 		t.Errorf("%+v", d)
