@@ -111,6 +111,9 @@ type TestResult struct {
 	At          Stamp        `json:"sluice_at"`
 	Counts      *TestCounts  `json:"sluice_counts,omitempty"`
 	Payloads    []Commitment `json:"sluice_payloads,omitempty"` // the report, the log
+	// Byproducts name blobs that a check left: what was printed or answered
+	// (output/NAME) and the picture of a page (screenshot/NAME).
+	Byproducts []Resource `json:"sluice_byproducts,omitempty"`
 }
 
 // TestCounts sums a report up, whose names may be too many for a statement.
