@@ -47,19 +47,17 @@ func (c *Controller) Report(ctx context.Context, o wire.Observed) error {
 		return fmt.Errorf("couldn't encode the report: %w", err)
 	}
 	return c.store.Update(ctx, func(tx *store.Tx) error {
-		was, known, err := tx.Observed(o.Host)
+		was, err := c.reports.of(tx, o.Host)
 		if err != nil {
-			return fmt.Errorf("couldn't read the last report of %s: %w", o.Host, err)
+			return err
 		}
 		applied, err := tx.PutObserved(&store.Observed{Host: o.Host, Boot: o.Boot, Sequence: o.Sequence, At: tx.Now(), Report: b})
 		if err != nil || !applied {
 			return err // an older report than the one that is there says nothing
 		}
 		var before wire.Observed
-		if known {
-			if err := json.Unmarshal(was.Report, &before); err != nil {
-				before = wire.Observed{}
-			}
+		if len(was) > 0 {
+			before = was[0].Observed
 		}
 		for _, key := range changed(before, o) {
 			r, live, err := tx.LiveRollout(key)
@@ -140,12 +138,12 @@ type HostRevision struct {
 func (c *Controller) Hosts(ctx context.Context, project string) ([]Host, error) {
 	out := []Host{}
 	err := c.store.View(ctx, func(tx *store.Tx) error {
-		rows, err := tx.ObservedHosts()
+		reports, err := c.reports.of(tx)
 		if err != nil {
-			return fmt.Errorf("couldn't read what hosts report: %w", err)
+			return err
 		}
-		for _, r := range host.Decode(rows) {
-			h := Host{Host: r.Host, Agent: r.Agent, Boot: r.Boot, At: r.Arrived, Missing: tx.Now().Sub(r.Arrived) > host.Unreachable, Services: []HostService{}}
+		for _, r := range reports {
+			h := Host{Host: r.Host, Agent: r.Agent, Boot: r.Boot, At: r.Arrived, Missing: host.Silent(r.Arrived, tx.Now()), Services: []HostService{}}
 			for _, s := range r.Services {
 				if s.Project != project {
 					continue

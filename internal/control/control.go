@@ -131,6 +131,7 @@ type Controller struct {
 	checking   sync.Map // checks that run here
 	builds     chan struct{}
 	logs       logs
+	reports    reports
 }
 
 // New returns a control plane that does nothing until [Controller.Run].
@@ -175,5 +176,6 @@ func (c *Controller) Run(ctx context.Context) error {
 	g.Go(func() error { return c.work(ctx, "rollouts", maxRows, c.stepRollout) })
 	g.Go(func() error { return c.work(ctx, "environments", maxRows, c.stepPlace) })
 	g.Go(func() error { return c.sequence(ctx) })
+	g.Go(func() error { return c.watchHosts(ctx) })
 	return g.Wait()
 }

@@ -78,7 +78,7 @@ func (h *fakeHost) poll(news bool) bool {
 	if h.down || !news && !due {
 		return false
 	}
-	docs, err := h.w.front.DesiredFor(h.w.Context(), h.name)
+	docs, _, err := h.w.front.DesiredFor(h.w.Context(), h.name, time.Time{})
 	h.w.must(err)
 	for _, d := range docs {
 		due = h.apply(d) || due

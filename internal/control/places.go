@@ -63,12 +63,12 @@ func decodePlace(row store.Environment) (place, error) {
 
 // counters are the current release's counters, by host and boot.
 func (c *Controller) counters(tx *store.Tx, key release.Key, hosts []string, id release.ID) (map[string]cumulative, error) {
-	rows, err := tx.ObservedHosts()
+	reports, err := c.reports.of(tx, hosts...)
 	if err != nil {
-		return nil, fmt.Errorf("couldn't read what hosts report: %w", err)
+		return nil, err
 	}
 	out := map[string]cumulative{}
-	for _, n := range host.Counters(host.Decode(rows), key, hosts) {
+	for _, n := range host.Counters(reports, key, hosts) {
 		if n.Release == id {
 			s := sum(n)
 			s.Buckets = nil

@@ -243,7 +243,7 @@ func (t *turn) schedule() {
 	if !t.row.Live {
 		return
 	}
-	next := observeEvery
+	next := restFor(t.state)
 	if d, ok := rollout.NextWake(t.plan.Plan, t.state); ok {
 		next = min(next, d)
 	}
@@ -256,9 +256,26 @@ func (t *turn) schedule() {
 	t.row.WakeAt = &at
 }
 
-// observeEvery bounds how long a live rollout sleeps although nothing is due:
-// a host that stopped reporting is noticed no later.
-const observeEvery = time.Second
+// How long a live rollout sleeps although nothing is due. What matters wakes it:
+// a report that differs, a host that falls silent (see lookAtHosts), a bin, a
+// command. This bounds what passes between two looks, and so what a clock jump or
+// a time without any control plane can add to a bake.
+const (
+	movingRest = time.Second      // capacity or traffic is being moved
+	bakingRest = 10 * time.Second // as long as the longest bin that is not asked for
+	heldRest   = 5 * time.Minute  // time does not count
+)
+
+func restFor(s rollout.State) time.Duration {
+	switch {
+	case s.Phase == rollout.Pending: // about to start
+	case s.Paused.On, s.Held.On && s.Held.Cause != rollout.CauseDrift:
+		return heldRest
+	case s.Phase == rollout.Baking && !s.Held.On:
+		return bakingRest
+	}
+	return movingRest
+}
 
 // stepRollout takes one leased rollout one turn further: observe, decide and
 // commit, act.
@@ -294,11 +311,10 @@ func (t *turn) events(ask answers) error {
 	if t.state.Phase == rollout.Pending {
 		return t.feed(rollout.Event{Start: &rollout.Start{}})
 	}
-	rows, err := t.tx.ObservedHosts()
+	reports, err := t.c.reports.of(t.tx, t.plan.Environment.Target.Hosts...)
 	if err != nil {
-		return fmt.Errorf("couldn't read what hosts report: %w", err)
+		return err
 	}
-	reports := host.Decode(rows)
 	seen := host.Observe(reports, t.key(), t.plan.Environment.Target.Hosts, t.row.Release, t.restoreID(), t.tx.Now())
 	elapsed := t.watch.elapsed(t.tx.Now())
 	if gap := t.watch.gap(t.tx.Now()); gap.Abs() > clockGap {

@@ -48,6 +48,7 @@ type world struct {
 	hosts   []*fakeHost
 	logged  *logged
 	before  []func() // each time that the clock has moved
+	reach   reach
 }
 
 // stories runs a story on each dialect.
@@ -294,6 +295,9 @@ func (w *world) move(d time.Duration) {
 	}
 	for _, f := range w.before {
 		f()
+	}
+	if err := w.front.lookAtHosts(w.Context(), &w.reach); err != nil {
+		w.Fatal(err)
 	}
 	w.settle()
 }
