@@ -5,7 +5,6 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
-	"time"
 )
 
 // check holds the rules over several elements. It skips what is already known
@@ -17,11 +16,15 @@ func (p *parser) check(d *Definition) {
 	for i, e := range d.Environments {
 		at := fmt.Sprintf("environments[%d]", i)
 		p.unique(at+".gates", "gate", each(e.Gates, func(g Gate) string { return g.Name }))
+		p.checkGates(at, e, d)
 		p.checkChecks(at, e)
 		p.unique(at+".analysis.metrics", "metric", each(e.Analysis.Metrics, func(m Metric) string { return m.Name }))
+		p.unique(at+".analysis.alarms", "alarm", each(e.Analysis.Alarms, func(a Alarm) string { return a.Name }))
 		p.repeated(at+".target.hosts", e.Target.Hosts)
 		p.checkStrategy(at, e)
 		p.checkWeights(at, e.Rollout)
+		p.checkInstances(at, e)
+		p.checkWorker(at, e)
 		p.checkBakes(at, e)
 		p.checkSources(at, e)
 	}
@@ -53,6 +56,16 @@ func (p *parser) unique(list, what string, names []string) {
 			continue
 		}
 		first[n] = i
+	}
+}
+
+// checkGates reports gates that ask about an environment that isn't there.
+func (p *parser) checkGates(at string, e Environment, d *Definition) {
+	for i, g := range e.Gates {
+		if _, known := d.Environment(g.Env); g.Env != "" && !known {
+			at := fmt.Sprintf("%s.gates[%d].env", at, i)
+			p.at(p.valueAt(at), at, Error, "unknown-environment", fmt.Sprintf("there is no environment %s", clip(g.Env)), "name one of this file")
+		}
 	}
 }
 
@@ -186,105 +199,6 @@ func sameAddress(a, b string) bool {
 	return every(hostA) || every(hostB) || same(hostA) == same(hostB)
 }
 
-// checkStrategy reports strategies that could never work on a target, whatever
-// this build can do.
-func (p *parser) checkStrategy(at string, e Environment) {
-	can, known := targetKinds[e.Target.Type]
-	strategy, where := e.Rollout.Strategy, at+".rollout"
-	for _, r := range strategyRefusals {
-		if p.positions.Has(where + "." + r.word) {
-			strategy, where = r.word, where+"."+r.word
-			break
-		}
-	}
-	if !known || strategy == "" || slices.Contains(can, strategy) || !p.isStrategy(strategy) {
-		return
-	}
-	pos := p.keyAt(where)
-	if where == at+".rollout" {
-		pos = p.valueAt(where)
-	}
-	p.at(pos, where, Error, "strategy-target", fmt.Sprintf("a target of type %s cannot do %s", e.Target.Type, strategy), "it can do "+listing(can, "and"))
-}
-
-func (p *parser) isStrategy(s string) bool {
-	_, refused := refusedWord(strategyRefusals, s)
-	return s == AllAtOnce || s == Canary || refused && !strings.Contains(s, ".") && s != "traffic-splitting"
-}
-
-func (p *parser) checkWeights(at string, r Rollout) {
-	before := 0.0
-	for i, s := range r.Steps {
-		where := fmt.Sprintf("%s.rollout.canary.steps[%d].weight", at, i)
-		if p.isBad(where) || !p.positions.Has(where) {
-			continue
-		}
-		if s.Weight <= before {
-			p.at(p.valueAt(where), where, Error, "weight-not-rising", fmt.Sprintf("weight %v does not rise: a step before has %v", s.Weight, before), "order the steps by rising weight")
-		}
-		before = max(before, s.Weight)
-	}
-}
-
-// checkBakes reports bakes in which the judge cannot come to a verdict.
-func (p *parser) checkBakes(at string, e Environment) {
-	a := e.Analysis
-	if p.isBad(at+".analysis.warmUp") || p.isBad(at+".analysis.bin") {
-		return
-	}
-	least := a.WarmUp + 4*a.Bin
-	short := func(where string, bake time.Duration) {
-		if p.isBad(where) || p.isBad(at+".rollout.timeout") && !p.positions.Has(where) {
-			return
-		}
-		switch {
-		case bake == 0:
-			p.at(p.valueAt(where), where, Error, "zero-bake", "a bake of zero leaves the analysis nothing to judge", "bake for "+Short(suggestBake(p, at, e))+" or longer")
-		case bake <= least:
-			p.at(p.valueAt(where), where, Error, "bake-too-short", fmt.Sprintf("bake %s is too short for its judge: it must be longer than the warm-up of %s and 4 bins of %s, together %s", Short(bake), Short(a.WarmUp), Short(a.Bin), Short(least)),
-				"bake for "+Short(suggestBake(p, at, e))+" or longer, or set analysis.warmUp and analysis.bin")
-		}
-	}
-	switch {
-	case e.Rollout.Strategy == Canary:
-		for i, s := range e.Rollout.Steps {
-			where := fmt.Sprintf("%s.rollout.canary.steps[%d].bake", at, i)
-			if p.isBad(fmt.Sprintf("%s.rollout.canary.steps[%d]", at, i)) && !p.positions.Has(where) {
-				continue
-			}
-			short(where, s.Bake)
-		}
-	case e.Rollout.Strategy != AllAtOnce || p.isBad(at+".rollout."+AllAtOnce):
-	case e.Rollout.Bake > 0 && len(a.Metrics) > 0:
-		short(at+".rollout."+AllAtOnce+".bake", e.Rollout.Bake)
-	case e.Rollout.Bake == 0 && p.positions.Has(at+".analysis"):
-		where := at + ".analysis"
-		if p.positions.Has(at + ".rollout." + AllAtOnce + ".bake") {
-			where = at + ".rollout." + AllAtOnce + ".bake"
-		}
-		p.at(p.keyAt(where), where, Error, "zero-bake", "the rollout has no bake, so the analysis would judge nothing", "write rollout: {all-at-once: {bake: 15m}}, or use a canary, or remove the analysis")
-	}
-}
-
-// suggestBake returns the shortest round bake that the judge can work with,
-// counting the defaults that would move with it.
-func suggestBake(p *parser, at string, e Environment) time.Duration {
-	for _, d := range []time.Duration{5 * time.Second, 10 * time.Second, 15 * time.Second, 20 * time.Second, 30 * time.Second, 45 * time.Second, time.Minute, 90 * time.Second,
-		2 * time.Minute, 3 * time.Minute, 4 * time.Minute, 5 * time.Minute, 10 * time.Minute, 15 * time.Minute, 20 * time.Minute, 30 * time.Minute, time.Hour, 2 * time.Hour, 4 * time.Hour, 8 * time.Hour, 24 * time.Hour} {
-		warmUp, bin := e.Analysis.WarmUp, e.Analysis.Bin
-		if !p.positions.Has(at + ".analysis.warmUp") {
-			warmUp = min(2*time.Minute, d/2)
-		}
-		if !p.positions.Has(at + ".analysis.bin") {
-			bin = max(min(10*time.Second, d/4), LeastBin(e.Analysis))
-		}
-		if d > warmUp+4*bin {
-			return d
-		}
-	}
-	return e.Analysis.WarmUp + 5*e.Analysis.Bin
-}
-
 // checkSources reports metrics that nothing would ever answer.
 func (p *parser) checkSources(at string, e Environment) {
 	if e.Target.Metrics != nil || p.positions.Has(at+".target.metrics") {
@@ -292,7 +206,7 @@ func (p *parser) checkSources(at string, e Environment) {
 	}
 	for i, m := range e.Analysis.Metrics {
 		where := fmt.Sprintf("%s.analysis.metrics[%d]", at, i)
-		if m.Kind == Rate && !p.isBad(where) {
+		if (m.Kind == Rate || m.Kind == Gauge || m.Kind == Points) && !p.isBad(where) {
 			p.at(p.keyAt(where), where, Error, "no-metrics", fmt.Sprintf("metric %s has no source: the instances are not scraped", clip(m.Name)), "say where they answer: target: {metrics: {path: /metrics}}")
 		}
 	}

@@ -17,6 +17,8 @@ func (p *parser) complete(d *Definition) {
 	for i := range d.Environments {
 		at := fmt.Sprintf("environments[%d]", i)
 		e := &d.Environments[i]
+		// What a strategy checks before traffic is that hook, by another name.
+		e.Hooks.BeforeTraffic = append(e.Rollout.PreTraffic, e.Hooks.BeforeTraffic...)
 		if len(e.Target.Hosts) == 0 {
 			e.Target.Hosts = []string{Local}
 		}
@@ -28,8 +30,8 @@ func (p *parser) complete(d *Definition) {
 			e.Rollout.Steps = slices.Clone(defaultSteps)
 		}
 		a := &e.Analysis
-		if len(a.Metrics) == 0 && !p.positions.Has(at+".analysis.metrics") &&
-			(e.Rollout.Strategy == Canary || p.positions.Has(at+".analysis")) {
+		if len(a.Metrics) == 0 && !p.positions.Has(at+".analysis.metrics") && !e.Target.Worker() &&
+			(judgedByDefault(e.Rollout) || p.positions.Has(at+".analysis")) {
 			a.Metrics = []Metric{{Name: HTTPErrors, Kind: HTTPErrors}}
 		}
 		first, shortest := Bakes(e.Rollout)
@@ -38,6 +40,9 @@ func (p *parser) complete(d *Definition) {
 		}
 		if !p.positions.Has(at + ".analysis.bin") {
 			a.Bin = max(min(10*time.Second, shortest/4), LeastBin(*a))
+			if e.Rollout.Named != "" { // its bakes can't be made longer
+				a.Bin = max(min(a.Bin, ((shortest-a.WarmUp)/5).Truncate(time.Second)), LeastBin(*a))
+			}
 			if shortest == 0 {
 				a.Bin = 10 * time.Second
 			}
@@ -45,9 +50,14 @@ func (p *parser) complete(d *Definition) {
 	}
 }
 
+// judgedByDefault reports whether a strategy is judged where the file doesn't say.
+func judgedByDefault(r Rollout) bool {
+	return r.Stepped() || (r.Strategy == BlueGreen || r.Strategy == Immutable) && r.Bake > 0
+}
+
 // Bakes returns the first bake of a rollout and its shortest.
 func Bakes(r Rollout) (first, shortest time.Duration) {
-	if r.Strategy != Canary {
+	if !r.Stepped() {
 		return r.Bake, r.Bake
 	}
 	for i, s := range r.Steps {
@@ -62,7 +72,7 @@ func Bakes(r Rollout) (first, shortest time.Duration) {
 // LeastBin returns the shortest bin that the metrics of an analysis can fill:
 // 1 s for the router's own counts, two scrapes for scraped ones.
 func LeastBin(a Analysis) time.Duration {
-	if slices.ContainsFunc(a.Metrics, func(m Metric) bool { return m.Kind == Rate || m.Kind == Limit }) {
+	if a.Scraped() {
 		return 2 * scrapeInterval
 	}
 	return time.Second

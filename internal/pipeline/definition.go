@@ -97,9 +97,10 @@ type Environment struct {
 
 // Target is where it runs.
 type Target struct {
-	Type      string           `json:"type"`  // host
-	Hosts     []string         `json:"hosts"` // agents by name; default: local
-	Listen    string           `json:"listen"`
+	Type      string           `json:"type"`   // host
+	Hosts     []string         `json:"hosts"`  // agents by name; default: local
+	Listen    string           `json:"listen"` // empty: a worker
+	Preview   string           `json:"preview,omitempty"`
 	Run       string           `json:"run"`
 	Instances int              `json:"instances"` // per host, default 1
 	Env       map[string]Value `json:"env,omitempty"`
@@ -141,36 +142,17 @@ type Sticky struct {
 type Gate struct {
 	Name string `json:"name"`
 	CEL  string `json:"cel,omitempty"`
+
+	// Of the gate rehearsed: a rollback was rehearsed within that time, in Env
+	// (default: the environment that asks).
+	Within time.Duration `json:"within,omitempty"`
+	Env    string        `json:"env,omitempty"`
 }
 
 // Approval is a person's decision on the evidence packet.
 type Approval struct {
 	Quorum  int           `json:"quorum"`
 	Expires time.Duration `json:"expires"` // default 24 h
-}
-
-// Strategy names.
-const (
-	AllAtOnce = "all-at-once"
-	Canary    = "canary"
-)
-
-// Rollout is how traffic moves.
-type Rollout struct {
-	Strategy        string        `json:"strategy"`
-	Steps           []CanaryStep  `json:"steps,omitempty"`
-	Bake            time.Duration `json:"bake,omitempty"`  // all-at-once: after the switch
-	OnInconclusive  string        `json:"onInconclusive"`  // extend, hold
-	OnNoData        string        `json:"onNoData"`        // hold, extend
-	Timeout         time.Duration `json:"timeout"`         // default 30 min
-	RollbackTimeout time.Duration `json:"rollbackTimeout"` // default 5 min: then flagged stuck
-	RetireAfter     time.Duration `json:"retireAfter"`     // default 1 h
-}
-
-// CanaryStep is a weight in percent and how long it bakes.
-type CanaryStep struct {
-	Weight float64       `json:"weight"`
-	Bake   time.Duration `json:"bake"`
 }
 
 // Analysis is what is judged and how strictly. Percentages are in percentage
@@ -184,25 +166,5 @@ type Analysis struct {
 	MinEvents int           `json:"minEvents"`
 	MaxExtend int           `json:"maxExtend"`
 	Metrics   []Metric      `json:"metrics,omitempty"`
-}
-
-// Kinds of metrics.
-const (
-	HTTPErrors  = "http-errors"
-	HTTPLatency = "http-latency"
-	Rate        = "rate"
-	Limit       = "limit"
-)
-
-// Metric is one thing that is judged.
-type Metric struct {
-	Name     string   `json:"name"`
-	Kind     string   `json:"kind"` // http-errors, http-latency, rate, limit
-	Quantile float64  `json:"quantile,omitempty"`
-	MaxRatio float64  `json:"maxRatio,omitempty"`
-	Bad      string   `json:"bad,omitempty"`
-	Total    string   `json:"total,omitempty"`
-	Query    string   `json:"query,omitempty"`
-	Min      *float64 `json:"min,omitempty"`
-	Max      *float64 `json:"max,omitempty"`
+	Alarms    []Alarm       `json:"alarms,omitempty"`
 }

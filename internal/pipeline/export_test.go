@@ -14,3 +14,6 @@ func RuleSeverity(id string) Severity {
 	}
 	return ""
 }
+
+// StrategyWords are the bare names of strategies.
+func StrategyWords() []string { return strategyWords() }

@@ -147,7 +147,8 @@ func (l *linter) inText(at, s string, offset int) Position {
 func (l *linter) environment(at string, e Environment) {
 	l.command(at+".target.run", e.Target.Run, false)
 	l.variables(at+".target.env", e.Target.Env)
-	if e.Target.Health.HTTP == "" {
+	l.replacement(at, e)
+	if e.Target.Health.HTTP == "" && !e.Target.Worker() {
 		where := at + ".target.health"
 		if !l.positions.Has(where) {
 			where = at + ".target.type"
@@ -160,7 +161,7 @@ func (l *linter) environment(at string, e Environment) {
 	}
 	for i, m := range e.Analysis.Metrics {
 		where := fmt.Sprintf("%s.analysis.metrics[%d]", at, i)
-		if m.Kind == Limit && e.Target.Metrics == nil {
+		if (m.Kind == Limit || m.Kind == SLO) && e.Target.Metrics == nil {
 			l.warn(where, "no-metrics", fmt.Sprintf("metric %s has no source in this file: the instances are not scraped", m.Name), "say where they answer: target: {metrics: {path: /metrics}}, unless another service's metrics are meant")
 		}
 	}

@@ -82,19 +82,6 @@ func Mermaid(d Definition) string {
 	return b.String()
 }
 
-// Weights returns the steps of a rollout up to 100 %: those of the file and the
-// last one that they imply.
-func Weights(r Rollout) []CanaryStep {
-	if r.Strategy != Canary {
-		return []CanaryStep{{Weight: 100, Bake: r.Bake}}
-	}
-	out := append([]CanaryStep(nil), r.Steps...)
-	if len(out) == 0 || out[len(out)-1].Weight < 100 {
-		out = append(out, CanaryStep{Weight: 100})
-	}
-	return out
-}
-
 // quoted returns s as a Mermaid label; nothing in it can end the label.
 func quoted(s string) string {
 	return `"` + strings.NewReplacer(`&`, "&amp;", `"`, "&quot;", "<", "&lt;", ">", "&gt;", "\n", "<br/>", "`", "&#96;", "\r", "").Replace(s) + `"`

@@ -51,12 +51,24 @@ var environmentModel = object("environment", Environment{Analysis: defaultAnalys
 // release passed, and there is at least one.
 const TestsPassed = "tests-passed"
 
+// Rehearsed is the built-in gate that demands a recent rehearsal of a rollback.
+const Rehearsed = "rehearsed"
+
+// Gates that are asked everywhere, without being named.
+const (
+	WayBack        = "way-back"        // what runs there could be brought back
+	NotQuarantined = "not-quarantined" // the release was not taken back before
+)
+
 var gateModel = either(
 	described(also(as(text(notBlank), func(s string) Gate { return Gate{Name: s} }), func(p *parser, at string, g Gate) bool {
 		if g.Name == TestsPassed {
 			return true
 		}
-		mend := "it knows " + TestsPassed + "; anything else over the evidence is a CEL gate: {name: …, cel: '…'}"
+		mend := "it knows " + TestsPassed + ", and {name: rehearsed, within: 168h}; anything else over the evidence is a CEL gate: {name: …, cel: '…'}"
+		if nearest(g.Name, []string{Rehearsed}) != "" {
+			mend = "say how long ago it may be: {name: rehearsed, within: 168h, env: staging}"
+		}
 		if nearest(g.Name, []string{TestsPassed}) != "" {
 			mend = "did you mean " + TestsPassed + "?"
 		}
@@ -65,10 +77,22 @@ var gateModel = either(
 	}), func(s *shape) { s.enum = []string{TestsPassed} }),
 	also(object("gate", Gate{},
 		key("name", "Name of the gate, shown in every decision.", name(), func(g *Gate, v string) { g.Name = v }, required),
-		key("cel", "CEL expression over the evidence that must be true.", celExpression(), func(g *Gate, v string) { g.CEL = v }, required),
+		key("cel", "CEL expression over the evidence that must be true. The gate rehearsed has none.", celExpression(), func(g *Gate, v string) { g.CEL = v }),
+		key("within", "Of the gate rehearsed: a rollback must have been rehearsed successfully within this time.", duration(time.Minute), func(g *Gate, v time.Duration) { g.Within = v }),
+		key("env", "Of the gate rehearsed: where.", name(), func(g *Gate, v string) { g.Env = v }, byDefault("the environment that asks")),
 		notYet[Gate]("rego", "evaluate Rego", "write the rule as a CEL expression: cel: '…'"),
 	), func(p *parser, at string, g Gate) bool {
-		if slices.Contains([]string{TestsPassed, "after", "approval", "verify"}, g.Name) {
+		if g.Name == Rehearsed {
+			if g.Within == 0 || g.CEL != "" {
+				p.at(p.keyAt(at), at, Error, "bad-gate", "gate rehearsed says how long ago a rehearsal may be, and nothing else", "write {name: rehearsed, within: 168h, env: staging}")
+			}
+			return g.Within > 0 && g.CEL == ""
+		}
+		if g.CEL == "" || g.Within > 0 || g.Env != "" {
+			p.at(p.keyAt(at), at, Error, "bad-gate", fmt.Sprintf("gate %q needs a CEL expression, and nothing else", g.Name), "write {name: "+g.Name+", cel: '…'}; within and env belong to the gate rehearsed")
+			return false
+		}
+		if slices.Contains([]string{TestsPassed, WayBack, NotQuarantined, "after", "approval", "verify"}, g.Name) {
 			p.at(p.valueAt(at+".name"), at+".name", Error, "reserved-name", fmt.Sprintf("gate name %q is built in", g.Name), "give the CEL gate another name")
 			return false
 		}

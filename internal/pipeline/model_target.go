@@ -8,8 +8,10 @@ import (
 var targetModel = object("target", Target{Instances: 1, Health: defaultHealth},
 	key("type", "Kind of target. host is processes on hosts, under an agent.", oneOf("a type of target", []string{"host"}, targetRefusals()...), func(t *Target, v string) { t.Type = v }, required),
 	key("hosts", "Agents by name.", list(name(), 1), func(t *Target, v []string) { t.Hosts = v }, byDefault("[local]")),
-	key("listen", "Address that users reach, host:port or :port. The agent's proxy listens there.",
-		described(text(notBlank, address), func(s *shape) { s.examples = []string{"127.0.0.1:9001", ":9001"} }), func(t *Target, v string) { t.Listen = v }, required),
+	key("listen", "Address that users reach, host:port or :port. The agent's proxy listens there. Without it the service is a worker: nothing is routed to it, and a weight is its share of the instances.",
+		described(text(notBlank, address), func(s *shape) { s.examples = []string{"127.0.0.1:9001", ":9001"} }), func(t *Target, v string) { t.Listen = v }, byDefault("a worker")),
+	key("preview", "Second address, at which the new release alone answers, also before any user reaches it. Checks before traffic are asked there.",
+		described(text(notBlank, address), func(s *shape) { s.examples = []string{"127.0.0.1:9101", ":9101"} }), func(t *Target, v string) { t.Preview = v }),
 	key("run", "Command line for sh that starts one instance inside the unpacked artifact. $PORT is the port that it must serve.", text(notBlank, atMost(64<<10)), func(t *Target, v string) { t.Run = v }, required),
 	key("instances", "Instances on each host.", integer(1, 1000), func(t *Target, v int) { t.Instances = v }, byDefault("1")),
 	key("env", "Variables of the instances; part of the release.", mapOf(variable("SLUICE_", "PORT"), valueModel), func(t *Target, v map[string]Value) { t.Env = v }),
@@ -26,29 +28,31 @@ var targetModel = object("target", Target{Instances: 1, Health: defaultHealth},
 // that this build cannot release to: a strategy that would never work there is
 // an error of its own.
 var targetKinds = map[string][]string{
-	"host":              {AllAtOnce, "rolling", "blue-green", Canary, "linear"},
-	"kubernetes":        {AllAtOnce, "rolling", "blue-green", Canary, "linear"},
-	"ecs":               {AllAtOnce, "rolling", "blue-green", Canary, "linear"},
-	"lambda":            {AllAtOnce, Canary, "linear"},
-	"auto-scaling":      {"rolling", "blue-green", "immutable"},
+	"host":              Strategies,
+	"worker":            {AllAtOnce, Rolling, Canary, Linear, TrafficSplitting}, // a host without listen
+	"kubernetes":        {AllAtOnce, Rolling, BlueGreen, Canary, Linear, TrafficSplitting},
+	"ecs":               {AllAtOnce, Rolling, BlueGreen, Canary, Linear},
+	"lambda":            {AllAtOnce, Canary, Linear},
+	"auto-scaling":      {Rolling, BlueGreen, Immutable},
 	"api-gateway":       {AllAtOnce, Canary},
-	"route53":           {AllAtOnce, "blue-green", Canary, "linear"},
-	"alb":               {AllAtOnce, "blue-green", Canary, "linear"},
-	"elastic-beanstalk": {AllAtOnce, "rolling", "blue-green", "immutable", Canary},
+	"route53":           {AllAtOnce, BlueGreen, Canary, Linear},
+	"alb":               {AllAtOnce, BlueGreen, Canary, Linear, TrafficSplitting},
+	"elastic-beanstalk": {AllAtOnce, Rolling, BlueGreen, Immutable, TrafficSplitting},
 	"terraform":         {AllAtOnce},
 	"cloudformation":    {AllAtOnce},
 	"cdk":               {AllAtOnce},
 }
 
 func targetRefusals() []refusal {
-	words := []string{"k8s", "eks", "fargate", "ec2", "asg", "docker", "argo-rollouts", "flagger", "codedeploy", "worker"}
+	words := []string{"k8s", "eks", "fargate", "ec2", "asg", "docker", "argo-rollouts", "flagger", "codedeploy"}
 	for k := range targetKinds {
-		if k != "host" {
+		if k != "host" && k != "worker" {
 			words = append(words, k)
 		}
 	}
 	slices.Sort(words)
-	return refuseAll("release to a target of type %s", "run it as processes on hosts: type: host", words...)
+	return append(refuseAll("release to a target of type %s", "run it as processes on hosts: type: host", words...),
+		refusal{"worker", "release to a target of type worker", "write type: host and leave listen out: a host without an address runs a worker"})
 }
 
 var healthModel = object("health", defaultHealth,

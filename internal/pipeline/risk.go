@@ -48,8 +48,17 @@ func EnvironmentRisk(d Definition, e Environment) string {
 
 // RolloutRisk names the risk that a strategy removes.
 func RolloutRisk(r Rollout) string {
-	if r.Strategy == Canary {
+	switch r.Strategy {
+	case Canary, Linear:
 		return "a bad release that reaches every user before it is seen"
+	case TrafficSplitting:
+		return "a bad release that reaches every user before it was evaluated on some"
+	case Rolling:
+		return "a release that cannot run, found on all instances at once"
+	case BlueGreen:
+		return "a release that users meet before it was tried, and a slow way back"
+	case Immutable:
+		return "instances that differ because they were changed in place"
 	}
 	if r.Bake > 0 {
 		return "a bad release that counts as done before it was watched"

@@ -46,16 +46,21 @@ func text(s rollout.PlanStep, p rollout.Plan) string {
 	weight := number(float64(s.Weight)/100) + " %"
 	switch s.Kind {
 	case rollout.StepPrepare:
-		return "start the new release beside the running one, without users"
+		return starting(s, p)
 	case rollout.StepCheck:
 		return moment(s.Hook) + "check " + strings.Join(s.Checks, ", ")
 	case rollout.StepShift:
-		return "move " + weight + " of users to it"
+		return "move " + weight + " of " + whose(p) + " to it"
+	case rollout.StepReplace:
+		return replacing(s, p, weight)
 	case rollout.StepHold:
 		return "wait for a person to advance it"
 	case rollout.StepRetire:
 		if p.First {
 			return "done"
+		}
+		if !p.Warm() {
+			return "done; the previous release is gone with its last instance"
 		}
 		return fmt.Sprintf("done; the previous release stays warm for %s", pipeline.Short(p.RetireAfter))
 	case rollout.StepBake:
@@ -122,7 +127,7 @@ func baseline(m pipeline.Metric, t Traffic) (float64, bool) {
 	case pipeline.HTTPErrors:
 		return t.BaselineRate, true
 	case pipeline.HTTPLatency:
-		return 1 - m.Quantile, true // "slower than the bound" is a rate of that
+		return 1 - slices.Max(m.AllQuantiles()), true // "slower than the bound" is a rate of that; the highest sees least
 	}
 	return 0, false
 }

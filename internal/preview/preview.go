@@ -2,6 +2,7 @@ package preview
 
 import (
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/sluicehq/sluice/internal/analysis"
@@ -154,7 +155,7 @@ func stage(s pipeline.Step, wave int) Stage {
 func environment(d pipeline.Definition, e pipeline.Environment, t Traffic) (Environment, error) {
 	x := Environment{
 		Name: e.Name, Production: pipeline.Production(d, e.Name), Risk: pipeline.EnvironmentRisk(d, e), After: append([]string{}, e.After...),
-		Target: target(e.Target), Gates: []Guard{}, Checks: []Guard{}, Strategy: e.Rollout.Strategy, Rollout: pipeline.RolloutRisk(e.Rollout), Metrics: []string{},
+		Target: target(e.Target), Gates: []Guard{}, Checks: []Guard{}, Strategy: e.Rollout.Name(), Rollout: pipeline.RolloutRisk(e.Rollout), Metrics: []string{},
 	}
 	if len(e.After) > 0 {
 		x.AfterRisk = pipeline.PathRisk
@@ -175,6 +176,9 @@ func environment(d pipeline.Definition, e pipeline.Environment, t Traffic) (Envi
 	}
 	for _, m := range e.Analysis.Metrics {
 		x.Metrics = append(x.Metrics, metric(m))
+	}
+	for _, a := range e.Analysis.Alarms {
+		x.Metrics = append(x.Metrics, alarm(a))
 	}
 	plan, err := rollout.Compile(e, true)
 	if err != nil {
@@ -216,6 +220,12 @@ func moment(hook string) string {
 
 func target(t pipeline.Target) string {
 	s := fmt.Sprintf("%s, listens on %s", t.Type, t.Listen)
+	if t.Worker() {
+		s = t.Type + ", a worker"
+	}
+	if t.Preview != "" {
+		s += ", previews at " + t.Preview
+	}
 	if t.Instances > 1 {
 		s += fmt.Sprintf(", %d instances", t.Instances)
 	}
@@ -228,8 +238,19 @@ func target(t pipeline.Target) string {
 func metric(m pipeline.Metric) string {
 	switch m.Kind {
 	case pipeline.HTTPLatency:
-		return fmt.Sprintf("%s: p%s at most %s× the stable's", m.Name, number(100*m.Quantile), number(m.MaxRatio))
-	case pipeline.Limit:
+		var ps []string
+		for _, q := range m.AllQuantiles() {
+			ps = append(ps, "p"+number(round(100*q)))
+		}
+		return fmt.Sprintf("%s: %s at most %s× the stable's", m.Name, strings.Join(ps, ", "), number(m.MaxRatio))
+	case pipeline.SLO:
+		return fmt.Sprintf("%s: burn rate of the %s %% objective over %s", m.Name, number(m.Target), pipeline.Short(m.Window))
+	case pipeline.Points:
+		return fmt.Sprintf("%s: points compared once at the end of each bake, direction %s", m.Name, m.Direction)
+	case pipeline.Limit, pipeline.Gauge:
+		if m.Kind == pipeline.Gauge && !m.Absolute() {
+			return m.Name + ": advisory, no limit"
+		}
 		s := m.Name + ":"
 		if m.Min != nil {
 			s += " at least " + number(*m.Min)
@@ -240,6 +261,17 @@ func metric(m pipeline.Metric) string {
 		return s
 	}
 	return m.Name
+}
+
+func alarm(a pipeline.Alarm) string {
+	s := "alarm " + a.Name + ":"
+	if a.Above != nil {
+		s += " above " + number(*a.Above)
+	}
+	if a.Below != nil {
+		s += " below " + number(*a.Below)
+	}
+	return s + " for " + pipeline.Short(a.For)
 }
 
 func firstNote(e pipeline.Environment, p rollout.Plan) string {

@@ -3,6 +3,7 @@ package rollout
 import (
 	"fmt"
 
+	"github.com/sluicehq/sluice/internal/pipeline"
 	"github.com/sluicehq/sluice/internal/verdict"
 )
 
@@ -24,10 +25,14 @@ func (m *machine) command(c Command) error {
 	case GiveUp:
 		return m.giveUp(c)
 	case Supersede:
-		if m.s.Phase != Pending {
+		if m.s.Phase != Pending && !m.mayBeReplaced() {
 			return refused("it has already started (%s): abort it instead", m.s.Phase)
 		}
+		if m.s.Frozen != "" && c.Reason == "" {
+			c.Reason = "the next release took its place, as it failed: " + m.s.Frozen
+		}
 		m.s.Phase, m.s.Reason, m.s.By = Superseded, c.Reason, c.By
+		m.s.Paused, m.s.Held, m.s.HeldFor = Flag{}, Flag{}, 0
 		if c.Reason == "" {
 			m.s.Reason = "a newer release took its place"
 		}
@@ -56,6 +61,10 @@ func (m *machine) resume() error {
 	case s.Paused.On:
 		s.Paused = Flag{}
 		return nil
+	case s.Held.Cause == CauseDrift: // put it back, also again
+		s.Resumed = true
+		m.apply()
+		return nil
 	case s.Held.On:
 		return refused("it is not paused but held: %s. %s", s.Held.Reason, m.wayOut())
 	}
@@ -72,11 +81,22 @@ func (m *machine) advance(c Command) error {
 	case s.Paused.On:
 		return refused("it is paused%s: resume it first", by(s.Paused))
 	case s.Held.Cause == CauseDrift:
+		if m.plan.OnDrift == pipeline.DriftHold && !s.Resumed {
+			return refused("it is held: %s. Nothing is built on a wrong weight: resume puts it back, abort goes back", s.Held.Reason)
+		}
 		return refused("it is held: %s. The weight is being put back and nothing is built on a wrong one: wait, or abort", s.Held.Reason)
+	case s.Frozen != "" && (!c.Override || c.Reason == ""):
+		return refused("it is frozen: %s. Only abort, or advance --override --reason TEXT, moves it", s.Frozen)
+	case s.Frozen != "" && s.Phase != Baking:
+		m.thaw() // the step is tried again, as far as it is not done
+		return nil
 	case s.Phase != Baking:
 		return refused("it is %s and goes on by itself (%s): wait, pause or abort", s.Phase, m.missing())
 	case c.Override && c.Reason == "":
 		return refused("an override is kept as evidence and needs a reason: advance --override --reason TEXT")
+	}
+	if s.Frozen != "" {
+		m.thaw()
 	}
 	if !c.Override && !m.mayAdvance(c.Full) {
 		if s.Held.On {
@@ -90,6 +110,20 @@ func (m *machine) advance(c Command) error {
 	}
 	m.enter(to)
 	return nil
+}
+
+// thaw takes a person's word that a failure is none.
+func (m *machine) thaw() {
+	s := &m.s
+	s.Frozen, s.InAction = "", 0
+	s.Held, s.HeldFor = Flag{}, 0
+	s.CheckOK = s.CheckOK || s.Phase == Checking
+}
+
+// mayBeReplaced reports whether the next release may take the place of this one
+// although it was exposed: it failed, and is to be mended by going forward.
+func (m *machine) mayBeReplaced() bool {
+	return m.s.Frozen != "" && m.plan.OnFail == pipeline.RollForward && m.s.Phase != RollingBack
 }
 
 // mayAdvance reports whether no override is needed.
@@ -168,6 +202,8 @@ func (m *machine) wayOut() string {
 	switch m.s.Held.Cause {
 	case CauseDrift:
 		return "It goes on when the router is read back right; or abort"
+	case CauseFrozen:
+		return "Abort goes back; advance --override --reason TEXT goes on"
 	case CauseUnreachable:
 		return "It goes on when the host is back; or advance --override --reason TEXT, or abort"
 	case CausePlan:

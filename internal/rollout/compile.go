@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/sluicehq/sluice/internal/pipeline"
@@ -33,44 +35,91 @@ const (
 // compare with, so that every strategy goes straight to 100 %.
 func Compile(env pipeline.Environment, previous bool) (Plan, error) {
 	p := newPlan(env)
-	p.Strategy = env.Rollout.Strategy
-	p.First = !previous
+	r := env.Rollout
+	p.Strategy, p.Named, p.First = r.Strategy, r.Named, !previous
+	p.OnFail, p.OnDrift = r.OnFail, r.OnDrift
+	judged := len(env.Analysis.Metrics) > 0
+	bake := func(d time.Duration) {
+		if d > 0 {
+			p.bake(d, p.basis(), judged)
+		}
+	}
+	n := env.Target.Total()
 	switch {
-	case p.Strategy != pipeline.AllAtOnce && p.Strategy != pipeline.Canary:
-		return Plan{}, fmt.Errorf("couldn't compile the rollout of %s: strategy %q is not one of %s, %s",
-			env.Name, p.Strategy, pipeline.AllAtOnce, pipeline.Canary)
+	case !slices.Contains(pipeline.Strategies, r.Strategy):
+		return Plan{}, fmt.Errorf("couldn't compile the rollout of %s: strategy %q is not one of %s",
+			env.Name, r.Strategy, strings.Join(pipeline.Strategies, ", "))
+	case r.Stepped() && len(r.Steps) == 0:
+		return Plan{}, fmt.Errorf("couldn't compile the rollout of %s: %s needs at least one step", env.Name, r.Strategy)
 	case !previous:
-		p.shift(FullWeight)
-		if bake := firstBake(env.Rollout); bake > 0 && judgesLimits(env.Analysis) {
+		if env.Target.Worker() {
+			p.count(env.Target)
+			p.replace(n, 0, n)
+		} else {
+			p.shift(FullWeight)
+		}
+		if bake := firstBake(r); bake > 0 && judgesLimits(env.Analysis) {
 			p.bake(bake, BasisNone, true)
 		}
-	case p.Strategy == pipeline.AllAtOnce:
-		p.shift(FullWeight)
-		if env.Rollout.Bake > 0 {
-			p.bake(env.Rollout.Bake, BasisBeforeAfter, len(env.Analysis.Metrics) > 0)
+	case r.Strategy == pipeline.Rolling:
+		if r.Batches == nil || r.Batches.Size(n) > n || r.Batches.Batch.Count < 0 {
+			return Plan{}, fmt.Errorf("couldn't compile the rollout of %s: its batches don't fit %d instances", env.Name, n)
 		}
-	default:
-		if len(env.Rollout.Steps) == 0 {
-			return Plan{}, fmt.Errorf("couldn't compile the rollout of %s: a canary needs at least one step", env.Name)
+		p.count(env.Target)
+		p.batches(*r.Batches, func() { bake(r.Bake) })
+	case env.Target.Worker() && r.Stepped():
+		counts, err := pipeline.WorkerCounts(r.Steps, n)
+		if err != nil {
+			return Plan{}, fmt.Errorf("couldn't compile the rollout of %s: %w", env.Name, err)
 		}
-		for _, c := range env.Rollout.Steps {
+		p.count(env.Target)
+		for i, c := range counts {
+			p.replace(c, n-c, c)
+			p.bake(r.Steps[i].Bake, p.basis(), judged)
+		}
+		if p.weight() != FullWeight {
+			p.replace(n, 0, n)
+		}
+	case env.Target.Worker() && r.Strategy == pipeline.AllAtOnce:
+		p.count(env.Target)
+		p.replace(n, 0, n)
+		bake(r.Bake)
+	case env.Target.Worker():
+		return Plan{}, fmt.Errorf("couldn't compile the rollout of %s: a worker can't do %s, as its second group would take work as soon as it runs; the nearest is %s", env.Name, r.Strategy, pipeline.Canary)
+	case r.Stepped():
+		for _, c := range r.Steps {
 			p.shift(int(math.Round(c.Weight * 100)))
-			basis := BasisConcurrent
-			if p.weight() == FullWeight {
-				basis = BasisBeforeAfter // nothing is left to compare with
-			}
-			p.bake(c.Bake, basis, len(env.Analysis.Metrics) > 0)
+			p.bake(c.Bake, p.basis(), judged)
 		}
 		if p.weight() != FullWeight {
 			p.shift(FullWeight)
 		}
+	case r.Strategy == pipeline.Immutable && n > 1:
+		p.count(env.Target)
+		p.Steps[0].Run = 1
+		p.replace(n, n, 0)
+		p.Steps = append(p.Steps, PlanStep{Kind: StepShift, Weight: FullWeight, Run: n, Keep: n, Moved: n})
+		bake(r.Bake)
+	default: // all at once, blue/green: what is prepared takes all traffic
+		p.shift(FullWeight)
+		bake(r.Bake)
 	}
 	p.end(env.Verify)
 	p.Steps = hooked(p.Steps, env.Hooks)
+	p.Engine = p.needs()
 	if err := p.Validate(); err != nil {
 		return Plan{}, fmt.Errorf("couldn't compile the rollout of %s: %w", env.Name, err)
 	}
 	return p, nil
+}
+
+// basis is what the next bake is judged against: at 100 % nothing is left to
+// compare with.
+func (p *Plan) basis() Basis {
+	if p.weight() == FullWeight {
+		return BasisBeforeAfter
+	}
+	return BasisConcurrent
 }
 
 // CompileRollback makes the plan that takes a completed release back: all
@@ -78,15 +127,29 @@ func Compile(env pipeline.Environment, previous bool) (Plan, error) {
 func CompileRollback(env pipeline.Environment) Plan {
 	p := newPlan(env)
 	p.Strategy = StrategyRollback
-	p.shift(FullWeight)
+	if env.Target.Worker() {
+		p.count(env.Target)
+		p.replace(p.total(), 0, p.total())
+	} else {
+		p.shift(FullWeight)
+	}
 	p.end(env.Verify)
+	p.Engine = p.needs()
 	return p
+}
+
+// needs is the engine that the plan needs.
+func (p Plan) needs() int {
+	if p.counted() || p.OnFail != "" || p.OnDrift != "" {
+		return 2
+	}
+	return 1
 }
 
 func newPlan(env pipeline.Environment) Plan {
 	r := env.Rollout
 	p := Plan{
-		Engine:          Engine,
+		Engine:          1,
 		OnInconclusive:  r.OnInconclusive,
 		OnNoData:        r.OnNoData,
 		MaxExtend:       env.Analysis.MaxExtend,
@@ -145,18 +208,16 @@ func firstBake(r pipeline.Rollout) time.Duration {
 }
 
 func judgesLimits(a pipeline.Analysis) bool {
-	for _, m := range a.Metrics {
-		if m.Kind == pipeline.Limit {
-			return true
-		}
-	}
-	return false
+	return a.Absolute()
 }
 
 // Validate reports whether this build can run p: [Step] refuses any other.
 func (p Plan) Validate() error {
 	if p.Engine < 1 || p.Engine > Engine {
 		return fmt.Errorf("%w: it was compiled by engine %d and this build knows 1 to %d: use the version of Sluice that compiled it, or a newer one", ErrPlan, p.Engine, Engine)
+	}
+	if p.Engine < p.needs() {
+		return fmt.Errorf("%w: engine %d has neither counts nor safe actions", ErrPlan, p.Engine)
 	}
 	n := len(p.Steps)
 	if n < 3 || n > 1000 || p.Steps[0].Kind != StepPrepare || p.Steps[n-1].Kind != StepRetire {
@@ -182,6 +243,11 @@ func (p Plan) Validate() error {
 				return fmt.Errorf("%w: step %d shifts to %s after %s: weights must rise, to at most 100 %%", ErrPlan, i, percent(s.Weight), percent(weight))
 			}
 			weight = s.Weight
+		case StepReplace:
+			if s.Weight < weight || s.Weight > FullWeight {
+				return fmt.Errorf("%w: step %d replaces to %s after %s: weights must not fall, nor be over 100 %%", ErrPlan, i, percent(s.Weight), percent(weight))
+			}
+			weight = s.Weight
 		case StepBake:
 			if s.Bake < 0 || weight == 0 {
 				return fmt.Errorf("%w: step %d bakes %s at %s", ErrPlan, i, s.Bake, percent(weight))
@@ -196,6 +262,14 @@ func (p Plan) Validate() error {
 		if s.Weight != weight {
 			return fmt.Errorf("%w: step %d says %s while the candidate has %s", ErrPlan, i, percent(s.Weight), percent(weight))
 		}
+	}
+	for _, known := range []struct{ is, may string }{{p.OnFail, pipeline.Freeze + " " + pipeline.RollForward}, {p.OnDrift, pipeline.DriftHold}} {
+		if known.is != "" && !slices.Contains(strings.Fields(known.may), known.is) {
+			return fmt.Errorf("%w: %q is not one of %s", ErrPlan, known.is, known.may)
+		}
+	}
+	if err := p.validCounts(); err != nil {
+		return err
 	}
 	if weight != FullWeight {
 		return fmt.Errorf("%w: it ends at %s, not 100 %%", ErrPlan, percent(weight))

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/sluicehq/sluice/internal/pipeline"
 	"github.com/sluicehq/sluice/internal/verdict"
 )
 
@@ -76,7 +77,7 @@ func Explain(plan Plan, s State) Explanation {
 	switch {
 	case s.Paused.On:
 		x.Now = "paused while " + x.Now
-		x.Why = "it was paused" + by(s.Paused) + "; a fail verdict or a crash still rolls it back"
+		x.Why = "it was paused" + by(s.Paused) + "; a fail verdict or a crash still " + m.willFail()
 		x.Can = append(x.Can, "resume: goes on")
 	case s.Held.On:
 		x.Now = "held while " + x.Now
@@ -100,7 +101,16 @@ func Explain(plan Plan, s State) Explanation {
 func (m *machine) heldCan() []string {
 	switch m.s.Held.Cause {
 	case CauseDrift:
-		return nil
+		if m.plan.OnDrift == pipeline.DriftHold && !m.s.Resumed {
+			return []string{"resume: puts it back to what was recorded, and goes on once it is read so"}
+		}
+		return []string{"resume: puts it back again now; it goes on once it is read right"}
+	case CauseFrozen:
+		out := []string{"advance --override --reason TEXT: takes your word that it is no failure and goes on, which is recorded"}
+		if m.mayBeReplaced() {
+			out = append(out, "run: release the fix, which takes its place without going back first")
+		}
+		return out
 	case CausePlan:
 		return []string{"advance: takes the next step"}
 	}
@@ -123,7 +133,9 @@ func (m *machine) now() string {
 	case StepPrepare:
 		return "starting the candidate, without users"
 	case StepShift:
-		return "moving the candidate to " + percent(p.Weight) + " of users"
+		return "moving the candidate to " + percent(p.Weight) + " of " + m.users()
+	case StepReplace:
+		return m.replacing()
 	case StepCheck:
 		return "running " + checks(len(p.Checks)) + " at " + percent(s.Weight)
 	case StepBake:
@@ -158,7 +170,9 @@ func (m *machine) after() string {
 		switch n := m.plan.Steps[s.Step+1]; n.Kind {
 		case StepPrepare:
 		case StepShift:
-			follows = "the candidate gets " + percent(n.Weight) + " of users"
+			follows = "the candidate gets " + percent(n.Weight) + " of " + m.users()
+		case StepReplace:
+			follows = fmt.Sprintf("%d of %d instances run the candidate, with %s of %s", n.Run, m.plan.total(), percent(n.Weight), m.users())
 		case StepBake:
 			follows = fmt.Sprintf("it bakes for %s at %s", n.Bake, percent(n.Weight))
 		case StepCheck:
@@ -167,14 +181,16 @@ func (m *machine) after() string {
 			follows = "a person must advance it"
 		case StepRetire:
 			follows = "it is finished; the previous release stays warm for " + m.plan.RetireAfter.String()
-			if m.plan.First {
+			if m.plan.First || !m.plan.Warm() {
 				follows = "it is finished"
 			}
 		}
 	}
 	switch {
+	case m.s.Frozen != "":
+		return "nothing, until a person decides"
 	case p.Kind == StepBake && p.Analysis:
-		return "on a pass " + follows + "; a fail rolls it back at any time"
+		return "on a pass " + follows + "; a fail " + m.willFail() + " at any time"
 	case p.Kind == StepHold:
 		return "once advanced " + follows
 	}
@@ -190,7 +206,15 @@ func (m *machine) when() string {
 	case s.Held.On:
 		switch s.Held.Cause {
 		case CauseDrift:
+			if m.plan.OnDrift == pipeline.DriftHold && !s.Resumed {
+				return "when somebody resumes or aborts it"
+			}
 			return "when the router is read back right"
+		case CauseFrozen:
+			if m.mayBeReplaced() {
+				return "when the fix is released, or somebody overrides or aborts it"
+			}
+			return "when somebody overrides or aborts it"
 		case CauseUnreachable:
 			return "when the host is back"
 		case CausePlan:
@@ -202,7 +226,7 @@ func (m *machine) when() string {
 	case p.Kind == StepBake:
 		return "as soon as every host reports"
 	}
-	return fmt.Sprintf("as soon as that is observed; after %s more it rolls back", round(max(m.plan.Timeout-s.InAction, 0)))
+	return fmt.Sprintf("as soon as that is observed; after %s more it "+m.fails(), round(max(m.plan.Timeout-s.InAction, 0)))
 }
 
 func (m *machine) explainBack() Explanation {
@@ -235,9 +259,18 @@ func (m *machine) explainEnd() Explanation {
 	switch s.Phase {
 	case Succeeded:
 		x.Why = "every step was done and observed"
-		if !m.plan.First {
+		switch {
+		case m.plan.First:
+		case !m.plan.Warm():
+			x.Next = "the previous release has stopped; its files stay on the hosts"
+			x.Can = []string{"rollback: starts it again, then takes everything back in one step"}
+		default:
 			x.Next = "the previous release stays warm for " + m.plan.RetireAfter.String() + ", then it stops"
 			x.Can = []string{"rollback: takes all users back in one step"}
+		}
+	case Superseded:
+		if s.Exposed {
+			x.Next = "its share of users goes to the release that took its place"
 		}
 	case RolledBack:
 		if !s.Exposed {
@@ -248,6 +281,57 @@ func (m *machine) explainEnd() Explanation {
 		x.Can = []string{"look at the target: it was left as it was", "run: release another version"}
 	}
 	return x
+}
+
+// willFail says what a failure does.
+func (m *machine) willFail() string {
+	switch m.plan.OnFail {
+	case pipeline.Freeze:
+		return "freezes it"
+	case pipeline.RollForward:
+		return "freezes it for the fix to take its place"
+	}
+	return "rolls it back"
+}
+
+func (m *machine) fails() string {
+	if m.plan.OnFail == "" {
+		return "rolls back"
+	}
+	return "freezes"
+}
+
+// users are what a weight is a share of.
+func (m *machine) users() string {
+	if m.plan.Worker {
+		return "the work"
+	}
+	return "users"
+}
+
+// replacing says which half of a batch is under way.
+func (m *machine) replacing() string {
+	p, n := m.step(), m.plan.total()
+	if p.begins() && p.Keep+p.Run <= n {
+		return fmt.Sprintf("draining the previous release to %d of %d instances and starting the candidate on %d", p.Keep, n, p.Run)
+	}
+	if p.begins() {
+		return fmt.Sprintf("starting the candidate on %d of %d instances, beside %d of the previous release", p.Run, n, p.Keep)
+	}
+	return fmt.Sprintf("moving %s of %s to the candidate's %d of %d instances", percent(p.Weight), m.users(), p.Run, n)
+}
+
+// Warm reports whether the previous release still runs when the plan has ended.
+func (p Plan) Warm() bool {
+	if !p.counted() {
+		return true
+	}
+	for i := len(p.Steps) - 1; i > 0; i-- {
+		if p.Steps[i].places() {
+			return p.Steps[i].Keep == p.total()
+		}
+	}
+	return true
 }
 
 func round(d time.Duration) string {

@@ -1,6 +1,7 @@
 package rollout
 
 import (
+	"fmt"
 	"strconv"
 
 	"github.com/sluicehq/sluice/internal/release"
@@ -22,6 +23,7 @@ const (
 	FactHeld     FactKind = "held"
 	FactStuck    FactKind = "stuck"
 	FactCapacity FactKind = "capacity" // of the candidate
+	FactCounts   FactKind = "counts"   // instances of candidate and previous release, of a counted plan
 	FactRollback FactKind = "rollback" // the rollback's own result
 )
 
@@ -73,6 +75,7 @@ func Facts(before, after State, e Event) []Fact {
 	change(FactStep, strconv.Itoa(before.Step), strconv.Itoa(after.Step), "")
 	change(FactWeight, strconv.Itoa(before.Weight), strconv.Itoa(after.Weight), after.Reason)
 	change(FactCapacity, strconv.FormatBool(before.Capacity), strconv.FormatBool(after.Capacity), after.Reason)
+	change(FactCounts, counts(before), counts(after), after.Reason)
 	change(FactExtended, strconv.Itoa(before.Extended), strconv.Itoa(after.Extended), after.Sentence)
 	flag := func(kind FactKind, a, b Flag) {
 		if a != b {
@@ -84,6 +87,13 @@ func Facts(before, after State, e Event) []Fact {
 	flag(FactStuck, before.Stuck, after.Stuck)
 	change(FactRollback, before.Rollback, after.Rollback, after.Reason)
 	return out
+}
+
+func counts(s State) string {
+	if s.Run == 0 && s.Keep == 0 {
+		return ""
+	}
+	return fmt.Sprintf("%d/%d", s.Run, s.Keep)
 }
 
 func onOff(f Flag) string {

@@ -21,14 +21,17 @@ func hooked(steps []PlanStep, h pipeline.Hooks) []PlanStep {
 	for tail > 0 && steps[tail-1].Kind == StepCheck && steps[tail-1].Weight == FullWeight {
 		tail--
 	}
-	moved, weight := false, 0
+	moved, asked, weight := false, true, 0
 	for i, s := range steps {
 		switch {
 		case !moved && s.Weight > 0:
 			ask(pipeline.BeforeTraffic, h.BeforeTraffic, 0)
-		case moved && (moves(s) || i == tail):
+			asked = false
+		case moved && !asked && (moves(s) && !steps[i-1].begins() || i == tail):
 			ask(pipeline.AfterStep, h.AfterStep, weight)
+			asked = true
 		}
+		asked = asked && !moves(s)
 		if s.Kind == StepRetire {
 			ask(pipeline.AfterTraffic, h.AfterTraffic, weight)
 		}

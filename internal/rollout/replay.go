@@ -87,13 +87,13 @@ func (s State) sane() error {
 		return fmt.Errorf("%w: unknown verdict %.40q", ErrState, s.Verdict)
 	}
 	switch s.Held.Cause {
-	case "", CauseDrift, CauseUnreachable, CauseNoData, CauseInconclusive, CausePlan:
+	case "", CauseDrift, CauseFrozen, CauseUnreachable, CauseNoData, CauseInconclusive, CausePlan:
 	default:
 		return fmt.Errorf("%w: unknown cause %.40q", ErrState, s.Held.Cause)
 	}
 	switch {
 	case s.Step < 0, s.Weight < 0, s.Weight > FullWeight, s.Extended < 0,
-		s.InPhase < 0, s.InAction < 0, s.Back < 0, s.HeldFor < 0:
+		s.Run < 0, s.Keep < 0, s.Moved < 0, s.InPhase < 0, s.InAction < 0, s.Back < 0, s.HeldFor < 0:
 		return fmt.Errorf("%w: a number is out of range", ErrState)
 	case s.Weight > 0 && !s.Exposed:
 		return fmt.Errorf("%w: %s without exposure", ErrState, percent(s.Weight))
@@ -117,11 +117,14 @@ func (s State) check(plan Plan) error {
 	if s.Weight > plan.Steps[s.Step].Weight {
 		return fmt.Errorf("%w: %s at a step of %s", ErrState, percent(s.Weight), percent(plan.Steps[s.Step].Weight))
 	}
+	if n := plan.total(); s.Run > n || s.Keep > n || s.Moved > n {
+		return fmt.Errorf("%w: %d, %d and %d of %d instances", ErrState, s.Run, s.Keep, s.Moved, n)
+	}
 	want := Phase("")
 	switch plan.Steps[s.Step].Kind {
 	case StepPrepare:
 		want = Preparing
-	case StepShift:
+	case StepShift, StepReplace:
 		want = Shifting
 	case StepBake, StepHold:
 		want = Baking

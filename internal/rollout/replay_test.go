@@ -88,14 +88,14 @@ func canary(t testing.TB) Plan {
 // Compile is given a validated environment; what it leaves open gets the defaults.
 func TestCompileDefaults(t *testing.T) {
 	p := canary(t)
-	if p.OnInconclusive != Extend || p.OnNoData != HoldThere || p.Timeout != 30*time.Minute || p.RollbackTimeout != 5*time.Minute || p.RetireAfter != time.Hour || p.Engine != Engine {
+	if p.OnInconclusive != Extend || p.OnNoData != HoldThere || p.Timeout != 30*time.Minute || p.RollbackTimeout != 5*time.Minute || p.RetireAfter != time.Hour || p.Engine != 1 {
 		t.Errorf("defaults: %+v", p)
 	}
 }
 
 func TestPlansThatCannotRun(t *testing.T) {
 	for says, spoil := range map[string]func(*Plan){
-		"compiled by engine 2":   func(p *Plan) { p.Engine = 2 },
+		"compiled by engine 3":   func(p *Plan) { p.Engine = 3 },
 		"compiled by engine 0":   func(p *Plan) { p.Engine = 0 },
 		"begin with prepare":     func(p *Plan) { p.Steps = p.Steps[1:] },
 		"end with retire":        func(p *Plan) { p.Steps = p.Steps[:len(p.Steps)-1] },

@@ -141,7 +141,7 @@ func (m *machine) tick(d time.Duration) error {
 		case s.Held.On:
 			before := s.HeldFor
 			s.HeldFor = add(s.HeldFor, d)
-			if s.Held.Cause == CauseDrift {
+			if s.Held.Cause == CauseDrift && (m.plan.OnDrift == "" || s.Resumed) {
 				m.repeat(before, s.HeldFor)
 			}
 		case s.Paused.On:
@@ -151,7 +151,7 @@ func (m *machine) tick(d time.Duration) error {
 			before := s.InPhase
 			s.InPhase, s.InAction = add(s.InPhase, d), add(s.InAction, d)
 			if s.InAction >= m.plan.Timeout {
-				m.goBack(fmt.Sprintf("%s took longer than the timeout of %s: %s", s.Phase, m.plan.Timeout, m.missingForStep()), true)
+				m.fail(fmt.Sprintf("%s took longer than the timeout of %s: %s", s.Phase, m.plan.Timeout, m.missingForStep()))
 				return nil
 			}
 			if s.Phase == Shifting && m.differs() {
@@ -178,9 +178,9 @@ func (m *machine) seen(o Observation) {
 		return
 	}
 	if m.s.Exposed {
-		m.goBack("the candidate can't run: "+o.Failed, true)
+		m.fail("the candidate can't run: " + o.Failed)
 	} else {
-		m.goBack("the candidate can't run: "+o.Failed+" (no user was exposed)", true)
+		m.fail("the candidate can't run: " + o.Failed + " (no user was exposed)")
 	}
 }
 
@@ -192,7 +192,7 @@ func (m *machine) judged(j Judged) error {
 		return m.unlisted("judged " + string(j.Verdict))
 	case j.Verdict == verdict.Fail: // whatever bake it came from
 		s.Verdict, s.Sentence = j.Verdict, j.Sentence
-		m.goBack("the judge failed it: "+j.Sentence, true)
+		m.fail("the judge failed it: " + j.Sentence)
 	case s.Phase != Baking || m.step().Kind != StepBake:
 	case j.Step != 0 && j.Step != s.Step: // evidence of another step carries none
 	default:
@@ -206,7 +206,7 @@ func (m *machine) checked(c Checked) {
 		return
 	}
 	if !c.OK {
-		m.goBack("a check was not answered as it must be: "+c.Reason, true)
+		m.fail("a check was not answered as it must be: " + c.Reason)
 		return
 	}
 	m.s.CheckOK = true

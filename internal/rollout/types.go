@@ -7,8 +7,10 @@ import (
 	"github.com/sluicehq/sluice/internal/verdict"
 )
 
-// Engine numbers the meaning of plans and states; a rollout keeps its own.
-const Engine = 1
+// Engine numbers the meaning of plans and states; a rollout keeps its own. Plans
+// that need no more are still compiled for 1, so that the Sluice before, which may
+// run beside this one, can take them on. 2 has counts and safe actions.
+const Engine = 2
 
 // FullWeight is all traffic, in basis points.
 const FullWeight = 10000
@@ -21,6 +23,7 @@ const (
 	StepPrepare StepKind = "prepare" // capacity ready, not exposed
 	StepCheck   StepKind = "check"   // requests that must be answered
 	StepShift   StepKind = "shift"   // weight
+	StepReplace StepKind = "replace" // a batch of instances, of a counted plan
 	StepBake    StepKind = "bake"    // time and the judge
 	StepHold    StepKind = "hold"    // a person
 	StepRetire  StepKind = "retire"  // old capacity leaves traffic for good; it stays warm for RetireAfter
@@ -45,13 +48,19 @@ type PlanStep struct {
 	Analysis bool          `json:"analysis,omitempty"` // StepBake: a pass is needed to leave
 	Checks   []string      `json:"checks,omitempty"`   // StepCheck: names of the definition's checks
 	Hook     string        `json:"hook,omitempty"`     // StepCheck: the moment that they belong to (pipeline.BeforeTraffic, …); empty: verify
+
+	// Prepare, Shift and Replace of a counted plan: over all hosts, from this step on.
+	Run   int `json:"run,omitempty"`   // instances of the candidate
+	Keep  int `json:"keep,omitempty"`  // instances of the previous release
+	Moved int `json:"moved,omitempty"` // places whose traffic goes to the candidate
 }
 
 // Plan is a strategy compiled for one target. A rollout keeps it to its end.
 type Plan struct {
 	Engine          int           `json:"engine"`
-	Strategy        string        `json:"strategy"` // all-at-once, canary, rollback
-	First           bool          `json:"first"`    // nothing to go back to
+	Strategy        string        `json:"strategy"` // one of pipeline.Strategies, or rollback
+	Named           string        `json:"named,omitempty"`
+	First           bool          `json:"first"` // nothing to go back to
 	Steps           []PlanStep    `json:"steps"`
 	OnInconclusive  string        `json:"onInconclusive"`
 	OnNoData        string        `json:"onNoData"`
@@ -59,6 +68,11 @@ type Plan struct {
 	Timeout         time.Duration `json:"timeout"`         // preparing, shifting, checks
 	RollbackTimeout time.Duration `json:"rollbackTimeout"` // then flagged stuck
 	RetireAfter     time.Duration `json:"retireAfter"`
+	OnFail          string        `json:"onFail,omitempty"`    // pipeline.Freeze, pipeline.RollForward; empty: go back
+	OnDrift         string        `json:"onDrift,omitempty"`   // pipeline.DriftHold; empty: put it back and go on
+	Hosts           int           `json:"hosts,omitempty"`     // of a counted plan, as Instances
+	Instances       int           `json:"instances,omitempty"` // on each host; above 0: a counted plan
+	Worker          bool          `json:"worker,omitempty"`    // nothing is routed to it: its weight is its share of the instances
 }
 
 // Phase is where a rollout stands. See doc.go for the diagram.
@@ -102,7 +116,8 @@ type Cause string
 
 // The causes, the one that hides the others first.
 const (
-	CauseDrift        Cause = "drift"        // router weights differ from the record
+	CauseDrift        Cause = "drift"        // router weights, or counts of a counted plan, differ from the record
+	CauseFrozen       Cause = "frozen"       // it failed, and its safe action is not to go back
 	CauseUnreachable  Cause = "unreachable"  // a wanted host doesn't report
 	CauseNoData       Cause = "no-data"      // the bake is over and nothing was judged
 	CauseInconclusive Cause = "inconclusive" // the bake is over and nothing was proved
@@ -114,11 +129,15 @@ const (
 type State struct {
 	V        int   `json:"v"` // of this encoding, for upcasters
 	Phase    Phase `json:"phase"`
-	Step     int   `json:"step"`     // index into Plan.Steps
-	Weight   int   `json:"weight"`   // of the candidate, as wanted, basis points
-	Exposed  bool  `json:"exposed"`  // a weight above 0 was ever wanted
-	Capacity bool  `json:"capacity"` // the candidate shall run
-	Old      bool  `json:"old"`      // the previous release shall run
+	Step     int   `json:"step"`            // index into Plan.Steps
+	Weight   int   `json:"weight"`          // of the candidate, as wanted, basis points
+	Exposed  bool  `json:"exposed"`         // a weight above 0 was ever wanted
+	Capacity bool  `json:"capacity"`        // the candidate shall run
+	Old      bool  `json:"old"`             // the previous release shall run
+	Run      int   `json:"run,omitempty"`   // of a counted plan, as wanted: instances of the candidate
+	Keep     int   `json:"keep,omitempty"`  // instances of the previous release
+	Moved    int   `json:"moved,omitempty"` // places whose traffic goes to the candidate
+	Taken    bool  `json:"taken,omitempty"` // fewer instances of the previous release than all were ever wanted
 
 	Seen     Observation `json:"seen"`               // the last one
 	Wanted   int64       `json:"wanted"`             // generation of the last Apply; an older observation completes nothing
@@ -132,6 +151,10 @@ type State struct {
 	Paused Flag `json:"paused,omitzero"`
 	Held   Flag `json:"held,omitzero"`
 	Stuck  Flag `json:"stuck,omitzero"`
+
+	Resumed bool `json:"resumed,omitempty"` // a person had the drift put back
+
+	Frozen string `json:"frozen,omitempty"` // why: a failure whose safe action is not to go back
 
 	Verdict  verdict.Verdict `json:"verdict,omitempty"` // of the current or last bake
 	Sentence string          `json:"sentence,omitempty"`
@@ -156,6 +179,7 @@ type Observation struct {
 	OldSeen        bool   `json:"oldSeen"`               // the previous release runs somewhere
 	CandidateSeen  bool   `json:"candidateSeen"`         // the candidate runs somewhere
 	Unreachable    string `json:"unreachable,omitempty"` // names of the missing hosts, for people
+	Off            string `json:"off,omitempty"`         // counted plan: the first host that has another weight or more instances than its share
 	Failed         string `json:"failed,omitempty"`      // why the candidate cannot run: start, health, crash loop, verification
 }
 

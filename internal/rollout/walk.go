@@ -3,6 +3,7 @@ package rollout
 import (
 	"fmt"
 
+	"github.com/sluicehq/sluice/internal/pipeline"
 	"github.com/sluicehq/sluice/internal/verdict"
 )
 
@@ -28,14 +29,14 @@ func (m *machine) settle() {
 func (m *machine) enter(i int) {
 	s := &m.s
 	s.Step, s.InPhase = i, 0
-	s.Held, s.HeldFor = Flag{}, 0
+	s.Held, s.HeldFor, s.Resumed = Flag{}, 0, false
 	switch p := m.step(); p.Kind {
 	case StepPrepare:
 		s.Phase, s.Capacity, s.Old = Preparing, true, !m.plan.First
-		m.apply()
-	case StepShift:
-		s.Phase, s.Weight, s.Exposed = Shifting, p.Weight, true
-		m.apply()
+		m.place(p)
+	case StepShift, StepReplace:
+		s.Phase, s.Weight, s.Exposed = Shifting, p.Weight, s.Exposed || p.Weight > 0
+		m.place(p)
 	case StepBake:
 		s.Phase = Baking
 		s.Verdict, s.Sentence, s.Extended = "", "", 0
@@ -49,6 +50,13 @@ func (m *machine) enter(i int) {
 	}
 }
 
+// place wants the instances of a step.
+func (m *machine) place(p PlanStep) {
+	m.s.Run, m.s.Keep, m.s.Moved = p.Run, p.Keep, p.Moved
+	m.s.Taken = m.s.Taken || m.plan.counted() && !m.plan.First && p.Keep < m.plan.total()
+	m.apply()
+}
+
 // next takes the step after the present one if that is done, and reports whether
 // it did. Whatever the step waits for, the next one is built only on routers that
 // were all read to be as wanted.
@@ -59,7 +67,9 @@ func (m *machine) next() bool {
 	case StepPrepare:
 		done = s.Seen.CandidateReady
 	case StepShift:
-		done = true
+		done = !m.plan.counted() || s.Seen.CandidateReady && s.Seen.OldReady
+	case StepReplace:
+		done = s.Seen.CandidateReady && s.Seen.OldReady
 	case StepCheck:
 		done = s.CheckOK
 	case StepHold: // left by a person's advance only
@@ -105,6 +115,9 @@ func (m *machine) agreed() bool { return m.everywhere() && !m.differs() }
 // wanted of it now.
 func (m *machine) differs() bool {
 	o := m.s.Seen
+	if m.plan.counted() {
+		return m.fresh() && o.Hosts > 0 && o.Off != ""
+	}
 	return m.fresh() && o.Hosts > 0 && (o.MinWeight != m.s.Weight || o.MaxWeight != m.s.Weight)
 }
 
@@ -116,15 +129,15 @@ func (m *machine) hold() {
 	if cause == s.Held.Cause {
 		return // the reason stays the one that it was held for
 	}
-	s.Held, s.HeldFor = Flag{}, 0
+	s.Held, s.HeldFor, s.Resumed = Flag{}, 0, false
 	if cause == "" {
 		return
 	}
 	s.Held = Flag{On: true, Cause: cause, Reason: reason}
-	if cause == CauseDrift {
+	if cause == CauseDrift && m.plan.OnDrift == "" {
 		m.apply() // put it back to what was recorded
 	}
-	if cause != CausePlan {
+	if cause != CausePlan && cause != CauseFrozen { // fail has told
 		m.alarm("held: " + reason)
 	}
 }
@@ -133,11 +146,14 @@ func (m *machine) cause() (Cause, string) {
 	s := &m.s
 	if s.Phase != Shifting {
 		if m.differs() {
-			return CauseDrift, fmt.Sprintf("the router has %s where %s was set: somebody else changed it", weights(s.Seen), percent(s.Weight))
+			return CauseDrift, m.drifted() + ": somebody else changed it"
 		}
-		if s.Held.Cause == CauseDrift && !m.fresh() {
+		if s.Held.Cause == CauseDrift && (!m.fresh() || m.plan.OnDrift == pipeline.DriftHold && !s.Resumed) {
 			return CauseDrift, s.Held.Reason // until the router is read back right
 		}
+	}
+	if s.Frozen != "" {
+		return CauseFrozen, s.Frozen
 	}
 	if s.Seen.Missing > 0 && (s.Phase == Baking || s.Phase == Finishing) {
 		return CauseUnreachable, unreachable(s.Seen)
@@ -165,27 +181,67 @@ func (m *machine) cause() (Cause, string) {
 	return cause, said
 }
 
+// fail takes the declared safe action. Whatever it is, no user more is exposed.
+func (m *machine) fail(reason string) {
+	s := &m.s
+	if m.plan.OnFail == "" {
+		m.goBack(reason, true)
+		return
+	}
+	if s.Frozen == "" { // the first failure is the reason
+		s.Frozen = reason
+		m.alarm("frozen, nothing moves until a person decides: " + reason)
+	}
+}
+
 // goBack leaves everything else and takes the candidate out of traffic.
 func (m *machine) goBack(reason string, loud bool) {
 	s := &m.s
 	s.Phase, s.Reason = RollingBack, reason
-	s.Paused, s.Held, s.HeldFor = Flag{}, Flag{}, 0
+	s.Paused, s.Held, s.HeldFor, s.Frozen = Flag{}, Flag{}, 0, ""
 	s.InPhase, s.Back = 0, 0
 	switch {
+	case s.Weight > 0 && s.Keep < m.plan.kept() && !m.plan.Worker:
+		// In the middle of a replacement the previous release has too little to
+		// take all users: its capacity comes back first, see back. Hosts that it
+		// left stay with the candidate until then.
+		s.Moved = max(s.Moved, (m.plan.total()-s.Keep)/m.plan.Instances*m.plan.Instances)
+		s.Keep = m.plan.kept()
 	case s.Weight > 0:
 		// Where the previous release runs it takes the traffic at once, even if
 		// an instance or a host of it is missing. Where it runs nowhere, moving
-		// the traffic would answer nobody: it is brought back first, see back.
-		if m.plan.First || s.Seen.OldReady || s.Seen.OldSeen {
-			s.Weight = 0
+		// the traffic would answer nobody: it is brought back first, see back. A
+		// worker's work waits meanwhile.
+		if m.plan.First || m.plan.Worker || s.Seen.OldReady || s.Seen.OldSeen {
+			m.withdraw()
 		}
-	case s.Seen.MaxWeight == 0:
-		s.Capacity = false // nobody is on it
+	default:
+		s.Keep = m.plan.kept()
+		if s.Seen.MaxWeight == 0 {
+			s.Capacity, s.Run, s.Moved = false, 0, 0 // nobody is on it
+		}
 	}
 	m.apply()
 	if loud {
 		m.alarm("rolling back: " + reason)
 	}
+}
+
+// withdraw takes all traffic from the candidate, and from a worker its work.
+func (m *machine) withdraw() {
+	s := &m.s
+	s.Weight, s.Moved, s.Keep = 0, 0, m.plan.kept()
+	if m.plan.Worker {
+		s.Run = 0
+	}
+}
+
+// kept is how many instances the previous release has when it has all.
+func (p Plan) kept() int {
+	if p.First {
+		return 0
+	}
+	return p.total()
 }
 
 // back goes on with a rollback: previous capacity, then traffic, then the
@@ -195,8 +251,8 @@ func (m *machine) back() {
 	if s.Weight > 0 {
 		// A previous release that is starting must not get traffic before it is
 		// ready; when that takes too long a part of it is better than none.
-		if s.Seen.OldReady || s.Stuck.On && s.Seen.OldSeen {
-			s.Weight = 0
+		if s.Seen.OldReady && (m.fresh() || !m.plan.counted()) || s.Stuck.On && s.Seen.OldSeen {
+			m.withdraw()
 			m.apply()
 		}
 		return
@@ -205,7 +261,7 @@ func (m *machine) back() {
 		return
 	}
 	if s.Capacity {
-		s.Capacity = false
+		s.Capacity, s.Run = false, 0
 		m.apply()
 		return
 	}
@@ -221,7 +277,7 @@ func (m *machine) back() {
 // restored reports whether what can be gone back to was observed. Where nobody
 // was exposed nothing was taken from the previous release.
 func (m *machine) restored() bool {
-	return m.plan.First || !m.s.Exposed || m.s.Seen.OldReady
+	return m.plan.First || !m.s.Exposed && !m.s.Taken || m.s.Seen.OldReady
 }
 
 func (m *machine) missingForBack() string {
@@ -255,11 +311,20 @@ func (m *machine) missingForStep() string {
 	case s.Seen.Hosts == 0:
 		return "no host reports"
 	case m.differs():
-		return fmt.Sprintf("the router has %s where %s was set", weights(s.Seen), percent(s.Weight))
+		return m.drifted()
 	case !s.Seen.CandidateReady:
 		return "not every instance of the candidate is ready"
+	case m.plan.counted() && !s.Seen.OldReady:
+		return "not every instance that stays of the previous release is ready"
 	}
 	return "nothing is missing"
+}
+
+func (m *machine) drifted() string {
+	if m.plan.counted() {
+		return m.s.Seen.Off
+	}
+	return fmt.Sprintf("the router has %s where %s was set", weights(m.s.Seen), percent(m.s.Weight))
 }
 
 func (m *machine) notApplied() string {

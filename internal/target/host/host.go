@@ -11,6 +11,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"maps"
+	"slices"
 	"time"
 
 	"github.com/sluicehq/sluice/internal/agent/wire"
@@ -63,6 +64,9 @@ func (t *Target) Apply(ctx context.Context, doc wire.Desired) (bool, error) {
 // Document is an empty desired state for a target.
 func Document(key release.Key, t pipeline.Target, gen int64) wire.Desired {
 	d := wire.Desired{Protocol: wire.Protocol, Generation: gen, Key: key, Hosts: t.Hosts, Listen: t.Listen, Revisions: []wire.Revision{}}
+	if t.Worker() {
+		d.Requires = append(d.Requires, wire.FeatureWorker)
+	}
 	if t.Sticky != nil {
 		d.Sticky = wire.Sticky{Header: t.Sticky.Header, Cookie: t.Sticky.Cookie}
 	}
@@ -87,9 +91,66 @@ func Decode(rows []store.Observed) []Report {
 	return out
 }
 
+// Wanted is what a rollout wants of hosts where each has a share of its own; nil
+// where all are alike.
+type Wanted struct {
+	Shares map[string]rollout.Share
+	Worker bool
+}
+
+// WantedOf returns what a rollout in a state wants of hosts. The plan counts its
+// own instances; oldInstances is how many of the previous release a whole host
+// runs, which may be others.
+func WantedOf(p rollout.Plan, s rollout.State, hosts []string, oldInstances int) *Wanted {
+	shares := p.Shares(s)
+	if shares == nil || len(shares) != len(hosts) {
+		return nil
+	}
+	w := &Wanted{Shares: map[string]rollout.Share{}, Worker: p.Worker}
+	for i, h := range slices.Sorted(slices.Values(hosts)) {
+		x := shares[i]
+		x.Old = (x.Old*oldInstances + p.Instances - 1) / p.Instances
+		w.Shares[h] = x
+	}
+	return w
+}
+
+// Put writes the shares of a rollout into what hosts shall run. old is nil where
+// there is no previous release.
+func (w *Wanted) Put(d *wire.Desired, old, candidate *wire.Revision) {
+	if w == nil {
+		return
+	}
+	d.Requires = append(d.Requires, wire.FeatureShares)
+	for _, r := range []*wire.Revision{old, candidate} {
+		if r != nil {
+			r.Shares = map[string]wire.Share{}
+		}
+	}
+	for h, x := range w.Shares {
+		if candidate == nil {
+			x.Weight = 0
+		}
+		if old == nil && candidate != nil {
+			x.Weight = wire.FullWeight * min(x.Weight, 1)
+		}
+		if old != nil {
+			old.Shares[h] = wire.Share{Instances: x.Old, Weight: wire.FullWeight - x.Weight}
+		}
+		if candidate != nil {
+			candidate.Shares[h] = wire.Share{Instances: x.Candidate, Weight: x.Weight}
+		}
+	}
+}
+
 // Observe sums up what the wanted hosts report of a rollout: the step is done
 // only when every host says so.
 func Observe(reports []Report, key release.Key, hosts []string, candidate, old release.ID, now time.Time) rollout.Observation {
+	return (*Wanted)(nil).Observe(reports, key, hosts, candidate, old, now)
+}
+
+// Observe is as the function, but holds each host to its own share.
+func (w *Wanted) Observe(reports []Report, key release.Key, hosts []string, candidate, old release.ID, now time.Time) rollout.Observation {
 	o := rollout.Observation{CandidateReady: true, OldReady: true, MinWeight: wire.FullWeight, Generation: -1}
 	for _, h := range hosts {
 		svc, ok := find(reports, h, key, now)
@@ -106,6 +167,13 @@ func Observe(reports []Report, key release.Key, hosts []string, candidate, old r
 			o.Generation = svc.Generation
 		}
 		cand, old := revision(svc, candidate), revision(svc, old)
+		if w != nil {
+			w.observe(&o, h, cand, old)
+			if !svc.Listening && !w.Worker && o.Failed == "" && svc.Reason != "" {
+				o.Failed = fmt.Sprintf("on host %s: %s", h, svc.Reason)
+			}
+			continue
+		}
 		o.CandidateReady = o.CandidateReady && cand != nil && cand.Phase == wire.Ready
 		o.OldReady = o.OldReady && (old != nil && old.Phase == wire.Ready)
 		if cand != nil {
@@ -132,6 +200,44 @@ func Observe(reports []Report, key release.Key, hosts []string, candidate, old r
 	o.Generation = max(0, o.Generation)
 	return o
 }
+
+// observe holds one host to its share.
+func (w *Wanted) observe(o *rollout.Observation, h string, cand, old *wire.RevisionObserved) {
+	x := w.Shares[h]
+	none := wire.RevisionObserved{Phase: wire.Stopping}
+	if cand == nil {
+		cand = &none
+	}
+	if old == nil {
+		old = &none
+	}
+	// Without instances yet it is ready once its files are there and verified.
+	o.CandidateReady = o.CandidateReady && cand.Ready >= x.Candidate && (cand.Phase == wire.Ready || x.Candidate == 0 && cand.Phase != wire.Pulling && cand.Phase != wire.Failed)
+	o.OldReady = o.OldReady && old.Ready >= x.Old && (old.Phase == wire.Ready || x.Old == 0)
+	o.CandidateSeen = o.CandidateSeen || len(cand.Instances) > 0
+	o.OldSeen = o.OldSeen || len(old.Instances) > 0
+	weight := max(0, min(cand.Weight, wire.FullWeight))
+	if w.Worker { // nothing is routed: whatever runs takes work
+		weight = wire.FullWeight * len(cand.Instances) / max(1, len(cand.Instances)+len(old.Instances))
+	}
+	o.MinWeight, o.MaxWeight = min(o.MinWeight, weight), max(o.MaxWeight, weight)
+	if cand.Phase == wire.Failed && o.Failed == "" {
+		o.Failed = fmt.Sprintf("on host %s: %s", h, cand.Reason)
+	}
+	if o.Off != "" {
+		return
+	}
+	switch {
+	case !w.Worker && weight != x.Weight:
+		o.Off = fmt.Sprintf("host %s gives the candidate %s where %s was set", h, percent(weight), percent(x.Weight))
+	case cand.Ready > x.Candidate:
+		o.Off = fmt.Sprintf("host %s runs %d instances of the candidate where %d were set", h, cand.Ready, x.Candidate)
+	case old.Ready > x.Old:
+		o.Off = fmt.Sprintf("host %s runs %d instances of the previous release where %d were set", h, old.Ready, x.Old)
+	}
+}
+
+func percent(bp int) string { return fmt.Sprintf("%g %%", float64(bp)/100) }
 
 func find(reports []Report, host string, key release.Key, now time.Time) (wire.Service, bool) {
 	for _, r := range reports {
