@@ -48,7 +48,7 @@ func New(cfg Config) *Runner {
 // Request is one check to be made at one address.
 type Request struct {
 	Check   pipeline.Check
-	Address string // host:port where the version answers
+	Address string // host:port where the version answers; empty: nowhere, a worker
 	release.Key
 	Release release.ID
 	Commit  string
@@ -59,7 +59,12 @@ type Request struct {
 	Redact []string
 }
 
-func (q Request) url() string { return "http://" + q.Address }
+func (q Request) url() string {
+	if q.Address == "" {
+		return ""
+	}
+	return "http://" + q.Address
+}
 
 // Outcome is what a check came to.
 type Outcome struct {

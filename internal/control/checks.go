@@ -1,15 +1,17 @@
 package control
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
-	"io"
-	"net"
-	"net/http"
 	"strings"
 	"time"
 
+	"github.com/sluicehq/sluice/internal/agent/wire"
+	"github.com/sluicehq/sluice/internal/check"
+	"github.com/sluicehq/sluice/internal/evidence"
 	"github.com/sluicehq/sluice/internal/pipeline"
 	"github.com/sluicehq/sluice/internal/release"
 	"github.com/sluicehq/sluice/internal/rollout"
@@ -17,14 +19,60 @@ import (
 	"github.com/sluicehq/sluice/internal/target/host"
 )
 
+// Checks asks a running version the questions of a definition.
+type Checks interface {
+	// Ready says why a check could not be run here, and what to do.
+	Ready(ctx context.Context, c pipeline.Check) error
+	// Run makes a check. An error is no verdict: it is made again.
+	Run(ctx context.Context, q check.Request) (check.Outcome, error)
+}
+
+// Unpacker is what [Artifacts] may do beside: commands run in a copy of what was
+// released.
+type Unpacker interface {
+	// Unpack writes an artifact's files, verified, into dir, which is not there yet.
+	Unpack(ctx context.Context, project, service string, a release.Artifact, dir string) error
+}
+
 // checkEffect is the promise to run the checks of a step.
 type checkEffect struct {
 	Step int `json:"step"`
 }
 
+// Checked is what a check of a rollout came to at one address. Output and Shot
+// are blobs.
+type Checked struct {
+	Name    string         `json:"name"`
+	Kind    string         `json:"kind"` // http, command, browser
+	Step    int            `json:"step"`
+	Hook    string         `json:"hook,omitempty"` // beforeTraffic, afterStep, afterTraffic; empty: verify
+	Address string         `json:"address"`
+	OK      bool           `json:"ok"`
+	Reason  string         `json:"reason,omitempty"`
+	Tries   int            `json:"tries"`
+	Output  release.Digest `json:"output,omitempty"`
+	Shot    release.Digest `json:"shot,omitempty"`
+	At      time.Time      `json:"at"`
+}
+
+// maxChecked bounds how many outcomes a rollout's row keeps; all are in evidence.
+const maxChecked = 100
+
+// checking are the checks of a step, as they were when it began.
+type checking struct {
+	plan      planned
+	key       release.Key
+	release   release.ID
+	manifest  []byte
+	commit    string
+	hook      string
+	checks    []pipeline.Check
+	addresses []string
+}
+
 // startCheck runs promised checks beside the loop, once at a time here, so that
-// an abort or a bad verdict is not kept waiting by a slow check. Checks are
-// requests that may be repeated; after a crash they are made again.
+// an abort or a bad verdict is not kept waiting by a slow check. Checks may be
+// repeated; after a crash they are made again.
 func (c *Controller) startCheck(e store.Effect) {
 	key := fmt.Sprintf("%s/%s/%d", e.Project, e.Rollout, e.Generation)
 	if _, running := c.checking.LoadOrStore(key, true); running {
@@ -43,50 +91,29 @@ func (c *Controller) check(ctx context.Context, e store.Effect) error {
 	if err := json.Unmarshal(e.Data, &want); err != nil {
 		return fmt.Errorf("couldn't read which checks to run: %w", err)
 	}
-	var checks []pipeline.Check
-	var addresses []string
+	var todo checking
 	err := c.store.View(ctx, func(tx *store.Tx) error {
 		t, err := c.openTurn(tx, e.Project, e.Rollout)
 		if err != nil {
 			return err
 		}
-		if t.state.Step != want.Step || !t.row.Live {
-			return nil
+		if !t.wantsChecks(want.Step) {
+			return nil // its time is over; the effect is finished below
 		}
-		for _, name := range t.plan.Steps[want.Step].Checks {
-			for _, k := range t.plan.Environment.Verify {
-				if k.Name == name {
-					checks = append(checks, k)
-				}
-			}
-		}
-		rows, err := tx.ObservedHosts()
-		if err != nil {
-			return fmt.Errorf("couldn't read what hosts report: %w", err)
-		}
-		// Only what was asked can pass: each check, at each host.
-		to := t.plan.Environment.Target
-		if addresses = host.Addresses(host.Decode(rows), t.key(), to); len(addresses) < len(to.Hosts) {
-			return fmt.Errorf("%d of %d hosts say where %s answers", len(addresses), len(to.Hosts), t.key())
-		}
-		if n := len(t.plan.Steps[want.Step].Checks); len(checks) != n {
-			return fmt.Errorf("%d of the %d checks of step %d are in the definition that %s was started with", len(checks), n, want.Step, e.Rollout)
-		}
-		return nil
+		todo, err = t.checksOf(want.Step)
+		return err
 	})
 	if err != nil {
 		return err
 	}
-	failed := ""
-	for _, k := range checks {
-		for _, a := range addresses {
-			if err := request(ctx, a, *k.HTTP); err != nil {
-				if ctx.Err() != nil {
-					return ctx.Err() // a shutdown says nothing of the release
-				}
-				failed = fmt.Sprintf("check %s at %s: %v", k.Name, a, err)
-			}
-		}
+	ctx, stop := c.whileWanted(ctx, e, want.Step)
+	defer stop()
+	done, failed, err := c.runChecks(ctx, todo, want.Step)
+	if errors.Is(err, errNotWanted) {
+		return nil // the turn that left the step promised something else
+	}
+	if err != nil {
+		return err
 	}
 	err = c.store.Update(ctx, func(tx *store.Tx) error {
 		if err := tx.FinishEffect(e.Project, e.Rollout, e.Generation, outcomeOf(failed)); err != nil {
@@ -96,15 +123,206 @@ func (c *Controller) check(ctx context.Context, e store.Effect) error {
 		if err != nil || !t.row.Live {
 			return err
 		}
+		for i, k := range done {
+			if err := t.keepCheck(fmt.Sprintf("check/%s/%d/%d", t.row.ID, e.Generation, i), todo, k); err != nil {
+				return err
+			}
+		}
 		if err := t.feed(rollout.Event{Checked: &rollout.Checked{Step: want.Step, OK: failed == "", Reason: clip(failed)}}); err != nil {
 			return err
 		}
 		return t.close()
 	})
+	if errors.Is(err, store.ErrExists) {
+		return nil // another control plane made them too, and its word stays
+	}
 	if err != nil {
 		return err
 	}
 	return c.act(ctx, e.Project, e.Rollout)
+}
+
+// checksOf gathers what a step asks, and where.
+func (t *turn) checksOf(step int) (checking, error) {
+	p := t.plan.Steps[step]
+	out := checking{plan: t.plan, key: t.key(), release: t.row.Release, manifest: t.candidate.Manifest, hook: p.Hook}
+	for _, name := range p.Checks {
+		for _, k := range t.plan.Environment.Checks() {
+			if k.Name == name {
+				out.checks = append(out.checks, k)
+			}
+		}
+	}
+	if n := len(p.Checks); len(out.checks) != n {
+		return out, fmt.Errorf("%d of the %d checks of step %d are in the definition that %s was started with", len(out.checks), n, step, t.row.ID)
+	}
+	rows, err := t.tx.ObservedHosts()
+	if err != nil {
+		return out, fmt.Errorf("couldn't read what hosts report: %w", err)
+	}
+	// Only what was asked can pass: each check, at each host. Before traffic it is
+	// the candidate alone that is asked, later whatever users get.
+	to, where := t.plan.Environment.Target, host.Addresses
+	if p.Weight == 0 {
+		where = host.Previews
+	}
+	if to.Listen == "" {
+		out.addresses = []string{""} // a worker has none; commands know where it works
+	} else if out.addresses = where(host.Decode(rows), t.key(), to); len(out.addresses) < len(to.Hosts) {
+		return out, fmt.Errorf("%d of %d hosts say where %s answers", len(out.addresses), len(to.Hosts), t.key())
+	}
+	row, err := t.tx.Run(t.row.Project, t.row.Run)
+	if err != nil {
+		return out, fmt.Errorf("couldn't read run %s: %w", t.row.Run, err)
+	}
+	out.commit = row.Commit
+	return out, nil
+}
+
+// wantsChecks says whether a rollout still waits for the checks of a step.
+func (t *turn) wantsChecks(step int) bool {
+	return t.row.Live && t.state.Step == step && t.state.Phase == rollout.Checking
+}
+
+// wantedPoll is how soon checks end that nobody waits for any more.
+const wantedPoll = 500 * time.Millisecond
+
+// errNotWanted ends checks whose rollout has left their step.
+var errNotWanted = errors.New("the rollout went on without these checks")
+
+// whileWanted ends the checks when the rollout leaves their step: one that goes
+// back, or was aborted, waits for no command.
+func (c *Controller) whileWanted(ctx context.Context, e store.Effect, step int) (context.Context, func()) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	ended := make(chan struct{})
+	poll := time.NewTicker(wantedPoll)
+	go func() {
+		defer close(ended)
+		defer poll.Stop()
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case <-poll.C:
+			}
+			wanted := true
+			err := c.store.View(ctx, func(tx *store.Tx) error {
+				t, err := c.openTurn(tx, e.Project, e.Rollout)
+				wanted = err != nil || t.wantsChecks(step)
+				return err
+			})
+			if err == nil && !wanted {
+				cancel(errNotWanted)
+				return
+			}
+		}
+	}()
+	return ctx, func() { cancel(nil); <-ended }
+}
+
+// runChecks makes the checks one after the other and stops at the first that
+// fails.
+func (c *Controller) runChecks(ctx context.Context, todo checking, step int) (done []Checked, failed string, err error) {
+	hide := c.knownSecrets(ctx, todo.plan.Environment)
+	for _, k := range todo.checks {
+		for _, a := range todo.addresses {
+			out, err := c.checks.Run(ctx, check.Request{
+				Check: k, Address: a, Key: todo.key, Release: todo.release, Commit: todo.commit, Redact: hide,
+				Files: func(ctx context.Context, dir string) error { return c.unpack(ctx, todo, dir) },
+			})
+			if err != nil {
+				return nil, "", err
+			}
+			x := Checked{Name: k.Name, Kind: k.Kind(), Step: step, Hook: todo.hook, Address: a, OK: out.OK, Reason: out.Reason, Tries: out.Tries}
+			for _, b := range []struct {
+				content []byte
+				to      *release.Digest
+			}{{out.Output, &x.Output}, {out.Shot, &x.Shot}} {
+				if len(b.content) == 0 {
+					continue
+				}
+				if *b.to, _, err = c.blobs.Put(ctx, bytes.NewReader(b.content)); err != nil {
+					return nil, "", fmt.Errorf("couldn't keep the output of check %s: %w", k.Name, err)
+				}
+			}
+			if done = append(done, x); !out.OK {
+				return done, strings.Replace(fmt.Sprintf("check %s at %s: %s", k.Name, a, out.Reason), " at : ", ": ", 1), nil
+			}
+		}
+	}
+	return done, "", nil
+}
+
+// knownSecrets are the values that instances have and that this machine can
+// read: a check that meets one must not keep it.
+func (c *Controller) knownSecrets(ctx context.Context, e pipeline.Environment) []string {
+	var out []string
+	for _, v := range e.Target.Env {
+		if v.Secret == "" || c.secret == nil {
+			continue
+		}
+		if s, err := c.secret(ctx, v.Secret); err == nil { // what we cannot read is another host's
+			out = append(out, s)
+		}
+	}
+	return out
+}
+
+// unpack writes the files of the release that is checked.
+func (c *Controller) unpack(ctx context.Context, todo checking, dir string) error {
+	shelf, ok := c.artifacts.(Unpacker)
+	if !ok {
+		return errors.New("this control plane cannot unpack artifacts")
+	}
+	m, err := release.ParseManifest(todo.manifest, todo.release)
+	if err != nil {
+		return err
+	}
+	if len(m.Artifacts) != 1 {
+		return fmt.Errorf("release %s has %d artifacts, and a command runs in one", todo.release.Short(), len(m.Artifacts))
+	}
+	return shelf.Unpack(ctx, todo.key.Project, todo.key.Service, m.Artifacts[0], dir)
+}
+
+// keepCheck records one outcome as a statement about the release, and in the row.
+func (t *turn) keepCheck(id string, todo checking, k Checked) error {
+	var asked pipeline.Check
+	for _, x := range todo.checks {
+		if x.Name == k.Name {
+			asked = x
+		}
+	}
+	definition, err := release.Canonical(asked)
+	if err != nil {
+		return err
+	}
+	st := evidence.TestResult{
+		Result: evidence.TestsPassed, PassedTests: []string{k.Name},
+		Configuration: []evidence.Resource{{Name: "check/" + k.Name, Digest: map[string]string{"sha256": release.DigestOf(definition).Hex()}}},
+		Run:           t.row.Run, Step: k.Name, Environment: t.row.Environment, At: evidence.StampOf(t.tx.Now()),
+	}
+	if k.Address != "" {
+		st.URL = "http://" + k.Address
+	}
+	if !k.OK {
+		st.Result, st.PassedTests, st.FailedTests = evidence.TestsFailed, nil, []string{k.Name}
+	}
+	for _, b := range []struct {
+		name, media string
+		digest      release.Digest
+	}{{"output/" + k.Name, "text/plain", k.Output}, {"screenshot/" + k.Name, "image/png", k.Shot}} {
+		if b.digest != "" {
+			st.Byproducts = append(st.Byproducts, evidence.Resource{Name: b.name, Digest: map[string]string{"sha256": b.digest.Hex()}, MediaType: b.media})
+		}
+	}
+	at := about{project: t.row.Project, run: t.row.Run, environment: t.row.Environment}
+	if _, err := t.c.record(t.tx, id, at, st, evidence.ReleaseSubject(t.row.Project, t.row.Service, t.row.Release)); err != nil {
+		return err
+	}
+	k.At = t.tx.Now()
+	t.watch.Checks = append(t.watch.Checks, k)
+	t.watch.Checks = t.watch.Checks[max(0, len(t.watch.Checks)-maxChecked):]
+	return nil
 }
 
 func outcomeOf(failed string) string {
@@ -114,66 +332,73 @@ func outcomeOf(failed string) string {
 	return failed
 }
 
-// checkPause lies between two tries of a check.
-const checkPause = 250 * time.Millisecond
-
-// request makes one check, with its retries.
-func request(ctx context.Context, address string, k pipeline.HTTPCheck) error {
-	var last error
-	for try := 0; try <= k.Retries; try++ {
-		if try > 0 {
-			timer := time.NewTimer(checkPause)
-			select {
-			case <-ctx.Done():
-				timer.Stop()
-				return ctx.Err()
-			case <-timer.C:
+// readyFor refuses checks that could not be run here, before anything is built.
+func (c *Controller) readyFor(ctx context.Context, d pipeline.Definition, envs []string) error {
+	for _, name := range envs {
+		e, _ := d.Environment(name)
+		for _, k := range e.Checks() {
+			if err := c.checks.Ready(ctx, k); err != nil {
+				return refuse("check %s of %s can't be run on the server's machine: %s", k.Name, name, err)
+			}
+			if _, ok := c.artifacts.(Unpacker); k.Command != nil && !ok {
+				return refuse("check %s of %s is a command, and this control plane cannot unpack artifacts", k.Name, name)
 			}
 		}
-		if last = requestOnce(ctx, address, k); last == nil || ctx.Err() != nil {
-			return last
-		}
-	}
-	return last
-}
-
-// checkBody bounds how much of an answer is searched.
-const checkBody = 1 << 20
-
-func requestOnce(ctx context.Context, address string, k pipeline.HTTPCheck) error {
-	ctx, cancel := context.WithTimeout(ctx, k.Timeout)
-	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+address+k.Path, nil)
-	if err != nil {
-		return fmt.Errorf("couldn't make the request: %w", err)
-	}
-	req.Header.Set("User-Agent", "sluice-check")
-	res, err := checkClient.Do(req)
-	if err != nil {
-		return fmt.Errorf("GET %s was not answered: %w", k.Path, err)
-	}
-	defer res.Body.Close()
-	body, err := io.ReadAll(io.LimitReader(res.Body, checkBody))
-	if err != nil {
-		return fmt.Errorf("GET %s was answered in part: %w", k.Path, err)
-	}
-	if res.StatusCode != k.Status {
-		return fmt.Errorf("GET %s answered %d, wanted %d", k.Path, res.StatusCode, k.Status)
-	}
-	if k.Contains != "" && !strings.Contains(string(body), k.Contains) {
-		return fmt.Errorf("GET %s answered without %q", k.Path, k.Contains)
 	}
 	return nil
 }
 
-// checkClient follows no redirect: a check says which status it wants. Each
-// check has a connection of its own, as a new user would.
-var checkClient = &http.Client{
-	Transport: &http.Transport{
-		DisableKeepAlives: true, Proxy: nil,
-		DialContext: (&net.Dialer{Timeout: 5 * time.Second}).DialContext,
-	},
-	CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+// besides adds to a desired state what checks and a thin judge need: an address of
+// the candidate alone until somebody is exposed, and traffic of our own while it
+// is.
+func (t *turn) besides(d *wire.Desired) {
+	if !t.state.Capacity || t.state.Phase == rollout.RollingBack || t.state.Phase.Terminal() || d.Listen == "" {
+		return
+	}
+	e := t.plan.Environment
+	asked := false
+	for _, s := range t.plan.Steps {
+		asked = asked || s.Kind == rollout.StepCheck && s.Weight == 0
+	}
+	if e.Target.Preview != "" || asked && !t.state.Exposed {
+		host.Preview(d, e.Target)
+	}
+	if e.Synthetic != nil && t.state.Weight > 0 && t.plan.Strategy != rollout.StrategyRollback {
+		host.Synthesize(d, *e.Synthetic)
+	}
+}
+
+// endSynthetic tells hosts to make no more traffic of ours: the rollout is done,
+// and what runs otherwise stays as it is.
+func (t *turn) endSynthetic(current wire.Revision) error {
+	if t.plan.Environment.Synthetic == nil {
+		return nil
+	}
+	revisions := []wire.Revision{current}
+	if t.restore != nil {
+		old := *t.restore
+		old.Weight, old.Candidate = 0, false
+		revisions = append(revisions, old)
+	}
+	return t.c.want(t.tx, t.key(), placeEffects(t.key()), t.plan.Environment.Target, revisions...)
+}
+
+// counts are the counters that the judge reads: users' requests, and those that
+// Sluice made where the definition asks for them.
+func (t *turn) counts(reports []host.Report) []host.Counts {
+	e := t.plan.Environment
+	if e.Synthetic != nil && e.Synthetic.Count {
+		return host.AllCounters(reports, t.key(), e.Target.Hosts)
+	}
+	return host.Counters(reports, t.key(), e.Target.Hosts)
+}
+
+// counted says in a verdict's sentence that not only users were counted.
+func (t *turn) counted(sentence string) string {
+	if s := t.plan.Environment.Synthetic; s != nil && s.Count && sentence != "" {
+		return sentence + " (synthetic requests are counted too)"
+	}
+	return sentence
 }
 
 // keyOf names the environment that a rollout's row is of.

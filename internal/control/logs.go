@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"github.com/sluicehq/sluice/internal/release"
 	"github.com/sluicehq/sluice/internal/run"
@@ -41,8 +42,12 @@ type StepLog struct {
 // maxLogRead bounds one answer, in bytes.
 const maxLogRead = 256 << 10
 
-// Log returns what a step of a run has written from offset on.
+// Log returns what a step of a run has written from offset on; what a check of a
+// rollout was answered, where step is ENVIRONMENT.CHECK.
 func (c *Controller) Log(ctx context.Context, project, runID, step string, offset int64) (StepLog, error) {
+	if strings.Contains(step, ".") {
+		return c.checkLog(ctx, project, runID, step, offset)
+	}
 	out := StepLog{Next: offset}
 	var found *run.Step
 	err := c.store.View(ctx, func(tx *store.Tx) error {

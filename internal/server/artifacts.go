@@ -9,6 +9,7 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/sluicehq/sluice/internal/artifact"
+	"github.com/sluicehq/sluice/internal/control"
 	"github.com/sluicehq/sluice/internal/registry/remote"
 	"github.com/sluicehq/sluice/internal/release"
 )
@@ -61,6 +62,17 @@ func (s *shelf) Verify(ctx context.Context, project, service string, artifacts [
 	}
 	return nil
 }
+
+// Unpack implements control.Unpacker.
+func (s *shelf) Unpack(ctx context.Context, project, service string, a release.Artifact, dir string) error {
+	repo, err := s.repository(project, service)
+	if err != nil {
+		return err
+	}
+	return artifact.Pull(ctx, repo, a.Digest, dir, artifact.Limits{})
+}
+
+var _ control.Unpacker = (*shelf)(nil)
 
 func verify(ctx context.Context, repo *remote.Repository, a release.Artifact) error {
 	var layer ocispec.Descriptor
