@@ -2,9 +2,11 @@ package agent
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
+	"net/url"
 	"sync"
 	"time"
 
@@ -47,6 +49,7 @@ func (a *agent) scrape() {
 			wait.Go(func() {
 				defer func() { <-slots }()
 				if err := at.ask(a.ctx, client); err != nil {
+					at.At, at.Error = time.Now().UTC(), problem(err)
 					a.cfg.Logger.Debug("couldn't scrape", "instance", at.Instance, "error", err)
 				}
 			})
@@ -54,7 +57,7 @@ func (a *agent) scrape() {
 		wait.Wait()
 		a.do(a.ctx, func() {
 			for _, at := range todo {
-				if at.Body != nil {
+				if at.Body != nil || at.Error != "" {
 					a.scrapes[at.Key.String()+at.Instance] = at.Scrape
 				}
 			}
@@ -115,6 +118,19 @@ func (t target) ask(ctx context.Context, client *http.Client) error {
 	}
 	t.At, t.Type, t.Body = time.Now().UTC(), res.Header.Get("Content-Type"), b
 	return nil
+}
+
+// problem words an error for those who judge by the metrics.
+func problem(err error) string {
+	var u *url.Error
+	switch {
+	case errors.Is(err, context.DeadlineExceeded):
+		return fmt.Sprintf("it did not answer its metrics within %s", scrapeIn)
+	case errors.As(err, &u):
+		err = u.Err
+	}
+	s := "its metrics could not be asked: " + err.Error()
+	return s[:min(len(s), 300)]
 }
 
 // sent forgets the scrapes that a report delivered, unless newer ones came.

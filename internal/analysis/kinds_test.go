@@ -180,12 +180,12 @@ func TestLatencySplit(t *testing.T) {
 		t.Fatal("not frozen")
 	}
 	for i := range 100 {
-		split := make([]map[int]uint64, 16)
+		split := make([][2]int64, 16)
 		for b := range split {
-			split[b] = map[int]uint64{0: 60}
+			split[b] = [2]int64{0, 60}
 		}
-		split[i%16][20] = 10 // ten slow ones of one user
-		l.Split(split)
+		split[i%16] = [2]int64{10, 70} // ten slow ones of one user
+		l.Split([]Spread{SpreadOf(split), SpreadOf(split)})
 		l.Add(map[int]uint64{0: 50}, map[int]uint64{0: 960, 20: 10}, Judged, edge)
 		again(t, &l)
 	}

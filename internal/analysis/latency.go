@@ -144,19 +144,25 @@ func (l *Latency) Add(canary, stable map[int]uint64, at BinKind, edge func(int) 
 	l.decide()
 }
 
-// Split takes the A/A split of the next bin: the increase of each of the stable
-// version's hash buckets. Slow requests that come in clusters then weigh less.
-func (l *Latency) Split(buckets []map[int]uint64) {
+// Bounds are the last buckets that are fast enough, by quantile; nil until they
+// are frozen.
+func (l Latency) Bounds() []int {
 	if !l.Frozen() {
-		return
+		return nil
 	}
-	for i := range l.Quantiles {
-		q := &l.Quantiles[i]
-		split := make([][2]int64, len(buckets))
-		for j, h := range buckets {
-			split[j][0], split[j][1] = slower(h, q.Last)
-		}
-		q.Spread.Add(split)
+	out := make([]int, len(l.Quantiles))
+	for i, q := range l.Quantiles {
+		out[i] = q.Last
+	}
+	return out
+}
+
+// Split takes the A/A split of the next bin: for each of Bounds how slow requests
+// spread over the stable version's hash buckets. Slow requests that come in
+// clusters then weigh less.
+func (l *Latency) Split(spreads []Spread) {
+	for i := range min(len(spreads), len(l.Quantiles)) {
+		l.Quantiles[i].Spread.Join(spreads[i])
 	}
 }
 

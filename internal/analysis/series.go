@@ -23,6 +23,7 @@ type Series struct {
 	Bins      int     `json:"bins"`
 	Canary    int     `json:"canary"` // points in this step
 	Control   int     `json:"control"`
+	Looked    int     `json:"looked,omitempty"` // canary points at the last look
 	Why       string  `json:"why,omitempty"`
 	Last      *Metric `json:"last,omitempty"` // of this step's last look
 	Failed    *Metric `json:"failed,omitempty"`
@@ -70,14 +71,20 @@ func (s *Series) Add(canary, control float64, why string) {
 func isPoint(x float64) bool { return !math.IsNaN(x) && !math.IsInf(x, 0) }
 
 // StartStep begins anew: points of another weight are of another kind.
-func (s *Series) StartStep() { s.Canary, s.Control, s.Last = 0, 0, nil }
+func (s *Series) StartStep() { s.Canary, s.Control, s.Looked, s.Last = 0, 0, 0, nil }
+
+// Due says whether there is enough more than at the last look to look again: a
+// held rollout is at the end of its bake for long.
+func (s Series) Due() bool { return s.Failed == nil && (s.Looked == 0 || 2*s.Canary >= 3*s.Looked) }
 
 // Look compares the points of this step, at the end of its bake.
 func (s *Series) Look(canary, control []float64) {
 	c := Points{Canary: canary, Control: control, Direction: s.Direction, AllowedIncrease: s.Increase, AllowedDecrease: s.Decrease, Seed: 1}.Compare()
 	m := c.Metric(s.Name)
-	m.DecidedAtBin = s.Bins
-	s.Last = &m
+	if m.Verdict == verdict.Pass || m.Verdict == verdict.Fail {
+		m.DecidedAtBin = s.Bins
+	}
+	s.Looked, s.Last = s.Canary, &m
 	if m.Verdict == verdict.Fail && s.Failed == nil {
 		s.Failed = &m
 	}

@@ -41,6 +41,21 @@ func (s *Spread) Add(buckets [][2]int64) {
 	s.Bad = satAdd(s.Bad, all.KC)
 }
 
+// SpreadOf is the spread of one bin.
+func SpreadOf(buckets [][2]int64) Spread {
+	var s Spread
+	s.Add(buckets)
+	return s
+}
+
+// Join adds what was measured elsewhere, or in another bin.
+func (s *Spread) Join(o Spread) {
+	if !(o.Chi2 >= 0) || !(o.DF >= 0) || o.Bad < 0 {
+		return
+	}
+	s.Chi2, s.DF, s.Bad = finite(s.Chi2+o.Chi2), finite(s.DF+o.DF), satAdd(s.Bad, o.Bad)
+}
+
 // Phi is max(1, Pearson χ²/df), for Settings.Phi; 0 while too few bad events
 // were seen to tell.
 func (s Spread) Phi() float64 {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"path/filepath"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -12,6 +13,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/sluicehq/sluice/internal/agent/wire"
+	"github.com/sluicehq/sluice/internal/check"
 	"github.com/sluicehq/sluice/internal/evidence"
 	"github.com/sluicehq/sluice/internal/pipeline"
 	"github.com/sluicehq/sluice/internal/release"
@@ -48,9 +50,10 @@ type Driving struct {
 	Failed string
 }
 
-// Metrics answers queries for custom metrics, at the newest sample's time.
+// Metrics answers queries for custom metrics, at the newest sample's time. An
+// error says in words that people understand why there is no answer.
 type Metrics interface {
-	Ask(ctx context.Context, query string) ([]Sample, error)
+	Ask(ctx context.Context, q Question) ([]Sample, error)
 }
 
 // Blobs keeps bulky content, such as logs, by its digest.
@@ -83,6 +86,7 @@ type Config struct {
 	LeaseTTL  time.Duration    // default 5 s
 	Builds    int              // at once, default 2
 	Isolation runner.Isolation // of build steps; default runner.Namespaces
+	Checks    Checks           // default: package check, isolated as build steps are
 	// Secret returns the value of a reference in a build step's environment.
 	Secret func(ctx context.Context, ref string) (string, error)
 	// Full, if set, is told when the store had no space for a lease or a turn,
@@ -113,6 +117,7 @@ type Controller struct {
 	keys      *evidence.KeyRing
 	trusted   *evidence.KeySet
 	artifacts Artifacts
+	checks    Checks
 	target    Steered
 	metrics   Metrics
 	dir       string
@@ -152,10 +157,14 @@ func New(cfg Config) (*Controller, error) {
 	if cfg.Full == nil {
 		cfg.Full = func() {}
 	}
+	if cfg.Checks == nil {
+		cfg.Checks = check.New(check.Config{Dir: filepath.Join(cfg.Dir, "checks"), Hidden: []string{cfg.Dir}, Isolation: cfg.Isolation})
+	}
 	ctx, stop := context.WithCancel(context.Background())
 	return &Controller{
-		full:  cfg.Full,
-		store: cfg.Store, blobs: cfg.Blobs, keys: cfg.Keys, trusted: trusted, artifacts: cfg.Artifacts,
+		checks: cfg.Checks,
+		full:   cfg.Full,
+		store:  cfg.Store, blobs: cfg.Blobs, keys: cfg.Keys, trusted: trusted, artifacts: cfg.Artifacts,
 		target: cfg.Target, metrics: cfg.Metrics, dir: cfg.Dir, log: cfg.Log, leaseTTL: cfg.LeaseTTL, owner: newOwner(),
 		ctx: ctx, stop: stop, builds: make(chan struct{}, cfg.Builds), logs: logs{dir: cfg.Dir},
 		isolation: cfg.Isolation, secret: cfg.Secret, parse: cfg.ParseOptions,

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -20,11 +21,14 @@ import (
 
 // place is what an environment's row keeps beside what runs there.
 type place struct {
-	V           int                  `json:"v"`
-	Environment pipeline.Environment `json:"environment"` // as of the last promotion that succeeded
-	Snapshots   []snapshot           `json:"snapshots"`   // of the current release's counters
-	TickedAt    time.Time            `json:"tickedAt,omitzero"`
-	Planned     time.Duration        `json:"planned,omitempty"` // until the next turn
+	V           int                   `json:"v"`
+	Environment pipeline.Environment  `json:"environment"`        // as of the last promotion that succeeded
+	Snapshots   []snapshot            `json:"snapshots"`          // of the current release's counters
+	Before      *pipeline.Environment `json:"before,omitempty"`   // as it was with the release before, for the way back
+	Measured    []Measured            `json:"measured,omitempty"` // the last one of each kind of way
+	Drill       *Drill                `json:"drill,omitempty"`
+	TickedAt    time.Time             `json:"tickedAt,omitzero"`
+	Planned     time.Duration         `json:"planned,omitempty"` // until the next turn
 }
 
 // tick plans the next turn and returns how much of the time since the last one
@@ -70,8 +74,7 @@ func (c *Controller) counters(tx *store.Tx, key release.Key, hosts []string, id 
 	out := map[string]cumulative{}
 	for _, n := range host.Counters(reports, key, hosts) {
 		if n.Release == id {
-			s := sum(n)
-			s.Buckets = nil
+			s := sum(n, nil)
 			out[n.Host+"/"+n.Boot] = s
 		}
 	}
@@ -79,28 +82,36 @@ func (c *Controller) counters(tx *store.Tx, key release.Key, hosts []string, id 
 }
 
 // before is what the stable release counted in the window before a rollout: now
-// less the oldest snapshot in the window.
-func (c *Controller) before(tx *store.Tx, key release.Key, env pipeline.Environment, stable release.ID) (cumulative, error) {
+// less the oldest snapshot in the window. The snapshots between show how its
+// errors spread over hash buckets: an A/A split, before anything is exposed.
+func (c *Controller) before(tx *store.Tx, key release.Key, env pipeline.Environment, stable release.ID) (cumulative, analysis.Spread, error) {
 	out := cumulative{Latency: map[int]uint64{}}
+	var spread analysis.Spread
 	row, ok, err := tx.Environment(key)
 	if err != nil || !ok {
-		return out, err
+		return out, spread, err
 	}
 	p, err := decodePlace(row)
 	if err != nil {
-		return out, err
+		return out, spread, err
 	}
 	now, err := c.counters(tx, key, env.Target.Hosts, stable)
 	if err != nil {
-		return out, err
+		return out, spread, err
 	}
 	var old map[string]cumulative
+	last := map[string]cumulative{}
 	for _, s := range p.Snapshots {
-		if tx.Now().Sub(s.At) <= beforeWindow {
-			old = s.Counts
-			break
+		if tx.Now().Sub(s.At) > beforeWindow {
+			continue
 		}
+		if old == nil {
+			old = s.Counts
+		}
+		spread.Join(splitOf(last, s.Counts))
+		last = s.Counts
 	}
+	spread.Join(splitOf(last, now))
 	for k, cur := range now {
 		prev := old[k]
 		out.Requests += analysis.Delta(prev.Requests, cur.Requests)
@@ -109,7 +120,24 @@ func (c *Controller) before(tx *store.Tx, key release.Key, env pipeline.Environm
 			out.Latency[i] += n
 		}
 	}
-	return out, nil
+	return out, spread, nil
+}
+
+// splitOf is the A/A split of what was counted between two snapshots.
+func splitOf(prev, cur map[string]cumulative) analysis.Spread {
+	joined := cumulative{Buckets: map[int][2]int64{}}
+	for k, c := range cur {
+		p, known := prev[k]
+		if !known || len(p.Buckets) == 0 {
+			continue
+		}
+		for i, b := range c.Buckets {
+			o := joined.Buckets[i]
+			joined.Buckets[i] = [2]int64{o[0] + analysis.Delta(p.Buckets[i][0], b[0]), o[1] + analysis.Delta(p.Buckets[i][1], b[1])}
+		}
+	}
+	errs, _ := splits(joined, 0)
+	return errs
 }
 
 // stepPlace takes one environment's row further: a snapshot of the counters, and
@@ -229,7 +257,7 @@ func (t *turn) finish() error {
 		if err := t.settle(&row, &p); err != nil {
 			return err
 		}
-	} else if t.state.Exposed {
+	} else if t.state.Exposed && !t.plan.Drill {
 		// A release that nobody was exposed to may be tried again as it is: what
 		// stopped it can lie outside of it, such as a port that was taken.
 		if err := t.quarantine(t.row.Release, t.state.Reason); err != nil {
@@ -245,25 +273,32 @@ func (t *turn) finish() error {
 		}
 	}
 	p.V = 1
+	t.measure(&p)
 	if err := t.c.putPlace(t.tx, &row, p); err != nil {
 		return fmt.Errorf("couldn't write what runs in %s: %w", key, err)
 	}
-	live := true
-	waiting, err := t.tx.Runs(store.RunFilter{Project: t.row.Project, Service: t.row.Service, Live: &live, Limit: 100})
-	if err != nil {
-		return fmt.Errorf("couldn't find the runs that wait: %w", err)
+	return t.tx.WakeRuns(t.row.Project, t.row.Service, "", t.tx.Now())
+}
+
+// measure keeps how long going back took, so that the next one can say what to
+// expect.
+func (t *turn) measure(p *place) {
+	m := Measured{Way: t.plan.Way, Run: t.row.Run, Drill: t.plan.Drill, At: t.tx.Now()}
+	switch {
+	case t.state.Phase == rollout.Succeeded && t.plan.Strategy == rollout.StrategyRollback && m.Way != "":
+		m.Millis = t.tx.Now().Sub(t.row.CreatedAt).Milliseconds()
+	case t.state.Phase == rollout.RolledBack && t.state.Exposed && t.restore != nil && t.watch.rollbackMillis() != nil:
+		m.Way, m.Millis = warm, *t.watch.rollbackMillis()
+	default:
+		return
 	}
-	for _, r := range waiting {
-		if err := t.tx.Wake("runs", r.Project, r.ID, t.tx.Now()); err != nil {
-			return fmt.Errorf("couldn't wake run %s: %w", r.ID, err)
-		}
-	}
-	return nil
+	p.Measured = append(slices.DeleteFunc(p.Measured, func(x Measured) bool { return x.Way == m.Way }), m)
 }
 
 // settle makes the candidate what runs.
 func (t *turn) settle(row *store.Environment, p *place) error {
-	p.Environment, p.Snapshots = t.plan.Environment, nil
+	before := p.Environment
+	p.Environment, p.Snapshots, p.Before = t.plan.Environment, nil, nil
 	current := t.candidate
 	current.Weight, current.Candidate = wire.FullWeight, false
 	var err error
@@ -274,11 +309,17 @@ func (t *turn) settle(row *store.Environment, p *place) error {
 	now := t.tx.Now()
 	row.WakeAt = &now
 	p.TickedAt = time.Time{}
+	if err := t.endSynthetic(current); err != nil {
+		return err
+	}
 	if t.restore == nil {
 		return nil
 	}
 	retire := now.Add(t.plan.RetireAfter)
-	if t.plan.Strategy == rollout.StrategyRollback {
+	if !t.plan.Warm() {
+		retire = now // its last instance was replaced
+	}
+	if t.plan.Strategy == rollout.StrategyRollback && !t.plan.Drill {
 		// What was taken back is no way back, and need not stay warm.
 		retire = now
 		at := about{project: t.row.Project, run: t.row.Run, environment: t.row.Environment}
@@ -293,8 +334,11 @@ func (t *turn) settle(row *store.Environment, p *place) error {
 		if err := t.quarantine(t.restore.Release, "rolled back: "+t.watch.Why); err != nil {
 			return err
 		}
-	} else if row.Previous, err = json.Marshal(t.restore); err != nil {
-		return fmt.Errorf("couldn't encode the previous release: %w", err)
+	} else {
+		p.Before = &before
+		if row.Previous, err = json.Marshal(t.restore); err != nil {
+			return fmt.Errorf("couldn't encode the previous release: %w", err)
+		}
 	}
 	row.RetireAt = &retire
 	return nil

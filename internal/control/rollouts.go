@@ -39,6 +39,7 @@ type turn struct {
 	apply     int64    // generation that the target shall be brought to the state with; 0: none
 	check     bool     // the checks of the current step shall run
 	alarms    []string // to be told loudly
+	bins      []closed // that this turn closed
 }
 
 func (t *turn) key() release.Key {
@@ -206,6 +207,11 @@ func (t *turn) close() error {
 			return err
 		}
 	}
+	for _, c := range t.bins {
+		if err := t.keep(c); err != nil {
+			return err
+		}
+	}
 	changed := t.row.Phase != string(t.state.Phase) || !t.row.Live
 	t.row.Phase = string(t.state.Phase)
 	t.schedule()
@@ -315,7 +321,7 @@ func (t *turn) events(ask answers) error {
 	if err != nil {
 		return err
 	}
-	seen := host.Observe(reports, t.key(), t.plan.Environment.Target.Hosts, t.row.Release, t.restoreID(), t.tx.Now())
+	seen := t.wanted().Observe(reports, t.key(), t.plan.Environment.Target.Hosts, t.row.Release, t.restoreID(), t.tx.Now())
 	elapsed := t.watch.elapsed(t.tx.Now())
 	if gap := t.watch.gap(t.tx.Now()); gap.Abs() > clockGap {
 		// The clock jumped, or no control plane ran: an event, never a verdict.
@@ -324,7 +330,11 @@ func (t *turn) events(ask answers) error {
 		}
 	}
 	t.watch.BinElapsed += elapsed
-	if judged := t.judge(reports, ask); judged != nil {
+	judged, err := t.judge(reports, ask, elapsed)
+	if err != nil {
+		return err
+	}
+	if judged != nil {
 		if err := t.feed(rollout.Event{Judged: judged}); err != nil {
 			return err
 		}
@@ -353,19 +363,36 @@ func (t *turn) document(gen int64) wire.Desired {
 	if t.state.Phase != rollout.Succeeded && (t.state.Phase == rollout.RollingBack || t.state.Phase.Terminal()) && t.plan.Before != nil {
 		// Who goes back goes back to the old address and the old way to know users.
 		before := host.Document(t.key(), *t.plan.Before, gen)
-		d.Listen, d.Sticky = before.Listen, before.Sticky
+		d.Listen, d.Sticky, d.Requires = before.Listen, before.Sticky, before.Requires
 	}
+	t.besides(&d)
+	var old, cand *wire.Revision
 	if t.state.Old && t.restore != nil {
-		old := *t.restore
-		old.Weight, old.Candidate = wire.FullWeight-t.state.Weight, false
-		d.Revisions = append(d.Revisions, old)
+		r := *t.restore
+		r.Weight, r.Candidate = wire.FullWeight-t.state.Weight, false
+		old = &r
 	}
 	if t.state.Capacity {
-		cand := t.candidate
-		cand.Weight, cand.Candidate = t.state.Weight, true
-		d.Revisions = append(d.Revisions, cand)
+		r := t.candidate
+		r.Weight, r.Candidate = t.state.Weight, true
+		cand = &r
+	}
+	t.wanted().Put(&d, old, cand)
+	for _, r := range []*wire.Revision{old, cand} {
+		if r != nil {
+			d.Revisions = append(d.Revisions, *r)
+		}
 	}
 	return d
+}
+
+// wanted is the share of each host, where the plan counts instances.
+func (t *turn) wanted() *host.Wanted {
+	instances := t.plan.Instances
+	if t.restore != nil {
+		instances = t.restore.Instances
+	}
+	return host.WantedOf(t.plan.Plan, t.state, t.plan.Environment.Target.Hosts, instances)
 }
 
 // act runs the effects that were promised, the newest first: what an older one

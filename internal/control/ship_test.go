@@ -71,12 +71,12 @@ type signals struct {
 	asked  []string
 }
 
-func (s *signals) Ask(_ context.Context, query string) ([]Sample, error) {
-	s.asked = append(s.asked, query)
+func (s *signals) Ask(_ context.Context, q Question) ([]Sample, error) {
+	s.asked = append(s.asked, q.Query)
 	if s.answer == nil {
 		return nil, nil
 	}
-	return s.answer(query)
+	return s.answer(q.Query)
 }
 
 type memBlobs struct{ m *sync.Map }
@@ -160,7 +160,7 @@ func (w *world) ship(def pipeline.Definition, commit string, changes ...change) 
 	id := release.DigestOf(body)
 	var runID string
 	err = w.store.Update(w.Context(), func(tx *store.Tx) error {
-		if err := w.front.supersede(tx, m.Project, def.Service, m.Commit); err != nil {
+		if err := w.front.supersede(tx, m.Project, def.Service, m.Commit, nil); err != nil {
 			return err
 		}
 		row := store.Run{Project: m.Project, Kind: run.KindRun, Service: def.Service, Repository: "/repo", Path: m.Path, Commit: m.Commit, Actor: alice}

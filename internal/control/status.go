@@ -2,12 +2,9 @@ package control
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
-	"strings"
 	"time"
 
-	"github.com/sluicehq/sluice/internal/agent/wire"
 	"github.com/sluicehq/sluice/internal/analysis"
 	"github.com/sluicehq/sluice/internal/gate"
 	"github.com/sluicehq/sluice/internal/release"
@@ -57,7 +54,8 @@ type EnvironmentStatus struct {
 	Held            string             `json:"held,omitempty"`
 	Phase           rollout.Phase      `json:"phase,omitempty"`
 	Rollout         string             `json:"rollout,omitempty"`
-	Revision        int64              `json:"revision,omitempty"` // for commands that must not act on something else than was seen
+	Revision        int64              `json:"revision,omitempty"` // rises with each fact; for commands that must not act on something else than was seen
+	Queue           *QueueStatus       `json:"queue,omitempty"`    // it waits for its turn
 	Packet          release.Digest     `json:"packet,omitempty"`
 	Gates           []gate.Decision    `json:"gates,omitempty"`
 	Plan            []rollout.PlanStep `json:"plan,omitempty"`
@@ -98,6 +96,9 @@ func (c *Controller) Runs(ctx context.Context, f store.RunFilter) ([]Status, err
 		if err != nil {
 			return fmt.Errorf("couldn't list runs: %w", err)
 		}
+		if len(rows) == 0 && f.Before == "" && f.Live == nil {
+			return known(tx, f.Project, f.Service)
+		}
 		for _, r := range rows {
 			t, err := c.runTurnOf(tx, r)
 			if err != nil {
@@ -112,6 +113,24 @@ func (c *Controller) Runs(ctx context.Context, f store.RunFilter) ([]Status, err
 		return nil
 	})
 	return out, err
+}
+
+// known tells a project or service that is empty from one that is not there: what
+// nobody ever ran has no rows at all.
+func known(tx *store.Tx, project, service string) error {
+	if service != "" {
+		rows, err := tx.Runs(store.RunFilter{Project: project, Limit: 1})
+		if err != nil {
+			return fmt.Errorf("couldn't look for service %s: %w", service, err)
+		}
+		if len(rows) > 0 {
+			return missing("there is no service %q in project %s; `sluice runs` lists what there is", service, project)
+		}
+	}
+	if project == release.DefaultProject {
+		return nil
+	}
+	return missing("there is no project %q: nothing ever ran in it; without --project it is %s", project, release.DefaultProject)
 }
 
 func (t *runTurn) status(points bool) (Status, error) {
@@ -133,6 +152,10 @@ func (t *runTurn) status(points bool) (Status, error) {
 			Name: e.Name, State: orPending(e.State), Release: t.state.Release, PreviousRelease: e.Previous, Strategy: e.Strategy,
 			Verdict: e.Verdict, Reason: e.Reason, WaitingFor: e.WaitingFor, Packet: e.Packet, Gates: e.Gates, Rollout: e.Rollout,
 		}
+		var err error
+		if es.Queue, err = t.queueStatus(e); err != nil {
+			return s, err
+		}
 		if es.Strategy == "" {
 			if env, ok := t.def.Environment(e.Name); ok {
 				es.Strategy = env.Rollout.Strategy
@@ -143,7 +166,12 @@ func (t *runTurn) status(points bool) (Status, error) {
 			if err != nil {
 				return s, err
 			}
-			ro.describe(&es, points)
+			ro.describe(&es)
+			if points {
+				if es.Points, err = ro.points(); err != nil {
+					return s, err
+				}
+			}
 		}
 		if es.State == run.RollingBack && s.State == run.Running {
 			s.State = run.RollingBack
@@ -157,9 +185,9 @@ func (t *runTurn) status(points bool) (Status, error) {
 }
 
 // describe fills in what the rollout knows; it is fresher than the run's copy.
-func (t *turn) describe(e *EnvironmentStatus, points bool) {
+func (t *turn) describe(e *EnvironmentStatus) {
 	s, w := t.state, t.watch
-	e.Phase, e.Revision, e.Step, e.Steps, e.Plan = s.Phase, t.row.Revision, s.Step, len(t.plan.Steps), t.plan.Steps
+	e.Phase, e.Revision, e.Step, e.Steps, e.Plan = s.Phase, t.revision(), s.Step, len(t.plan.Steps), t.plan.Steps
 	e.Weight = float64(s.Seen.MaxWeight) / 100
 	e.Verdict, e.Paused, e.Stuck = s.Verdict, s.Paused.On, s.Stuck.On
 	if s.Reason != "" {
@@ -192,188 +220,6 @@ func (t *turn) describe(e *EnvironmentStatus, points bool) {
 		d := w.FailedAt.Sub(w.ShownAt).Seconds()
 		e.DetectSeconds = &d
 	}
-	if points {
-		e.Points = w.Points
-	}
-}
-
-// Explanation answers, for whatever waits: why, what is next, when, and what
-// can be done.
-type Explanation struct {
-	Run         string   `json:"run"`
-	State       string   `json:"state"`
-	Environment string   `json:"environment,omitempty"`
-	Now         string   `json:"now"`
-	Why         string   `json:"why"`
-	Next        string   `json:"next"`
-	When        string   `json:"when"`
-	Can         []string `json:"can"`
-}
-
-// Explain answers for a run.
-func (c *Controller) Explain(ctx context.Context, project, id string) (Explanation, error) {
-	var x Explanation
-	err := c.store.View(ctx, func(tx *store.Tx) error {
-		t, err := c.readRun(tx, project, id)
-		if err != nil {
-			return err
-		}
-		x, err = t.explain()
-		return err
-	})
-	return x, err
-}
-
-func (t *runTurn) explain() (Explanation, error) {
-	x := Explanation{Run: t.row.ID, State: string(t.state.Outcome), Can: []string{}}
-	action, i := run.Next(t.state)
-	switch action {
-	case run.ActBuild:
-		x.Now, x.Why = "the build runs", "its steps have not all ended"
-		x.Next, x.When = "the artifact is packed once, and gates are asked", "when all steps succeeded"
-		x.Can = []string{"sluice logs " + t.row.ID, "sluice abort " + t.row.ID}
-		for _, s := range t.state.Steps {
-			if s.State == "running" {
-				x.Why = "step " + s.Name + " is running"
-			}
-		}
-	case run.ActPromote:
-		e := t.state.Environments[i]
-		x.Environment, x.Now = e.Name, "the release is on its way into "+e.Name
-		x.Why = e.WaitingFor
-		x.Next, x.When = "the rollout starts", "when it is no longer waited for"
-		x.Can = []string{"sluice abort " + t.row.ID}
-		if e.Packet != "" {
-			x.Now = "the release waits for approval before it enters " + e.Name
-			x.Next = "the rollout starts as soon as the packet is approved"
-			x.When = "at once after the decision"
-			x.Can = append([]string{
-				fmt.Sprintf("sluice approve %s --env %s", t.row.ID, e.Name),
-				fmt.Sprintf("sluice reject %s --env %s --comment …", t.row.ID, e.Name),
-			}, x.Can...)
-		}
-	case run.ActAwait:
-		e := t.state.Environments[i]
-		ro, err := t.c.openTurn(t.tx, t.row.Project, e.Rollout)
-		if err != nil {
-			return x, err
-		}
-		state := ro.state
-		if now := ro.watch.Result; now.Sentence != "" && now.Verdict == state.Verdict {
-			state.Sentence = now.Sentence // the rollout noted the numbers of the last change
-		}
-		r := rollout.Explain(ro.plan.Plan, state)
-		x.Environment, x.Now, x.Why, x.Next, x.When = e.Name, r.Now, r.Why, r.Next, r.When
-		for _, can := range r.Can {
-			x.Can = append(x.Can, commandLine(can, t.row.ID, e.Name))
-		}
-	default:
-		x.Now = fmt.Sprintf("the run has ended: %s", t.state.Outcome)
-		x.Why = t.state.Reason
-		x.Next = "nothing happens by itself any more"
-		if t.state.Outcome == run.RolledBack {
-			x.Can = []string{"ship a fix: sluice run", fmt.Sprintf("lift the quarantine if the release is safe: sluice quarantine lift %s --reason …", t.state.Release.Short())}
-		}
-	}
-	return x, nil
-}
-
-// commandLine makes what a rollout can be told ("abort: takes it back") a line
-// that can be typed.
-func commandLine(can, runID, env string) string {
-	command, what, _ := strings.Cut(can, ": ")
-	verb, flags, _ := strings.Cut(command, " ")
-	line := fmt.Sprintf("sluice %s %s", verb, runID)
-	if verb != string(rollout.GiveUp) {
-		line += " --env " + env
-	}
-	if flags != "" {
-		line += " " + flags
-	}
-	return line + "   " + what
-}
-
-// Cell is one service in one environment, on the first page.
-type Cell struct {
-	release.Key
-	Release    release.ID      `json:"release"` // that has the traffic
-	Commit     string          `json:"commit"`
-	Candidate  release.ID      `json:"candidate,omitempty"`
-	Weight     float64         `json:"weight,omitempty"` // percent of the candidate
-	Run        string          `json:"run,omitempty"`    // that is live, or was last
-	State      run.Outcome     `json:"state"`
-	Phase      rollout.Phase   `json:"phase,omitempty"`
-	Verdict    verdict.Verdict `json:"verdict,omitempty"`
-	WaitingFor string          `json:"waitingFor,omitempty"`
-	Since      time.Time       `json:"since,omitzero"`
-}
-
-// Overview lists what runs where.
-func (c *Controller) Overview(ctx context.Context, project string) ([]Cell, error) {
-	out := []Cell{}
-	err := c.store.View(ctx, func(tx *store.Tx) error {
-		keys := map[release.Key]*Cell{}
-		var order []release.Key
-		cell := func(k release.Key) *Cell {
-			if keys[k] == nil {
-				keys[k] = &Cell{Key: k}
-				order = append(order, k)
-			}
-			return keys[k]
-		}
-		rows, err := tx.Environments(project)
-		if err != nil {
-			return fmt.Errorf("couldn't list environments: %w", err)
-		}
-		for _, r := range rows {
-			x := cell(r.Key)
-			cur, err := decodeRevision(r.Current)
-			if err != nil {
-				return fmt.Errorf("couldn't read what runs in %s: %w", r.Key, err)
-			}
-			if cur == nil {
-				continue
-			}
-			x.Release, x.Since, x.State = cur.Release, r.UpdatedAt, run.Succeeded
-			x.Commit = commitOf(cur)
-		}
-		last, err := tx.Rollouts(store.RolloutFilter{Project: project, Limit: 500})
-		if err != nil {
-			return fmt.Errorf("couldn't list rollouts: %w", err)
-		}
-		for _, r := range last {
-			x := cell(keyOf(r))
-			if x.Run != "" {
-				continue // rollouts come newest first
-			}
-			t, err := c.turnOf(tx, r)
-			if err != nil {
-				return err
-			}
-			var e EnvironmentStatus
-			t.describe(&e, false)
-			x.Run, x.Phase, x.Verdict = r.Run, e.Phase, e.Verdict
-			if r.Live {
-				x.Candidate, x.Weight, x.WaitingFor, x.State = r.Release, e.Weight, e.WaitingFor, run.Running
-				if e.State != "" {
-					x.State = e.State
-				}
-			}
-		}
-		for _, k := range order {
-			out = append(out, *keys[k])
-		}
-		return nil
-	})
-	return out, err
-}
-
-func commitOf(r *wire.Revision) string {
-	var m release.Manifest
-	if json.Unmarshal(r.Manifest, &m) != nil {
-		return ""
-	}
-	return m.Commit
 }
 
 // PacketOf returns the newest packet of a run's environment.

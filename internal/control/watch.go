@@ -1,11 +1,10 @@
 package control
 
 import (
-	"context"
 	"encoding/json"
 	"fmt"
 	"math"
-	"strings"
+	"slices"
 	"time"
 
 	"github.com/sluicehq/sluice/internal/agent/wire"
@@ -31,18 +30,18 @@ type watch struct {
 
 	BinElapsed time.Duration         `json:"binElapsed,omitempty"`
 	Flush      bool                  `json:"flush,omitempty"` // the weight changed: close the bin early
-	Warm       time.Duration         `json:"warm,omitempty"`  // since the candidate's first user request
-	Step       int                   `json:"step,omitempty"`  // that the tests were told of
 	Base       map[string]cumulative `json:"base,omitempty"`  // router counters at the last close
 	Series     map[string]float64    `json:"series,omitempty"`
-	Tests      []test                `json:"tests,omitempty"`
-	Spread     analysis.Spread       `json:"spread,omitzero"`
-	Points     []Point               `json:"points,omitempty"` // for the chart
+	Opening    *opening              `json:"opening,omitempty"` // to be kept with the first bin
+	Closed     int64                 `json:"closed,omitempty"`  // bins that were kept
+	Points     []Point               `json:"points,omitempty"`  // of rollouts from before bins had rows of their own
 	Result     analysis.Result       `json:"result,omitzero"`
+	judging
 
 	Facts    int64     `json:"facts,omitempty"` // of package rollout, so far: the revision that people see
-	Why      string    `json:"why,omitempty"` // a person's words, of a rollback that was asked for
+	Why      string    `json:"why,omitempty"`   // a person's words, of a rollback that was asked for
 	Seen     Signals   `json:"seen,omitzero"`
+	Checks   []Checked `json:"checks,omitempty"`  // the last outcomes of checks
 	Cause    string    `json:"cause,omitempty"`   // what kind of event made it go back, see causeOf
 	BackAt   time.Time `json:"backAt,omitzero"`   // going back was committed
 	FailedAt time.Time `json:"failedAt,omitzero"` // verdict fail was committed
@@ -64,7 +63,8 @@ type cumulative struct {
 	Requests int64            `json:"n"`
 	Bad      int64            `json:"k"`
 	Latency  map[int]uint64   `json:"l,omitempty"`
-	Buckets  map[int][2]int64 `json:"b,omitempty"` // bad and all by hash bucket, of the stable
+	Buckets  map[int][2]int64 `json:"b,omitempty"` // bad and all by hash bucket
+	Slow     map[int][]int64  `json:"s,omitempty"` // slower than each frozen bound, by hash bucket
 }
 
 // Point is one closed bin for the chart. Rates are fractions, times seconds.
@@ -81,14 +81,6 @@ type Point struct {
 
 // maxPoints bounds the chart: five hours of bins of 30 s, ten minutes of 1 s.
 const maxPoints = 600
-
-// test is one metric's test. Exactly one is set.
-type test struct {
-	Metric  pipeline.Metric   `json:"metric"`
-	Rate    *analysis.Rate    `json:"rate,omitempty"`
-	Latency *analysis.Latency `json:"latency,omitempty"`
-	Limit   *analysis.Limit   `json:"limit,omitempty"`
-}
 
 const watchVersion = 1
 
@@ -182,271 +174,71 @@ func (w *watch) nextBin(s rollout.State, a pipeline.Analysis) (time.Duration, bo
 
 // newWatch freezes what is known of the stable version before anything moves.
 func (c *Controller) newWatch(tx *store.Tx, key release.Key, env pipeline.Environment, plan rollout.Plan, restore *wire.Revision) (watch, error) {
-	w := watch{V: watchVersion, Base: map[string]cumulative{}, Series: map[string]float64{}}
-	before := cumulative{}
+	w := watch{V: watchVersion, Base: map[string]cumulative{}, Series: map[string]float64{}, Opening: &opening{V: 1, First: plan.First}}
+	var err error
 	if restore != nil {
-		var err error
-		if before, err = c.before(tx, key, env, restore.Release); err != nil {
+		if w.Opening.Before, w.Opening.Spread, err = c.before(tx, key, env, restore.Release); err != nil {
 			return w, err
 		}
 	}
-	set := preview.Settings(env.Analysis)
-	judged := env.Analysis.Metrics
-	for _, m := range judged {
-		t := test{Metric: m}
-		switch m.Kind {
-		case pipeline.HTTPErrors:
-			r := analysis.NewRate(pipeline.HTTPErrors, set, len(judged), analysis.Frozen{Bad: before.Bad, Total: before.Requests, First: plan.First})
-			t.Rate = &r
-		case pipeline.HTTPLatency:
-			l, err := analysis.NewLatency(m.Name, set, len(judged), m.MaxRatio, plan.First, m.Quantile)
-			if err != nil {
-				return w, err
-			}
-			l.Freeze(before.Latency, wire.LatencyEdge)
-			t.Latency = &l
-		case pipeline.Rate:
-			r := analysis.NewRate(m.Name, set, len(judged), analysis.Frozen{First: plan.First})
-			t.Rate = &r
-		case pipeline.Limit:
-			l, err := analysis.NewLimit(m.Name, m.Min, m.Max, 0, 0)
-			if err != nil {
-				return w, err
-			}
-			t.Limit = &l
-		default:
-			return w, fmt.Errorf("metric %s has the unknown kind %q", m.Name, m.Kind)
-		}
-		w.Tests = append(w.Tests, t)
-	}
-	return w, nil
-}
-
-// Sample is the newest value of one series.
-type Sample struct {
-	Series string // its labels, as one text
-	Value  float64
-}
-
-// answers are what metric providers said for the bin that is due.
-type answers struct {
-	asked   bool
-	samples map[string][]Sample // by metric and role, see askKey
-}
-
-const (
-	roleValue        = "value"
-	roleCanaryBad    = "canary/bad"
-	roleCanaryTotal  = "canary/total"
-	roleStableBad    = "stable/bad"
-	roleStableTotal  = "stable/total"
-	roleBeforeBad    = "before/bad" // of the stable, in the window before the exposure
-	roleBeforeTotal  = "before/total"
-	metricQueryLimit = 5 * time.Second
-)
-
-func askKey(metric, role string) string { return metric + "\x00" + role }
-
-// ask queries the metric providers if a bin is due. It happens before the
-// transaction, bounded by less than a lease.
-func (c *Controller) ask(ctx context.Context, project, id string) (answers, error) {
-	var out answers
-	var queries map[string]string
-	err := c.store.View(ctx, func(tx *store.Tx) error {
-		t, err := c.openTurn(tx, project, id)
-		if err != nil || !t.row.Live {
-			return err
-		}
-		if !t.state.Exposed {
-			queries = t.queriesBefore()
-			return nil
-		}
-		if t.watch.BinElapsed+t.watch.elapsed(tx.Now()) < t.plan.Environment.Analysis.Bin && !t.watch.Flush {
-			return nil
-		}
-		queries = t.queries()
-		return nil
-	})
-	if err != nil || len(queries) == 0 {
-		return out, err
-	}
-	ctx, cancel := context.WithTimeout(ctx, min(metricQueryLimit, c.leaseTTL/2))
-	defer cancel()
-	out = answers{asked: true, samples: map[string][]Sample{}}
-	for key, q := range queries {
-		s, err := c.metrics.Ask(ctx, q)
-		if err != nil {
-			c.log.Warn("a metric could not be asked; it counts as no data for this bin", "project", project, "rollout", id, "query", q, "error", err)
-			continue
-		}
-		out.samples[key] = s
-	}
-	return out, nil
-}
-
-func (t *turn) fill(query string, id release.ID) string {
-	return strings.NewReplacer("$revision", id.Short(), "$service", t.row.Service, "$environment", t.row.Environment).Replace(query)
-}
-
-// queriesBefore ask for what the stable counted in the window before.
-func (t *turn) queriesBefore() map[string]string {
-	out := map[string]string{}
-	for _, x := range t.watch.Tests {
-		if x.Metric.Kind != pipeline.Rate || t.restore == nil || x.Rate.Frozen.Total > 0 {
-			continue
-		}
-		for role, q := range map[string]string{roleBeforeBad: x.Metric.Bad, roleBeforeTotal: x.Metric.Total} {
-			out[askKey(x.Metric.Name, role)] = fmt.Sprintf("sum(increase((%s)[%s:10s]))", t.fill(q, t.restore.Release), "1h")
-		}
-	}
-	return out
-}
-
-// freezeRates takes what the stable's custom metrics counted before.
-func (w *watch) freezeRates(ask answers, s analysis.Settings) {
-	for i, x := range w.Tests {
-		bad, total := ask.samples[askKey(x.Metric.Name, roleBeforeBad)], ask.samples[askKey(x.Metric.Name, roleBeforeTotal)]
-		if x.Metric.Kind != pipeline.Rate || len(total) != 1 || !(total[0].Value >= 1) || total[0].Value > 1e15 {
-			continue
-		}
-		f := analysis.Frozen{Total: int64(total[0].Value)}
-		if len(bad) == 1 && bad[0].Value > 0 {
-			f.Bad = int64(min(bad[0].Value, total[0].Value))
-		}
-		r := analysis.NewRate(x.Metric.Name, s, len(w.Tests), f)
-		w.Tests[i].Rate = &r
-	}
-}
-
-func (t *turn) queries() map[string]string {
-	out := map[string]string{}
-	fill := t.fill
-	for _, x := range t.watch.Tests {
-		switch x.Metric.Kind {
-		case pipeline.Limit:
-			out[askKey(x.Metric.Name, roleValue)] = fill(x.Metric.Query, t.row.Release)
-		case pipeline.Rate:
-			out[askKey(x.Metric.Name, roleCanaryBad)] = fill(x.Metric.Bad, t.row.Release)
-			out[askKey(x.Metric.Name, roleCanaryTotal)] = fill(x.Metric.Total, t.row.Release)
-			if t.restore != nil {
-				out[askKey(x.Metric.Name, roleStableBad)] = fill(x.Metric.Bad, t.restore.Release)
-				out[askKey(x.Metric.Name, roleStableTotal)] = fill(x.Metric.Total, t.restore.Release)
-			}
-		}
-	}
-	return out
+	w.Spread = w.Opening.Spread
+	w.Tests, err = startTests(env.Analysis, preview.Settings(env.Analysis), *w.Opening)
+	return w, err
 }
 
 // judge closes the bin that is due, if one is, and returns the verdict if it is
-// another than the state's.
-func (t *turn) judge(reports []host.Report, ask answers) *rollout.Judged {
-	w := &t.watch
-	counts := host.Counters(reports, t.key(), t.plan.Environment.Target.Hosts)
+// another than the state's. Elapsed is what the coming tick will add.
+func (t *turn) judge(reports []host.Report, ask answers, elapsed time.Duration) (*rollout.Judged, error) {
+	w, a := &t.watch, t.plan.Environment.Analysis
+	counts := t.counts(reports)
 	if !t.state.Exposed || t.state.Phase == rollout.RollingBack {
 		if !t.state.Exposed {
 			w.rebase(counts, t.row.Release, t.restoreID())
-			w.freezeRates(ask, preview.Settings(t.plan.Environment.Analysis))
+			return nil, w.freezeRates(ask, preview.Settings(a))
 		}
-		return nil
+		return nil, nil
 	}
-	if w.BinElapsed < t.plan.Environment.Analysis.Bin && !w.Flush {
-		return nil
+	if w.BinElapsed < a.Bin && !w.Flush {
+		return nil, nil
 	}
 	if !ask.asked && len(t.queries()) > 0 {
-		return nil // it became due after the providers could be asked; they are in the next turn
+		return nil, nil // it became due after the providers could be asked; they are in the next turn
 	}
 	canary, stable := w.increase(counts, t.row.Release), w.increase(counts, t.restoreID())
 	w.Seen.CanaryRequests += canary.Requests
 	w.Seen.CanaryBad += canary.Bad
 	w.Seen.StableRequests += stable.Requests
 	w.Seen.StableBad += stable.Bad
-	kind := analysis.Judged
-	if w.Warm < t.plan.Environment.Analysis.WarmUp {
-		kind |= analysis.WarmUp
+	c := closed{
+		Point: Point{At: t.tx.Now(), KC: canary.Bad, NC: canary.Requests, KB: stable.Bad, NB: stable.Requests, C99: quantile(canary.Latency, 0.99), B99: quantile(stable.Latency, 0.99), W: t.state.Weight},
+		Took:  w.BinElapsed, Step: t.state.Step, Extended: t.state.Extended,
+		Baking: t.state.Phase == rollout.Baking, Alone: t.plan.First || t.state.Weight == rollout.FullWeight,
 	}
-	if t.plan.First || t.state.Weight == rollout.FullWeight {
-		kind |= analysis.Alone
+	c.Last = c.Baking && t.state.InPhase+elapsed+a.Bin > t.plan.Steps[t.state.Step].Bake
+	if slices.ContainsFunc(w.Tests, func(x test) bool { return x.Latency != nil }) {
+		c.Canary, c.Stable = canary.Latency, stable.Latency
 	}
-	if w.Seen.CanaryRequests > 0 {
-		w.Warm += w.BinElapsed
-	}
-	if w.Step != t.state.Step {
-		w.Step = t.state.Step
-		for i := range w.Tests {
-			w.Tests[i].startStep()
-		}
-	}
-	w.Spread.Add(spread(stable.Buckets))
-	bin := analysis.Bin{KC: canary.Bad, NC: canary.Requests, KB: stable.Bad, NB: stable.Requests}
-	metrics := make([]analysis.Metric, 0, len(w.Tests))
-	for i := range w.Tests {
-		metrics = append(metrics, w.add(&w.Tests[i], bin, canary.Latency, stable.Latency, ask, kind))
-	}
-	w.chart(Point{At: t.tx.Now(), KC: bin.KC, NC: bin.NC, KB: bin.KB, NB: bin.NB, C99: quantile(canary.Latency, 0.99), B99: quantile(stable.Latency, 0.99), W: t.state.Weight})
+	c.Spread, c.Slow = splits(stable, len(w.bounds()))
+	c.Read = t.readings(ask, c.Alone)
 	w.BinElapsed, w.Flush = 0, false
-	if len(metrics) == 0 {
-		return nil
+	res, err := w.bin(c, a, t.history)
+	if err != nil {
+		return nil, err
 	}
-	res := analysis.Combine(metrics)
-	if res.Verdict != verdict.Fail && t.state.Phase != rollout.Baking {
-		return nil // only a fail counts between bakes; what the last bake came to stays told
+	c.Verdict = res.Verdict
+	t.bins = append(t.bins, c)
+	if len(w.Tests) == 0 {
+		return nil, nil
+	}
+	if res.Verdict != verdict.Fail && !c.Baking {
+		return nil, nil // only a fail counts between bakes; what the last bake came to stays told
 	}
 	w.Result = res
-	same := res.Verdict == t.state.Verdict && (!t.state.Held.On || res.Sentence == t.state.Sentence)
+	same := res.Verdict == t.state.Verdict && (!t.state.Held.On || t.counted(res.Sentence) == t.state.Sentence)
 	if same || res.Unjudged {
-		return nil
+		return nil, nil
 	}
-	return &rollout.Judged{Step: t.state.Step, Verdict: w.Result.Verdict, Sentence: w.Result.Sentence}
-}
-
-func (x *test) startStep() {
-	switch {
-	case x.Rate != nil:
-		x.Rate.StartStep()
-	case x.Latency != nil:
-		x.Latency.StartStep()
-	case x.Limit != nil:
-		x.Limit.StartStep()
-	}
-}
-
-func (w *watch) add(x *test, bin analysis.Bin, canary, stable map[int]uint64, ask answers, kind analysis.BinKind) analysis.Metric {
-	switch {
-	case x.Latency != nil:
-		x.Latency.Add(canary, stable, kind, wire.LatencyEdge)
-		return x.Latency.Result()
-	case x.Limit != nil:
-		v := math.NaN()
-		if s := ask.samples[askKey(x.Metric.Name, roleValue)]; len(s) == 1 {
-			v = s[0].Value
-		}
-		x.Limit.Add(v)
-		return x.Limit.Result()
-	case x.Metric.Kind == pipeline.HTTPErrors:
-		x.Rate.Settings.Phi = w.Spread.Phi()
-	default:
-		bin = analysis.Bin{
-			KC: w.rise(x.Metric.Name, roleCanaryBad, ask), NC: w.rise(x.Metric.Name, roleCanaryTotal, ask),
-			KB: w.rise(x.Metric.Name, roleStableBad, ask), NB: w.rise(x.Metric.Name, roleStableTotal, ask),
-		}
-	}
-	x.Rate.Add(bin, kind)
-	return x.Rate.Result()
-}
-
-// rise sums the increase of every series since the bin before. A series that
-// was not there before begins to count now: what it held is of another time.
-func (w *watch) rise(metric, role string, ask answers) int64 {
-	sum := 0.0
-	for _, s := range ask.samples[askKey(metric, role)] {
-		key := askKey(metric, role) + "\x00" + s.Series
-		prev, known := w.Series[key]
-		w.Series[key] = s.Value
-		if d, ok := analysis.DeltaFloat(prev, s.Value); ok && (known || strings.HasPrefix(role, "canary")) {
-			sum += d
-		}
-	}
-	return int64(math.Round(min(sum, math.MaxInt64/2)))
+	return &rollout.Judged{Step: t.state.Step, Verdict: w.Result.Verdict, Sentence: t.counted(w.Result.Sentence)}, nil
 }
 
 // rebase takes counters as the start, before the candidate is exposed.
@@ -459,7 +251,8 @@ func (w *watch) rebase(counts []host.Counts, candidate, stable release.ID) {
 // increase is what a revision counted over all hosts since the last call. A
 // host's new boot starts from nothing.
 func (w *watch) increase(counts []host.Counts, id release.ID) cumulative {
-	out := cumulative{Latency: map[int]uint64{}, Buckets: map[int][2]int64{}}
+	out := cumulative{Latency: map[int]uint64{}, Buckets: map[int][2]int64{}, Slow: map[int][]int64{}}
+	bounds := w.bounds()
 	if id == "" {
 		return out
 	}
@@ -468,7 +261,7 @@ func (w *watch) increase(counts []host.Counts, id release.ID) cumulative {
 			continue
 		}
 		key := c.Host + "/" + c.Boot + "/" + id.Short()
-		cur := sum(c)
+		cur := sum(c, bounds)
 		prev := w.Base[key]
 		w.Base[key] = cur
 		out.Requests += analysis.Delta(prev.Requests, cur.Requests)
@@ -480,12 +273,29 @@ func (w *watch) increase(counts []host.Counts, id release.ID) cumulative {
 			p, o := prev.Buckets[i], out.Buckets[i]
 			out.Buckets[i] = [2]int64{o[0] + analysis.Delta(p[0], b[0]), o[1] + analysis.Delta(p[1], b[1])}
 		}
+		for i, slow := range cur.Slow {
+			before := prev.Slow[i]
+			if len(before) != len(slow) {
+				before = slow // the bounds are new: nothing is known of this bin
+			}
+			if out.Slow[i] == nil {
+				out.Slow[i] = make([]int64, len(slow))
+			}
+			for j := range slow {
+				out.Slow[i][j] += analysis.Delta(before[j], slow[j])
+			}
+		}
 	}
 	return out
 }
 
-func sum(c host.Counts) cumulative {
+// sum joins the hash buckets of one host; bounds are the last fast buckets of the
+// latencies that are judged.
+func sum(c host.Counts, bounds []int) cumulative {
 	out := cumulative{Latency: map[int]uint64{}, Buckets: map[int][2]int64{}}
+	if len(bounds) > 0 {
+		out.Slow = map[int][]int64{}
+	}
 	for i, b := range c.Buckets {
 		if b.Requests == 0 {
 			continue
@@ -496,25 +306,20 @@ func sum(c host.Counts) cumulative {
 		for e, n := range b.Latency {
 			out.Latency[e] += n
 		}
-	}
-	return out
-}
-
-func spread(b map[int][2]int64) [][2]int64 {
-	out := make([][2]int64, wire.Buckets)
-	for i, x := range b {
-		if i >= 0 && i < len(out) {
-			out[i] = x
+		if len(bounds) == 0 {
+			continue
 		}
+		slow := make([]int64, len(bounds))
+		for e, n := range b.Latency {
+			for j, last := range bounds {
+				if e > last {
+					slow[j] += int64(min(n, math.MaxInt64/wire.Buckets))
+				}
+			}
+		}
+		out.Slow[i] = slow
 	}
 	return out
-}
-
-func (w *watch) chart(p Point) {
-	w.Points = append(w.Points, p)
-	if len(w.Points) > maxPoints {
-		w.Points = w.Points[len(w.Points)-maxPoints:]
-	}
 }
 
 // quantile is the upper edge, in seconds, of the bucket that holds q; 0 of none.

@@ -144,7 +144,9 @@ func TestBinWaitsForAnswers(t *testing.T) {
 					return err
 				}
 				turn.watch.BinElapsed = turn.plan.Environment.Analysis.Bin
-				turn.judge(host.Decode(rows), answers{asked: asked})
+				if _, err := turn.judge(host.Decode(rows), answers{asked: asked}, 0); err != nil {
+					return err
+				}
 				if closed := turn.watch.BinElapsed == 0; closed != asked {
 					w.Errorf("asked %t: the bin was closed: %t", asked, closed)
 				}

@@ -64,17 +64,20 @@ func ParseOptions() []pipeline.Option {
 // stopWithin bounds how long open requests are waited for at the end.
 const stopWithin = 5 * time.Second
 
+// ErrOptions says that the options themselves are wrong: nothing was begun.
+var ErrOptions = errors.New("couldn't start")
+
 // Run is `sluice up`: it returns when ctx ends, or when something fails.
 func Run(ctx context.Context, o Options) (err error) {
 	dir, err := filepath.Abs(o.Dir)
 	if err != nil {
 		return fmt.Errorf("couldn't find the data folder: %w", err)
 	}
+	if err := checkListen(o); err != nil {
+		return fmt.Errorf("%w: %w", ErrOptions, err)
+	}
 	folder := Folder(dir)
 	if err := folder.prepare(); err != nil {
-		return err
-	}
-	if err := checkListen(o); err != nil {
 		return err
 	}
 	database := o.Database
@@ -220,6 +223,11 @@ func checkListen(o Options) error {
 	if (o.TLSCert == "") != (o.TLSKey == "") {
 		return errors.New("--tls-cert and --tls-key belong together: give both or neither")
 	}
+	if o.TLSCert != "" {
+		if _, err := tls.LoadX509KeyPair(o.TLSCert, o.TLSKey); err != nil {
+			return fmt.Errorf("--tls-cert and --tls-key name no certificate with its key, in PEM: %w", err)
+		}
+	}
 	hostname, _, err := net.SplitHostPort(o.Addr)
 	if err != nil {
 		return fmt.Errorf("--addr %q is not HOST:PORT, for instance 127.0.0.1:8711", o.Addr)
@@ -238,8 +246,11 @@ func checkListen(o Options) error {
 type asker struct{ series *embedded.DB }
 
 // Ask implements control.Metrics.
-func (a asker) Ask(ctx context.Context, query string) ([]control.Sample, error) {
-	found, err := a.series.Query(ctx, query)
+func (a asker) Ask(ctx context.Context, q control.Question) ([]control.Sample, error) {
+	found, err := a.series.Query(ctx, q.Key, q.Query)
+	if errors.Is(err, embedded.ErrNothing) {
+		return nil, nothing{err}
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -249,3 +260,9 @@ func (a asker) Ask(ctx context.Context, query string) ([]control.Sample, error) 
 	}
 	return out, nil
 }
+
+// nothing is control's word for what the series say, without saying it twice.
+type nothing struct{ error }
+
+// Is implements what errors.Is asks.
+func (n nothing) Is(target error) bool { return target == control.ErrNothing }

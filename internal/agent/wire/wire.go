@@ -201,4 +201,6 @@ type Scrape struct {
 	At       time.Time  `json:"at"`
 	Type     string     `json:"type"` // Content-Type
 	Body     []byte     `json:"body"` // Prometheus exposition, at most 1 MiB
+
+	Error string `json:"error,omitempty"` // the instance did not answer; there is no body
 }

@@ -19,6 +19,7 @@ import (
 	"io"
 	"log/slog"
 	"math"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -30,6 +31,7 @@ import (
 	"github.com/prometheus/prometheus/tsdb"
 
 	"github.com/sluicehq/sluice/internal/agent/wire"
+	"github.com/sluicehq/sluice/internal/release"
 )
 
 const (
@@ -57,6 +59,9 @@ type DB struct {
 	engine *promql.Engine
 	start  time.Time // with its monotonic part: the clock of samples
 	newest atomic.Int64
+
+	mu        sync.Mutex
+	instances map[string]map[string]*instance // by key and name
 }
 
 // Open opens the database in a folder.
@@ -71,7 +76,7 @@ func Open(dir string, log *slog.Logger) (*DB, error) {
 		return nil, fmt.Errorf("couldn't open the metrics in %s: %w", dir, err)
 	}
 	engine := promql.NewEngine(promql.EngineOpts{MaxSamples: maxSamples, Timeout: queryTime, LookbackDelta: lookback, EnableAtModifier: true, EnableNegativeOffset: true, Parser: parser.NewParser(parser.Options{})})
-	return &DB{tsdb: db, engine: engine, start: time.Now()}, nil
+	return &DB{tsdb: db, engine: engine, start: time.Now(), instances: map[string]map[string]*instance{}}, nil
 }
 
 // quiet lets only warnings of the database through.
@@ -100,10 +105,16 @@ func (d *DB) Append(ctx context.Context, scrapes []wire.Scrape) error {
 	now := d.now()
 	var errs []error
 	for _, s := range scrapes {
+		if s.Error != "" {
+			d.note(s, now, s.Error)
+			continue // the instance did not answer: that is its own business, and no error of ours
+		}
 		if err := d.append(ctx, s, now); err != nil {
+			d.note(s, now, err.Error())
 			errs = append(errs, fmt.Errorf("couldn't take the metrics of %s, instance %s: %w", s.Key, s.Instance, err))
 			continue
 		}
+		d.note(s, now, "")
 		d.newest.Store(max(d.newest.Load(), now))
 	}
 	return errors.Join(errs...)
@@ -170,18 +181,17 @@ func own(l labels.Labels, s wire.Scrape) (labels.Labels, error) {
 	return out, bad
 }
 
-// Query evaluates a PromQL expression at the time of the newest sample. A scalar
-// is one sample without labels. Values that are not numbers come as NaN.
-func (d *DB) Query(ctx context.Context, query string) ([]Sample, error) {
-	if err := checkLength(query); err != nil {
+// Query evaluates a PromQL expression at the time of the newest sample, over the
+// series of key only: see [Bind]. A scalar is one sample without labels. Values
+// that are not numbers come as NaN. No series at all is [ErrNothing], with why.
+func (d *DB) Query(ctx context.Context, key release.Key, query string) ([]Sample, error) {
+	query, err := Bind(query, key)
+	if err != nil {
 		return nil, err
 	}
 	at := d.newest.Load()
-	if at == 0 {
-		return nil, nil // nothing was scraped since the start
-	}
-	if age := time.Duration(d.now()-at) * time.Millisecond; age > lookback {
-		return nil, nil // nobody scrapes any more: the newest sample is old
+	if age := time.Duration(d.now()-at) * time.Millisecond; at == 0 || age > lookback {
+		return nil, fmt.Errorf("%w: %s", ErrNothing, d.why(key)) // nobody scrapes any more
 	}
 	q, err := d.engine.NewInstantQuery(ctx, d.tsdb, promql.NewPrometheusQueryOpts(false, lookback), query, time.UnixMilli(at))
 	if err != nil {
@@ -201,6 +211,9 @@ func (d *DB) Query(ctx context.Context, query string) ([]Sample, error) {
 				x.Value = math.NaN()
 			}
 			out = append(out, x)
+		}
+		if len(out) == 0 {
+			return nil, fmt.Errorf("%w: %s", ErrNothing, d.why(key))
 		}
 		return out, nil
 	case promql.Scalar:

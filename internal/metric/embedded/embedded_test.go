@@ -2,6 +2,7 @@ package embedded
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"math"
@@ -45,8 +46,8 @@ func scrape(instance, kind, body string) wire.Scrape {
 
 func ask(t testing.TB, d *DB, q string) map[string]float64 {
 	t.Helper()
-	s, err := d.Query(context.Background(), q)
-	if err != nil {
+	s, err := d.Query(context.Background(), release.Key{}, q)
+	if err != nil && !errors.Is(err, ErrNothing) {
 		t.Fatalf("%s: %v", q, err)
 	}
 	out := map[string]float64{}
@@ -206,7 +207,7 @@ func TestDead(t *testing.T) {
 
 func TestQueryErrors(t *testing.T) {
 	d := open(t)
-	if got, err := d.Query(t.Context(), "m"); err != nil || got != nil {
+	if got, err := d.Query(t.Context(), release.Key{}, "m"); !errors.Is(err, ErrNothing) || got != nil {
 		t.Errorf("before any scrape: %v, %v", got, err)
 	}
 	if err := d.Append(t.Context(), []wire.Scrape{scrape("0", text, "m 1\nn 1\n")}); err != nil {
@@ -216,14 +217,14 @@ func TestQueryErrors(t *testing.T) {
 		"m[": "couldn't read query", "": "couldn't read query", "m[5m]": "numbers", `"text"`: "numbers", strings.Repeat("m", 9000): "8192",
 		"m * on(x) group_left n * on(y) m + ignoring(instance) (m or n)": "",
 	} {
-		_, err := d.Query(t.Context(), q)
+		_, err := d.Query(t.Context(), release.Key{}, q)
 		if says != "" && (err == nil || !strings.Contains(err.Error(), says)) {
 			t.Errorf("%.20s: %v", q, err)
 		}
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if _, err := d.Query(ctx, "m"); err == nil {
+	if _, err := d.Query(ctx, release.Key{}, "m"); err == nil {
 		t.Error("a query that was given up has an answer")
 	}
 }

@@ -1,0 +1,239 @@
+package control
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/sluicehq/sluice/internal/release"
+	"github.com/sluicehq/sluice/internal/rollout"
+	"github.com/sluicehq/sluice/internal/run"
+	"github.com/sluicehq/sluice/internal/store"
+)
+
+// Explanation answers, for whatever waits: why, what is next, when, and what
+// can be done.
+type Explanation struct {
+	Run         string   `json:"run"`
+	State       string   `json:"state"`
+	Environment string   `json:"environment,omitempty"`
+	Now         string   `json:"now"`
+	Why         string   `json:"why"`
+	Next        string   `json:"next"`
+	When        string   `json:"when"`
+	Choices     []Choice `json:"choices"` // what you can do
+	Can         []string `json:"can"`     // the same in lines, for readers of the first API
+}
+
+// Choice is one thing that a person can do.
+type Choice struct {
+	Command string   `json:"command,omitempty"` // verb of the command line; "": advice that no command does
+	Argv    []string `json:"argv,omitempty"`    // the whole command; what is to be filled in is in capitals
+	Text    string   `json:"text"`              // what it does
+}
+
+// Line is the choice as it can be typed.
+func (c Choice) Line() string { return strings.Join(c.Argv, " ") }
+
+// can fills in the choices as lines.
+func (x *Explanation) lines() {
+	x.Can = []string{}
+	for _, c := range x.Choices {
+		switch {
+		case c.Command == "":
+			x.Can = append(x.Can, c.Text)
+		case c.Text == "":
+			x.Can = append(x.Can, c.Line())
+		default:
+			x.Can = append(x.Can, c.Line()+"   "+c.Text)
+		}
+	}
+}
+
+func choice(text string, argv ...string) Choice {
+	return Choice{Command: argv[0], Argv: append([]string{"sluice"}, argv...), Text: text}
+}
+
+// Explain answers for a run.
+func (c *Controller) Explain(ctx context.Context, project, id string) (Explanation, error) {
+	var x Explanation
+	err := c.store.View(ctx, func(tx *store.Tx) error {
+		t, err := c.readRun(tx, project, id)
+		if err != nil {
+			return err
+		}
+		x, err = t.explain()
+		return err
+	})
+	x.lines()
+	return x, err
+}
+
+func (t *runTurn) explain() (Explanation, error) {
+	x := Explanation{Run: t.row.ID, State: string(t.state.Outcome), Choices: []Choice{}}
+	id := t.row.ID
+	action, i := run.Next(t.state)
+	switch action {
+	case run.ActBuild:
+		x.Now, x.Why = "the build runs", "its steps have not all ended"
+		x.Next, x.When = "the artifact is packed once, and gates are asked", "when all steps succeeded"
+		if t.state.Phase == run.Queued {
+			x.Now, x.Why = "the build waits for its turn", "others build now"
+		}
+		x.Choices = []Choice{choice("shows what the steps write", "logs", id), choice("stops the build; nothing that users see has changed", "abort", id)}
+		for _, s := range t.state.Steps {
+			if s.State == "running" {
+				x.Why = "step " + s.Name + " is running"
+			}
+		}
+	case run.ActPromote:
+		e := t.state.Environments[i]
+		x.Environment, x.Now = e.Name, "the release is on its way into "+e.Name
+		x.Why = e.WaitingFor
+		x.Next, x.When = "the rollout starts", "when it is no longer waited for"
+		stop := choice("ends this run; nothing that users see has changed", "abort", id)
+		x.Choices = []Choice{stop}
+		switch {
+		case t.state.Cancel != "":
+			x.Now, x.Why, x.Next, x.When, x.Choices = "the run is being ended", t.state.Cancel, "it ends cancelled", "now", []Choice{}
+		case e.Queued:
+			err := t.explainQueue(&x, e)
+			return x, err
+		case e.Packet != "":
+			x.Now = "the release waits for approval before it enters " + e.Name
+			x.Next = "the rollout starts as soon as the packet is approved"
+			x.When = "at once after the decision"
+			x.Choices = []Choice{
+				choice("lets it in, having seen its packet", "approve", id, "--env", e.Name),
+				choice("keeps it out", "reject", id, "--env", e.Name, "--comment", "TEXT"),
+				stop,
+			}
+		}
+	case run.ActAwait:
+		e := t.state.Environments[i]
+		ro, err := t.c.openTurn(t.tx, t.row.Project, e.Rollout)
+		if err != nil {
+			return x, err
+		}
+		x.Environment = e.Name
+		ro.explain(&x)
+		if ro.plan.Drill {
+			x.Now = "rehearsing a rollback: " + x.Now
+			if len(e.Legs) == 0 {
+				x.Next += "; then it goes forward again"
+			}
+		}
+	default:
+		t.explainEnd(&x)
+	}
+	return x, nil
+}
+
+// explain tells where a rollout stands.
+func (t *turn) explain(x *Explanation) {
+	state := t.state
+	if now := t.watch.Result; now.Sentence != "" && now.Verdict == state.Verdict {
+		state.Sentence = now.Sentence // the rollout noted the numbers of the last change
+	}
+	r := rollout.Explain(t.plan.Plan, state)
+	x.Now, x.Why, x.Next, x.When = r.Now, r.Why, r.Next, r.When
+	for _, can := range r.Can {
+		x.Choices = append(x.Choices, choiceOf(can, t.row))
+	}
+}
+
+// commands are those that package rollout names in what can be done.
+var commands = []rollout.CommandKind{rollout.Advance, rollout.Pause, rollout.Resume, rollout.Abort, rollout.GiveUp}
+
+// choiceOf makes what a rollout can be told ("abort: takes it back") a choice.
+func choiceOf(can string, row store.Rollout) Choice {
+	command, what, _ := strings.Cut(can, ": ")
+	fields := strings.Fields(command)
+	if len(fields) == 0 {
+		return Choice{Text: can}
+	}
+	switch verb := fields[0]; {
+	case slices.Contains(commands, rollout.CommandKind(verb)):
+		argv := []string{verb, row.Run}
+		if verb != string(rollout.GiveUp) {
+			argv = append(argv, "--env", row.Environment)
+		}
+		return choice(what, append(argv, fields[1:]...)...)
+	case verb == "rollback" && len(fields) == 1:
+		return choice(what, "rollback", row.Service, "--env", row.Environment)
+	case verb == "run" && len(fields) == 1:
+		return choice(what, "run")
+	}
+	return Choice{Text: can}
+}
+
+// explainQueue tells whom a run waits for, and how far that one is.
+func (t *runTurn) explainQueue(x *Explanation, e run.Environment) error {
+	q, err := t.queueStatus(e)
+	if err != nil || q == nil {
+		return err
+	}
+	x.Now = fmt.Sprintf("the release waits for its turn in %s: place %d in the queue", e.Name, q.Position)
+	x.Next = "its gates are asked again, and its rollout starts"
+	x.When = "when it is its turn"
+	if len(q.Before) > 0 {
+		x.When = "after run " + strings.Join(q.Before, " and run ")
+	}
+	if q.Behind == "" {
+		return nil
+	}
+	live, busy, err := t.tx.LiveRollout(release.Key{Project: t.row.Project, Service: t.row.Service, Environment: e.Name})
+	if err != nil || !busy {
+		return err
+	}
+	ro, err := t.c.turnOf(t.tx, live)
+	if err != nil {
+		return err
+	}
+	var other Explanation
+	ro.explain(&other)
+	x.Why = fmt.Sprintf("%s. Run %s is %s", x.Why, live.Run, other.Now)
+	x.When = fmt.Sprintf("when run %s has ended", live.Run)
+	if len(q.Before) > 0 {
+		x.When += ", and after run " + strings.Join(q.Before, " and run ")
+	}
+	if other.When != "" {
+		x.When += fmt.Sprintf("; run %s takes its next step %s", live.Run, other.When)
+	}
+	x.Choices = append(x.Choices, choice("says what the one before it waits for", "explain", live.Run))
+	return nil
+}
+
+func (t *runTurn) explainEnd(x *Explanation) {
+	x.Now = fmt.Sprintf("the run has ended: %s", t.state.Outcome)
+	x.Why = t.state.Reason
+	x.Next = "nothing happens by itself any more"
+	fix := choice("ships a fix", "run")
+	switch t.state.Outcome {
+	case run.RolledBack:
+		x.Choices = []Choice{fix}
+		if t.state.Release != "" && (t.row.Kind == run.KindRun || t.row.Kind == run.KindPromote) {
+			x.Choices = append(x.Choices, choice("lifts the quarantine, if the release is safe after all", "quarantine", "lift", t.state.Release.Short(), "--reason", "TEXT"))
+		}
+	case run.RollbackFailed:
+		x.Next = "nothing happens by itself any more: the target was left as it was when the rollback was given up"
+		x.Choices = []Choice{{Text: "look at the target: users may still be on the bad release"}, fix}
+	case run.Succeeded:
+		if n := len(t.state.Environments); n > 0 && t.row.Kind != run.KindRehearse {
+			e := t.state.Environments[n-1]
+			if e.Previous != "" && t.row.Kind != run.KindRollback {
+				x.Choices = []Choice{choice("takes all users back to the release before, in one step", "rollback", t.row.Service, "--env", e.Name)}
+			}
+		}
+	case run.Cancelled, run.Superseded, run.Failed:
+		x.Choices = []Choice{fix}
+		if t.state.Release != "" && t.row.Kind != run.KindRehearse && t.row.Kind != run.KindRollback {
+			for _, e := range t.state.Environments {
+				if e.State == t.state.Outcome {
+					x.Choices = append(x.Choices, choice("takes this release there once more, without a new build", "promote", t.state.Release.Short(), "--env", e.Name))
+				}
+			}
+		}
+	}
+}
