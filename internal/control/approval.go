@@ -39,6 +39,7 @@ type Packet struct {
 	Changes      []Change           `json:"changes"` // of configuration against the previous release
 	RollbackPlan RollbackPlan       `json:"rollbackPlan"`
 	Monitoring   Monitoring         `json:"monitoring"`
+	Findings     []string           `json:"findings,omitempty"` // what an approver should know before saying yes
 }
 
 // Change is one value that differs.
@@ -53,6 +54,10 @@ type RollbackPlan struct {
 	To       release.ID `json:"to,omitempty"`
 	Kind     string     `json:"kind"` // warm, none
 	Sentence string     `json:"sentence"`
+	Warm     string     `json:"warm,omitempty"`   // how long it stays warm
+	Cold     string     `json:"cold,omitempty"`   // how it goes afterwards
+	OnFail   string     `json:"onFail,omitempty"` // what a failure does
+	Drill    *Drill     `json:"drill,omitempty"`  // the last rehearsal
 }
 
 // Monitoring says what is watched while it bakes.
@@ -105,7 +110,7 @@ func (t *runTurn) approval(e *run.Environment, env pipeline.Environment, plan ro
 	}
 	e.Waited += t.elapsed()
 	if e.Waited >= env.Approval.Expires {
-		return false, nil, t.stop(e, run.Failed, fmt.Sprintf("nobody decided within %s; start the run again with `sluice promote %s --env %s`", env.Approval.Expires, t.state.Release.Short(), e.Name))
+		return false, nil, t.stop(e, run.Failed, fmt.Sprintf("nobody decided within %s; start the run again with `sluice promote %s --env %s`", pipeline.Short(env.Approval.Expires), t.state.Release.Short(), e.Name))
 	}
 	t.wait(e, fmt.Sprintf("approval: %d of %d given; decide with `sluice approve %s --env %s`", len(approvers), env.Approval.Quorum, t.row.ID, e.Name))
 	t.wakeIn(min(approvalTick, env.Approval.Expires-e.Waited))
@@ -124,13 +129,82 @@ func (t *runTurn) packet(e *run.Environment, env pipeline.Environment, plan roll
 		RollbackPlan: RollbackPlan{Kind: "none", Sentence: "This is the first release here: there is nothing to go back to. Taking it back means to answer 503."},
 	}
 	if e.Previous != "" {
-		p.RollbackPlan = RollbackPlan{To: e.Previous, Kind: "warm", Sentence: fmt.Sprintf("Release %s keeps running at weight 0 for %s after the rollout; all traffic goes back to it in one step, without registry or network.", e.Previous.Short(), plan.RetireAfter)}
+		if p.RollbackPlan, err = t.rollbackPlan(e, plan); err != nil {
+			return Packet{}, nil, err
+		}
+		p.Findings = findingsOf(t.row.Service, e.Name, p.RollbackPlan.Drill)
 		if p.Changes, err = t.configChanges(e); err != nil {
 			return Packet{}, nil, err
 		}
 	}
+	p.RollbackPlan.OnFail = onFailWords(plan)
 	body, err := release.Canonical(p)
 	return p, body, err
+}
+
+// rollbackPlan says how the release would be taken back, now and later.
+func (t *runTurn) rollbackPlan(e *run.Environment, plan rollout.Plan) (RollbackPlan, error) {
+	out := RollbackPlan{To: e.Previous, Kind: warm}
+	key := release.Key{Project: t.row.Project, Service: t.row.Service, Environment: e.Name}
+	current, err := t.current(key)
+	if err != nil {
+		return out, err
+	}
+	id, stays := e.Previous.Short(), pipeline.Short(plan.RetireAfter)
+	out.Sentence = fmt.Sprintf("Release %s keeps running at weight 0 for %s after the rollout; all traffic goes back to it in one step, without registry or network.", id, stays)
+	out.Warm = stays
+	out.Cold = fmt.Sprintf("then it must be started first, which takes at most %s", pipeline.Short(current.Health.StartIn))
+	out.Drill, err = t.lastDrill(e.Name)
+	return out, err
+}
+
+// onFailWords say what a failure does.
+func onFailWords(p rollout.Plan) string {
+	back := "all users go back to the release before, at once"
+	if p.First {
+		back = "it is taken out of traffic, and users get 503: there is nothing to go back to"
+	}
+	switch p.OnFail {
+	case pipeline.Freeze:
+		return "a failure freezes the rollout where it is, until a person aborts it or goes on"
+	case pipeline.RollForward:
+		return "a failure freezes the rollout where it is, until the next release takes its place or a person aborts it"
+	}
+	return "on a failure " + back
+}
+
+// lastDrill is the last rehearsal in an environment, or where there was none the
+// newest of the service.
+func (t *runTurn) lastDrill(env string) (*Drill, error) {
+	d, err := t.drillIn(env)
+	if err != nil || d != nil {
+		return d, err
+	}
+	for _, e := range t.def.Environments {
+		other, err := t.drillIn(e.Name)
+		if err != nil {
+			return nil, err
+		}
+		if other != nil && (d == nil || other.At.After(d.At)) {
+			d = other
+		}
+	}
+	return d, nil
+}
+
+// slower is how much longer going back may take than going forward.
+const slower = time.Second
+
+func findingsOf(service, env string, d *Drill) []string {
+	switch {
+	case d == nil:
+		return []string{fmt.Sprintf("no rollback of %s was ever rehearsed; `sluice rehearse %s --env %s` does it and measures it", service, service, env)}
+	case !d.Succeeded:
+		return []string{fmt.Sprintf("the last rehearsal of a rollback, in %s by run %s, failed: %s", d.Environment, d.Run, d.Reason)}
+	case d.BackMillis > d.OnMillis+slower.Milliseconds():
+		return []string{fmt.Sprintf("in the last rehearsal, in %s by run %s, going back took %.1f s and going forward %.1f s: the way back is slower than the deployment", d.Environment, d.Run, float64(d.BackMillis)/1000, float64(d.OnMillis)/1000)}
+	}
+	return nil
 }
 
 func metricNames(env pipeline.Environment) []string {

@@ -24,7 +24,8 @@ const approvalTick = time.Minute
 // and then, in the same transaction as the decision, the promotion and the row
 // of the rollout. Nothing else lets a release into an environment.
 func (c *Controller) promote(ctx context.Context, lease store.Lease, i int) error {
-	if ok, err := c.verifyStored(ctx, lease, i); err != nil || !ok {
+	found, err := c.look(ctx, lease, i)
+	if err != nil {
 		return err
 	}
 	return c.store.Update(ctx, func(tx *store.Tx) error {
@@ -35,14 +36,14 @@ func (c *Controller) promote(ctx context.Context, lease store.Lease, i int) erro
 		if action, j := run.Next(t.state); action != run.ActPromote || j != i {
 			return nil
 		}
-		if err := t.promote(i); err != nil {
+		if err := t.promote(i, found); err != nil {
 			return err
 		}
 		return t.close()
 	})
 }
 
-func (t *runTurn) promote(i int) error {
+func (t *runTurn) promote(i int, found findings) error {
 	e := &t.state.Environments[i]
 	key := release.Key{Project: t.row.Project, Service: t.row.Service, Environment: e.Name}
 	env, ok := t.def.Environment(e.Name)
@@ -52,16 +53,22 @@ func (t *runTurn) promote(i int) error {
 	if t.state.Cancel != "" {
 		return t.stop(e, run.Cancelled, t.state.Cancel)
 	}
-	live, busy, err := t.tx.LiveRollout(key)
-	if err != nil {
-		return fmt.Errorf("couldn't look for a live rollout of %s: %w", key, err)
+	if ok, err := t.mayEnter(e, key); err != nil || !ok {
+		return err
 	}
-	if busy {
-		t.wait(e, fmt.Sprintf("the rollout of release %s (run %s) to end; one rollout at a time is live in an environment", live.Release.Short(), live.Run))
+	switch t.row.Kind {
+	case run.KindRollback:
+		return t.startRollback(e, key)
+	case run.KindRehearse:
+		return t.startLeg(e, key)
+	}
+	if found.altered != "" {
+		return t.stop(e, run.Failed, found.altered)
+	}
+	if found.away != "" {
+		t.wait(e, "the registry, to verify the artifacts: "+found.away)
+		t.wakeIn(registryRetry)
 		return nil
-	}
-	if t.row.Kind == run.KindRollback {
-		return t.startRollback(e, env, key)
 	}
 	at, ok, err := t.tx.Environment(key)
 	if err != nil {
@@ -85,16 +92,28 @@ func (t *runTurn) promote(i int) error {
 	if restore != nil {
 		e.Previous = restore.Release
 	}
-	facts, err := t.facts(e)
+	facts, err := t.facts(e, env)
 	if err != nil {
 		return err
+	}
+	if !found.looked || found.proof.Of != e.Previous {
+		t.wait(e, "its turn: what it needs is looked at") // what was there changed while nobody looked
+		t.wakeIn(0)
+		return nil
+	}
+	if e.Previous != "" { // before a first release there is nothing to prove
+		facts.WayBack = found.proof.decision()
 	}
 	gates := promotion.Decide(env, facts)
 	gateEnvelopes, err := t.recordGates(e, gates)
 	if err != nil {
 		return err
 	}
-	if d, blocked := promotion.Blocked(gates); blocked {
+	if d, blocked := promotion.Blocked(gates); blocked && d.Answer == gate.Waiting {
+		t.wait(e, fmt.Sprintf("gate %s: %s", d.Gate, d.Reason))
+		t.wakeIn(registryRetry)
+		return nil
+	} else if blocked {
 		return t.stop(e, run.Failed, fmt.Sprintf("gate %s: %s", d.Gate, d.Reason))
 	}
 	plan, err := rollout.Compile(env, restore != nil)
@@ -108,6 +127,10 @@ func (t *runTurn) promote(i int) error {
 			return err
 		}
 		approvals = envelopes
+		if !found.stored {
+			t.wakeIn(0) // it was decided meanwhile: first its artifacts are read
+			return nil
+		}
 	}
 	return t.enter(e, env, plan, restore, gateEnvelopes, approvals)
 }
@@ -139,11 +162,12 @@ func (t *runTurn) enter(e *run.Environment, env pipeline.Environment, plan rollo
 		return fmt.Errorf("couldn't write the promotion: %w", err)
 	}
 	candidate := revision(m, rel, signed.Envelope, env)
-	return t.start(e, env, plan, candidate, restore)
+	return t.start(e, planned{Plan: plan, Environment: env}, candidate, restore)
 }
 
 // start writes the row of a rollout.
-func (t *runTurn) start(e *run.Environment, env pipeline.Environment, plan rollout.Plan, candidate wire.Revision, restore *wire.Revision) error {
+func (t *runTurn) start(e *run.Environment, p planned, candidate wire.Revision, restore *wire.Revision) error {
+	env, plan := p.Environment, p.Plan
 	row := store.Rollout{
 		Project: t.row.Project, Run: t.row.ID, Service: t.row.Service, Environment: e.Name, Release: candidate.Release,
 		Phase: string(rollout.Pending), Live: true, Engine: plan.Engine,
@@ -155,12 +179,11 @@ func (t *runTurn) start(e *run.Environment, env pipeline.Environment, plan rollo
 	if t.row.Kind == run.KindRollback {
 		w.Why = t.state.Reason
 	}
-	before, err := t.reachedAt(release.Key{Project: t.row.Project, Service: t.row.Service, Environment: e.Name}, restore)
-	if err != nil {
+	if p.Before, err = t.reachedAt(release.Key{Project: t.row.Project, Service: t.row.Service, Environment: e.Name}, restore); err != nil {
 		return err
 	}
 	for dst, v := range map[*json.RawMessage]any{
-		&row.Plan: planned{Plan: plan, Environment: env, Before: before}, &row.State: rollout.New(plan), &row.Judge: w, &row.Candidate: candidate, &row.Restore: restore,
+		&row.Plan: p, &row.State: rollout.New(plan), &row.Judge: w, &row.Candidate: candidate, &row.Restore: restore,
 	} {
 		if *dst, err = json.Marshal(v); err != nil {
 			return fmt.Errorf("couldn't encode the rollout: %w", err)
@@ -209,7 +232,7 @@ func decodeRevision(b json.RawMessage) (*wire.Revision, error) {
 }
 
 // facts gathers what gates may ask about, from what signed statements say.
-func (t *runTurn) facts(e *run.Environment) (promotion.Facts, error) {
+func (t *runTurn) facts(e *run.Environment, target pipeline.Environment) (promotion.Facts, error) {
 	f := promotion.Facts{Facts: gate.Facts{
 		Project: t.row.Project, Service: t.row.Service, Environment: e.Name, Commit: t.row.Commit,
 		Release: t.state.Release, Previous: e.Previous, Artifacts: t.state.Artifacts,
@@ -229,6 +252,9 @@ func (t *runTurn) facts(e *run.Environment) (promotion.Facts, error) {
 		if done {
 			f.Passed = append(f.Passed, env.Name)
 		}
+	}
+	if f.Drills, err = t.drills(target); err != nil {
+		return f, err
 	}
 	if f.Tests, f.Isolation, err = t.c.built(t.tx, t.row.Project, t.state.Artifacts); err != nil {
 		return f, err
@@ -333,58 +359,3 @@ func clip(s string) string {
 	}
 	return s[:most] + "…"
 }
-
-// verifyStored reads the release's artifacts from the registry once more before
-// an environment lets it in: what was altered, or lost, is found here. It
-// reports whether the promotion can go on.
-func (c *Controller) verifyStored(ctx context.Context, lease store.Lease, i int) (bool, error) {
-	var row store.Run
-	var s run.State
-	undecided := false
-	err := c.store.View(ctx, func(tx *store.Tx) (err error) {
-		if row, err = tx.Run(lease.Project, lease.ID); err != nil {
-			return fmt.Errorf("couldn't read run %s: %w", lease.ID, err)
-		}
-		if s, err = run.Decode(row.State); err != nil {
-			return err
-		}
-		if e := s.Environments[i]; e.State == run.Waiting && e.Packet != "" {
-			decisions, err := tx.Decisions(row.Project, row.ID, e.Name, e.Packet)
-			undecided = len(decisions) == 0
-			return err
-		}
-		return nil
-	})
-	if err != nil {
-		return false, err
-	}
-	if row.Kind == run.KindRollback || undecided || s.Cancel != "" {
-		return true, nil // a way back was verified when it was promoted; nothing enters before a decision
-	}
-	bad := c.artifacts.Verify(ctx, row.Project, row.Service, s.Artifacts)
-	if bad == nil {
-		return true, nil
-	}
-	if ctx.Err() != nil {
-		return false, ctx.Err()
-	}
-	return false, c.store.Update(ctx, func(tx *store.Tx) error {
-		t, err := c.openRun(tx, lease)
-		if err != nil {
-			return err
-		}
-		e := &t.state.Environments[i]
-		if isAltered(bad) {
-			if err := t.stop(e, run.Failed, bad.Error()); err != nil {
-				return err
-			}
-			return t.close()
-		}
-		t.wait(e, "the registry, to verify the artifacts: "+bad.Error())
-		t.wakeIn(registryRetry)
-		return t.close()
-	})
-}
-
-// registryRetry is how long a promotion waits for a registry that is away.
-const registryRetry = 2 * time.Second

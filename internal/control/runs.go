@@ -22,6 +22,8 @@ type runTurn struct {
 	def   pipeline.Definition
 	state run.State
 	wake  *time.Time
+
+	queued bool // it waited for its turn when this one began
 }
 
 // openRun opens a leased run.
@@ -54,6 +56,7 @@ func (c *Controller) runTurnOf(tx *store.Tx, row store.Run) (*runTurn, error) {
 	if t.state, err = run.Decode(row.State); err != nil {
 		return nil, fmt.Errorf("run %s: %w", id, err)
 	}
+	t.queued = queued(t.state)
 	return t, nil
 }
 
@@ -63,12 +66,15 @@ const safetyWake = 5 * time.Minute
 // close writes the turn.
 func (t *runTurn) close() error {
 	t.summarise()
-	t.state.TickedAt = t.tx.Now()
-	var err error
-	if t.row.State, err = json.Marshal(t.state); err != nil {
-		return fmt.Errorf("couldn't encode the state of run %s: %w", t.row.ID, err)
-	}
 	was := t.row.Phase
+	if err := t.stateEnd(); err != nil {
+		return err
+	}
+	if t.queued && !queued(t.state) { // whoever stands behind it may go on
+		if err := t.tx.WakeRuns(t.row.Project, t.row.Service, t.row.ID, t.tx.Now()); err != nil {
+			return err
+		}
+	}
 	t.row.Phase, t.row.Release = string(t.state.Outcome), t.state.Release
 	t.row.Live = t.state.Phase != run.Ended
 	switch action, _ := run.Next(t.state); {
@@ -79,8 +85,16 @@ func (t *runTurn) close() error {
 		t.wakeIn(safetyWake) // the rollout wakes it sooner
 	}
 	t.row.WakeAt = t.wake
+	t.state.TickedAt, t.state.Planned = t.tx.Now(), 0
+	if t.wake != nil {
+		t.state.Planned = max(t.wake.Sub(t.tx.Now()), time.Millisecond)
+	}
 	if !t.row.Live {
 		t.row.WakeAt = nil
+	}
+	var err error
+	if t.row.State, err = json.Marshal(t.state); err != nil {
+		return fmt.Errorf("couldn't encode the state of run %s: %w", t.row.ID, err)
 	}
 	if err := t.tx.SaveRun(&t.row); err != nil {
 		return fmt.Errorf("couldn't save run %s: %w", t.row.ID, err)
@@ -117,7 +131,11 @@ func (t *runTurn) elapsed() time.Duration {
 	if t.state.TickedAt.IsZero() {
 		return 0
 	}
-	return clampElapsed(t.tx.Now().Sub(t.state.TickedAt), approvalTick)
+	planned := t.state.Planned
+	if planned == 0 { // written before it was kept
+		planned = approvalTick
+	}
+	return clampElapsed(t.tx.Now().Sub(t.state.TickedAt), planned)
 }
 
 func (t *runTurn) tell(env, kind string, data any) error {
@@ -134,7 +152,7 @@ func (t *runTurn) subject() evidence.Subject {
 
 // stop ends an environment, and with it the run.
 func (t *runTurn) stop(e *run.Environment, o run.Outcome, reason string) error {
-	e.State, e.Reason, e.WaitingFor = o, reason, ""
+	e.State, e.Reason, e.WaitingFor, e.Queued = o, reason, "", false
 	t.state.End()
 	return t.tell(e.Name, "stopped", map[string]string{"state": string(o), "reason": reason})
 }
@@ -143,8 +161,53 @@ func (t *runTurn) wait(e *run.Environment, what string) {
 	if e.State != run.Waiting {
 		e.Waited = 0
 	}
-	e.State, e.WaitingFor = run.Waiting, what
+	e.State, e.WaitingFor, e.Queued = run.Waiting, what, false
 	t.wakeIn(approvalTick)
+}
+
+// stateEnd keeps as evidence that a run was ended before it exposed anybody; of
+// any other end its rollout has told.
+func (t *runTurn) stateEnd() error {
+	if t.state.Phase != run.Ended || !t.row.Live {
+		return nil
+	}
+	change := ""
+	switch t.state.Outcome {
+	case run.Cancelled:
+		change = evidence.RunCancelled
+	case run.Superseded:
+		change = evidence.RunSuperseded
+	default:
+		return nil
+	}
+	at := about{project: t.row.Project, run: t.row.ID}
+	for _, e := range t.state.Environments {
+		if e.State != t.state.Outcome {
+			continue
+		}
+		if e.Rollout != "" {
+			return nil
+		}
+		at.environment = e.Name
+	}
+	subject := t.subject()
+	if t.state.Release == "" {
+		var err error
+		subject, err = evidence.ObjectSubject(t.row.Project, "run", t.row.ID, map[string]string{"project": t.row.Project, "run": t.row.ID, "service": t.row.Service, "commit": t.row.Commit})
+		if err != nil {
+			return err
+		}
+	}
+	p := evidence.Run{Change: change, Service: t.row.Service, Commit: t.row.Commit}
+	if t.state.Cancel == "" {
+		p.Reason = clip(t.state.Reason)
+	}
+	var err error
+	if p.Event, err = t.c.event(t.tx, at, t.state.CancelBy, t.state.Cancel); err != nil {
+		return err
+	}
+	_, err = t.c.record(t.tx, "run/"+t.row.ID+"/"+change, at, p, subject)
+	return err
 }
 
 // stepRun takes one leased run as far as it can go.
@@ -247,30 +310,42 @@ func (c *Controller) await(ctx context.Context, lease store.Lease, i int) error 
 			return err
 		}
 		e.Verdict, e.Reason = ro.state.Verdict, ro.state.Reason
-		switch ro.state.Phase {
-		case rollout.Succeeded:
-			e.State, e.Reason = run.Succeeded, ""
-		case rollout.RolledBack:
-			e.State = run.RolledBack
-			if !ro.state.Exposed {
-				e.State = run.Failed // nobody was exposed to it
+		if t.row.Kind == run.KindRehearse && ro.state.Phase.Terminal() {
+			if err := t.endLeg(e, ro); err != nil {
+				return err
 			}
-		case rollout.RollbackFailed:
-			e.State = run.RollbackFailed
-		case rollout.Cancelled:
-			e.State = run.Cancelled
-		case rollout.Superseded:
-			e.State = run.Superseded
-		case rollout.RollingBack:
-			e.State = run.RollingBack
-		default:
-			e.State = run.Running
+			return t.close()
+		}
+		if e.State = outcomeOfRollout(ro.state); e.State == run.Succeeded {
+			e.Reason = ""
 		}
 		if e.State != run.Running && e.State != run.RollingBack {
 			t.wakeIn(0)
 		}
 		return t.close()
 	})
+}
+
+// outcomeOfRollout is what a rollout's state means for its environment.
+func outcomeOfRollout(s rollout.State) run.Outcome {
+	switch s.Phase {
+	case rollout.Succeeded:
+		return run.Succeeded
+	case rollout.RolledBack:
+		if !s.Exposed {
+			return run.Failed // nobody was exposed to it
+		}
+		return run.RolledBack
+	case rollout.RollbackFailed:
+		return run.RollbackFailed
+	case rollout.Cancelled:
+		return run.Cancelled
+	case rollout.Superseded:
+		return run.Superseded
+	case rollout.RollingBack:
+		return run.RollingBack
+	}
+	return run.Running
 }
 
 func orPending(o run.Outcome) run.Outcome {

@@ -56,12 +56,19 @@ func (c *Controller) Start(ctx context.Context, q Request) (string, error) {
 	if err != nil {
 		return "", invalid("%s", err)
 	}
+	if err := c.readyFor(ctx, def, targets); err != nil {
+		return "", err
+	}
 	for _, e := range targets {
 		envs = append(envs, run.Environment{Name: e})
 	}
+	newer, err := c.newerCommits(ctx, q, def.Service, commit.Hash)
+	if err != nil {
+		return "", err
+	}
 	var id string
 	err = c.store.Update(ctx, func(tx *store.Tx) error {
-		if err := c.supersede(tx, q.Project, def.Service, commit.Hash); err != nil {
+		if err := c.supersede(tx, q.Project, def.Service, commit.Hash, newer); err != nil {
 			return err
 		}
 		id, err = c.insertRun(tx, store.Run{
@@ -93,28 +100,59 @@ func environmentsTo(d pipeline.Definition, to string) ([]string, error) {
 	return out, nil
 }
 
-// supersede ends older runs of a service that wait and have exposed nobody in
-// the environment that they wait for. A live rollout is never replaced.
-func (c *Controller) supersede(tx *store.Tx, project, service, commit string) error {
+// newerCommits are those of waiting runs that hold all that commit does, and so
+// are not older than it.
+func (c *Controller) newerCommits(ctx context.Context, q Request, service, commit string) (map[string]bool, error) {
+	live := true
+	var rows []store.Run
+	err := c.store.View(ctx, func(tx *store.Tx) (err error) {
+		rows, err = tx.Runs(store.RunFilter{Project: q.Project, Service: service, Live: &live})
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("couldn't look for older runs: %w", err)
+	}
+	newer := map[string]bool{}
+	for _, r := range rows {
+		if r.Commit == commit || r.Repository != q.Repository {
+			continue
+		}
+		// A history that can't be compared (another branch, gone) is decided by
+		// who asked last.
+		if missing, err := source.Commits(ctx, q.Repository, r.Commit, commit, 1); err == nil && len(missing) == 0 {
+			newer[r.Commit] = true
+		}
+	}
+	return newer, ctx.Err()
+}
+
+// supersede ends older runs of a service that wait: for a place to build, for a
+// person, or for their turn. A live rollout is never replaced, nor a build that
+// has begun.
+func (c *Controller) supersede(tx *store.Tx, project, service, commit string, newer map[string]bool) error {
 	live := true
 	rows, err := tx.Runs(store.RunFilter{Project: project, Service: service, Live: &live})
 	if err != nil {
 		return fmt.Errorf("couldn't look for older runs: %w", err)
 	}
 	for _, r := range rows {
-		if r.Kind != run.KindRun || r.Commit == commit {
+		if r.Kind != run.KindRun || r.Commit == commit || newer[r.Commit] {
 			continue
 		}
 		t, err := c.runTurnOf(tx, r)
 		if err != nil {
 			return err
 		}
-		action, i := run.Next(t.state)
-		if action != run.ActPromote || t.state.Environments[i].State != run.Waiting {
+		why := fmt.Sprintf("commit %s is newer", commit[:min(12, len(commit))])
+		switch action, i := run.Next(t.state); {
+		case action == run.ActBuild && t.state.Phase == run.Queued && t.state.BuildTries == 0:
+			t.state.Fail(run.Superseded, why)
+		case action == run.ActPromote && t.state.Environments[i].State == run.Waiting:
+			if err := t.stop(&t.state.Environments[i], run.Superseded, why); err != nil {
+				return err
+			}
+		default:
 			continue
-		}
-		if err := t.stop(&t.state.Environments[i], run.Superseded, fmt.Sprintf("commit %s is newer", commit[:min(12, len(commit))])); err != nil {
-			return err
 		}
 		if err := t.close(); err != nil {
 			return err

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math"
 	"sync"
+	"time"
 
 	"cel.dev/cel-go/cel"
 
@@ -152,6 +153,34 @@ func tests(n int) string {
 		return "1 test"
 	}
 	return fmt.Sprintf("%d tests", n)
+}
+
+// Drill is the last rehearsal of a rollback in an environment.
+type Drill struct {
+	Run       string // that did it; "" if none was ever done
+	Succeeded bool
+	At        string        // for people
+	Age       time.Duration // since it ended
+	Back, On  time.Duration // going back, and forward again
+}
+
+// Rehearsed decides the built-in gate that demands a rollback to have been
+// rehearsed lately. Its reason changes only with the rehearsal and the answer, so
+// that what was shown to an approver stays the same meanwhile.
+func Rehearsed(name, service, env string, within time.Duration, d Drill) Decision {
+	out := Decision{Gate: name, Answer: Fail}
+	do := fmt.Sprintf("; do it with `sluice rehearse %s --env %s`", service, env)
+	switch {
+	case d.Run == "":
+		out.Reason = fmt.Sprintf("no rollback was ever rehearsed in %s, and one within %s is asked for", env, within) + do
+	case !d.Succeeded:
+		out.Reason = fmt.Sprintf("the last rehearsal of a rollback in %s failed (run %s, %s)", env, d.Run, d.At) + do
+	case d.Age > within:
+		out.Reason = fmt.Sprintf("the last rehearsal of a rollback in %s (run %s, %s) is longer ago than %s", env, d.Run, d.At, within) + do
+	default:
+		out.Answer, out.Reason = Pass, fmt.Sprintf("a rollback in %s was rehearsed %s (run %s): back in %s", env, d.At, d.Run, d.Back.Round(100*time.Millisecond))
+	}
+	return out
 }
 
 // TestsPassed decides the built-in gate of that name: at least one report, at

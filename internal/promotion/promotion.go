@@ -14,8 +14,13 @@ import (
 // Facts are what a promotion is decided on.
 type Facts struct {
 	gate.Facts
-	Quarantine string // why the release is quarantined; "" if it is not
+	Quarantine string                // why the release is quarantined; "" if it is not
+	WayBack    gate.Decision         // whether what runs there could be brought back
+	Drills     map[string]gate.Drill // the last rehearsal by environment, where a gate asks for one
 }
+
+// WayBack is the gate that lets nothing in where the way back is not proven.
+const WayBack = pipeline.WayBack
 
 // Decide asks every gate of env, in order, also after one failed: an operator
 // wants to see all that is missing.
@@ -28,16 +33,25 @@ func Decide(env pipeline.Environment, f Facts) []gate.Decision {
 		}
 		out = append(out, d)
 	}
-	q := gate.Decision{Gate: "not-quarantined", Answer: gate.Pass, Reason: "the release was not rolled back before"}
+	q := gate.Decision{Gate: pipeline.NotQuarantined, Answer: gate.Pass, Reason: "the release was not rolled back before"}
 	if f.Quarantine != "" {
 		q.Answer = gate.Fail
 		q.Reason = fmt.Sprintf("the release is quarantined: %s; lift it with `sluice quarantine lift %s --reason …` if it is safe, or ship a fix", f.Quarantine, f.Release.Short())
 	}
 	out = append(out, q)
+	if f.WayBack.Gate != "" {
+		out = append(out, f.WayBack)
+	}
 	for _, g := range env.Gates {
 		switch {
 		case g.CEL != "":
 			out = append(out, gate.CEL(g.Name, g.CEL, f.Facts))
+		case g.Within > 0:
+			where := g.Env
+			if where == "" {
+				where = env.Name
+			}
+			out = append(out, gate.Rehearsed(g.Name, f.Service, where, g.Within, f.Drills[where]))
 		case g.Name == "tests-passed":
 			out = append(out, gate.TestsPassed(f.Facts))
 		default:
