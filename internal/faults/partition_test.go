@@ -31,7 +31,7 @@ type wire struct {
 	conns map[net.Conn]struct{}
 }
 
-func newWire(t *testing.T, to string) *wire {
+func newWire(t *testing.T, network, to string) *wire {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -47,20 +47,20 @@ func newWire(t *testing.T, to string) *wire {
 			if err != nil {
 				return
 			}
-			wg.Go(func() { w.pass(ctx, in, to) })
+			wg.Go(func() { w.pass(ctx, in, network, to) })
 		}
 	})
 	return w
 }
 
-func (w *wire) pass(ctx context.Context, in net.Conn, to string) {
+func (w *wire) pass(ctx context.Context, in net.Conn, network, to string) {
 	defer in.Close()
 	if !w.keep(in) {
 		<-w.mended(ctx)
 		return
 	}
 	defer w.drop(in)
-	out, err := (&net.Dialer{Timeout: time.Second}).DialContext(ctx, "tcp", to)
+	out, err := (&net.Dialer{Timeout: time.Second}).DialContext(ctx, network, to)
 	if err != nil {
 		return
 	}
@@ -243,9 +243,9 @@ func TestThreeControlPlanesPartitioned(t *testing.T) {
 	var planes []*plane
 	var wires []*wire
 	for i := range 3 {
-		w := newWire(t, u.Host)
+		w := newWire(t, "unix", filepath.Join(u.Query().Get("host"), ".s.PGSQL.5432"))
 		through := *u
-		through.Host = w.addr
+		through.Host, through.RawQuery = w.addr, "sslmode=disable"
 		wires = append(wires, w)
 		p := planeAt(t, filepath.Join(t.TempDir(), "data"), "--no-agent", "--database", through.String())
 		if i > 0 {
@@ -265,7 +265,17 @@ func TestThreeControlPlanesPartitioned(t *testing.T) {
 		hit   func(p *plane, w *wire)
 		after func(p *plane, w *wire)
 	}{
-		{"cut off from the database", func(_ *plane, w *wire) { w.sever() }, func(_ *plane, w *wire) { w.mend() }},
+		{"cut off from the database", func(p *plane, w *wire) {
+			w.sever()
+			client := http.Client{Timeout: time.Second}
+			until(t, 10*time.Second, "the one that is cut off does not say that it is ready", func() bool {
+				res, err := client.Get(p.URL + "/readyz")
+				if err == nil {
+					_ = res.Body.Close()
+				}
+				return err != nil || res.StatusCode != http.StatusOK
+			})
+		}, func(_ *plane, w *wire) { w.mend() }},
 		{"paused", func(p *plane, _ *wire) { _ = p.cmd.Process.Signal(syscall.SIGSTOP) }, func(p *plane, _ *wire) { _ = p.cmd.Process.Signal(syscall.SIGCONT) }},
 		{"killed", func(p *plane, _ *wire) { p.kill() }, func(p *plane, _ *wire) { p.up() }},
 	}
