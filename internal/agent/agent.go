@@ -48,6 +48,9 @@ type Config struct {
 	// Show are paths in hidden or private folders that do.
 	Hide, Show []string
 
+	// TakeOver takes everything over from the agent that works in DataDir, if one
+	// does, without a dropped request: that one ends. See handover.
+	TakeOver bool
 	// StopOnExit ends all instances, after draining, when Run ends. Otherwise they
 	// go on and the next Run takes them up.
 	StopOnExit bool
@@ -137,8 +140,13 @@ type agent struct {
 	store *store
 	jrnl  *journal.Journal
 	http  *http.Client
+	ctx   context.Context // of the present life: until the end, or until a handover
 	tasks sync.WaitGroup
-	ctx   context.Context
+	doors sync.WaitGroup // what serves listeners, across a handover that fails
+	lock  *os.File
+
+	asked  chan *link    // by the next agent
+	before chan struct{} // closed when no agent before us has open requests
 
 	calls   chan func() // run by the loop
 	changed chan struct{}
@@ -150,6 +158,8 @@ type agent struct {
 	scrapes  map[string]wire.Scrape
 	isolated string // what is said of the isolation of services
 	resuming int    // first verifications of the persisted state that are still open
+	held     bool   // nothing is swept yet
+	due      bool   // and it is to be then
 }
 
 // Run works until ctx is done. It returns an error when it can't start, never
@@ -161,16 +171,22 @@ func Run(ctx context.Context, cfg Config) error {
 	if err := os.MkdirAll(cfg.DataDir, 0o700); err != nil {
 		return fmt.Errorf("couldn't make the agent's data folder: %w", err)
 	}
-	unlock, err := lock(filepath.Join(cfg.DataDir, lockFile))
-	if err != nil {
-		return err
-	}
-	defer unlock()
 	dir, err := filepath.Abs(cfg.DataDir)
 	if err != nil {
 		return fmt.Errorf("couldn't find the agent's data folder: %w", err)
 	}
 	cfg.DataDir = dir
+	var before *predecessor
+	file, err := lock(filepath.Join(dir, lockFile))
+	if errors.Is(err, ErrLocked) && cfg.TakeOver {
+		if before, err = succeed(dir, cfg.Version); err == nil {
+			file = before.lock
+		}
+	}
+	if err != nil {
+		return err
+	}
+	defer file.Close()
 
 	// The reserve of a full disk is made anew, before anything is written.
 	makeReserve(dir)
@@ -188,45 +204,134 @@ func Run(ctx context.Context, cfg Config) error {
 		transport = &http.Transport{Proxy: nil, MaxIdleConnsPerHost: 4, IdleConnTimeout: time.Minute, ForceAttemptHTTP2: true,
 			DialContext: (&net.Dialer{Timeout: 5 * time.Second}).DialContext, TLSHandshakeTimeout: 5 * time.Second}
 	}
-	inner, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	a := &agent{
-		cfg: cfg, boot: newBoot(), store: st, jrnl: jrnl, ctx: inner,
+		cfg: cfg, boot: newBoot(), store: st, jrnl: jrnl, lock: file,
 		http:     &http.Client{Transport: transport},
 		calls:    make(chan func()),
 		changed:  make(chan struct{}, 1),
 		kick:     make(chan struct{}, 1),
+		asked:    make(chan *link, 1),
 		services: make(map[release.Key]*service),
 		scrapes:  make(map[string]wire.Scrape),
 	}
 	a.isolated = a.cfg.isolation()
-	a.sup, err = supervise.Open(supervise.Options{
-		Confine: a.isolated == Namespaces,
-		Hide:    append(a.cfg.Hide, dir),
-		Show:    a.cfg.Show,
-		Dir:     filepath.Join(dir, superviseIn),
-		Changed: func() { nudge(a.changed) },
-		Drain:   a.drain,
-		Logger:  cfg.Logger,
-	})
-	if err != nil {
-		cancel()
-		return err
-	}
-	err = a.resume()
-	if err == nil {
-		a.tasks.Go(a.stream)
-		a.tasks.Go(a.report)
-		a.tasks.Go(a.scrape)
-		a.loop(ctx)
-		a.shutdown()
-	}
-	cancel()
-	a.sup.Close()
-	a.tasks.Wait()
-	if err == nil && cfg.StopOnExit {
+	err = a.run(ctx, before)
+	if err == nil && cfg.StopOnExit && a.lock != nil {
 		err = supervise.StopAll(context.WithoutCancel(ctx), filepath.Join(dir, superviseIn), 10*time.Second)
 	}
 	return err
+}
+
+// run lives until the end, or until another agent has taken over.
+func (a *agent) run(ctx context.Context, before *predecessor) error {
+	if before != nil {
+		defer before.close()
+		a.boot, a.sequence = before.state.Boot, before.state.Sequence
+		a.contact.at.Store(before.state.Contact)
+	}
+	for first := true; ; first = false {
+		next, err := a.live(ctx, first, before)
+		if err != nil {
+			return err
+		}
+		if next == nil {
+			break
+		}
+		if a.handOver(ctx, next) {
+			a.lock = nil // it is the other's
+			break
+		}
+		before = nil
+		a.thaw()
+	}
+	a.doors.Wait()
+	return nil
+}
+
+// live works until ctx is done, and then drains; or until another agent wants to
+// take over, and then only the proxies go on.
+func (a *agent) live(ctx context.Context, first bool, before *predecessor) (next *link, err error) {
+	inner, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	a.ctx = inner
+	a.held, a.due = before != nil || !first, !first
+	a.before = make(chan struct{})
+	if before != nil {
+		a.before = before.gone
+	} else {
+		close(a.before)
+	}
+	a.sup, err = supervise.Open(supervise.Options{
+		Confine: a.isolated == Namespaces,
+		Hide:    append(a.cfg.Hide, a.cfg.DataDir),
+		Show:    a.cfg.Show,
+		Dir:     filepath.Join(a.cfg.DataDir, superviseIn),
+		Changed: func() { nudge(a.changed) },
+		Drain:   a.drain,
+		Logger:  a.cfg.Logger,
+	})
+	if err != nil {
+		cancel()
+		return nil, err
+	}
+	defer func() {
+		cancel()
+		a.sup.Close()
+		a.tasks.Wait()
+	}()
+	if first {
+		if err := a.resume(); err != nil {
+			return nil, err
+		}
+	}
+	if before != nil {
+		if err := a.takeOver(ctx, before); err != nil {
+			return nil, fmt.Errorf("couldn't take over from the agent of this folder: %w", err)
+		}
+		a.tasks.Go(func() { a.follow(before) })
+	}
+	if stop, err := a.await(); err != nil {
+		a.cfg.Logger.Error("the next agent can't take over without a gap", "error", err)
+	} else {
+		defer stop()
+	}
+	if a.held {
+		a.tasks.Go(a.release)
+	}
+	a.tasks.Go(a.stream)
+	a.tasks.Go(a.report)
+	a.tasks.Go(a.scrape)
+	if next := a.loop(ctx); next != nil {
+		return next, nil
+	}
+	a.shutdown()
+	return nil, nil
+}
+
+// sweep ends the instances that no state has, once nobody needs them any more.
+func (a *agent) sweep() {
+	if a.due = a.held; !a.held {
+		a.sup.Sweep()
+	}
+}
+
+// release lets sweep go on when the agent before us has no open request, or had
+// time enough for it.
+func (a *agent) release() {
+	t := time.NewTimer(sweepAfter)
+	defer t.Stop()
+	select {
+	case <-t.C:
+	case <-a.before:
+		if a.due { // those of our own that were stopping, after a handover that failed
+			a.pause(a.cfg.DrainOnExit)
+		}
+	case <-a.ctx.Done():
+	}
+	a.do(a.ctx, func() {
+		if a.held = false; a.due {
+			a.sweep()
+		}
+	})
 }
 
 // StopAll ends all instances that an agent of the data folder left running. It
@@ -235,11 +340,11 @@ func StopAll(ctx context.Context, dataDir string) error {
 	if _, err := os.Stat(dataDir); errors.Is(err, os.ErrNotExist) {
 		return nil
 	}
-	unlock, err := lock(filepath.Join(dataDir, lockFile))
+	file, err := lock(filepath.Join(dataDir, lockFile))
 	if err != nil {
 		return err
 	}
-	defer unlock()
+	defer file.Close()
 	return supervise.StopAll(ctx, filepath.Join(dataDir, superviseIn), 10*time.Second)
 }
 
@@ -261,7 +366,7 @@ func Holder(dataDir string) (pid int, held bool) {
 
 // lock makes sure that one agent at a time uses a folder. The kernel takes the
 // lock back when the process dies, however it does.
-func lock(path string) (unlock func(), err error) {
+func lock(path string) (*os.File, error) {
 	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("couldn't lock the data folder: %w", err)
@@ -272,9 +377,14 @@ func lock(path string) (unlock func(), err error) {
 		_ = f.Close()
 		return nil, fmt.Errorf("%w: process %s holds %s", ErrLocked, strings.TrimSpace(string(b[:n])), path)
 	}
+	writePID(f)
+	return f, nil
+}
+
+// writePID says whose lock it is.
+func writePID(f *os.File) {
 	_ = f.Truncate(0)
 	_, _ = f.WriteAt(fmt.Appendf(nil, "%d\n", os.Getpid()), 0)
-	return func() { _ = f.Close() }, nil
 }
 
 func newBoot() string {
@@ -303,21 +413,34 @@ func (a *agent) do(ctx context.Context, f func()) bool {
 	return false
 }
 
-// loop owns the state until ctx is done.
-func (a *agent) loop(ctx context.Context) {
+// loop owns the state until ctx is done, or another agent takes over, which is
+// returned. It waits for the one before us to have ended, so that what is open
+// there is not cut off.
+func (a *agent) loop(ctx context.Context) (next *link) {
 	retry := time.NewTicker(time.Second) // listeners that failed, contact that was lost
 	defer retry.Stop()
+	var patience <-chan time.Time
+	var before chan struct{}
 	a.settleAll()
 	for {
 		select {
 		case <-ctx.Done():
-			return
+			if next != nil {
+				_ = next.conn.Close()
+			}
+			return nil
 		case f := <-a.calls:
 			f()
 		case <-a.changed:
 			a.settleAll()
 		case <-retry.C:
 			a.settleAll()
+		case next = <-a.asked:
+			before, patience = a.before, time.After(waitForLast)
+		case <-before:
+			return next
+		case <-patience:
+			return next
 		}
 	}
 }
@@ -345,6 +468,10 @@ func (a *agent) drain(ctx context.Context, i supervise.Instance) {
 		if cut := s.Drained(ctx, proxy.Instance{ID: i.Serial, Addr: i.Addr()}); cut > 0 {
 			a.cfg.Logger.Warn("requests were still open when their time to drain was up", "instance", i.ID, "requests", cut)
 		}
+	}
+	select {
+	case <-a.before: // whose requests we can't see
+	case <-ctx.Done():
 	}
 }
 

@@ -111,7 +111,7 @@ func (a *agent) resume() error {
 		}
 	}
 	if a.resuming == 0 {
-		a.sup.Sweep()
+		a.sweep()
 	}
 	return nil
 }
@@ -405,7 +405,7 @@ func (a *agent) startCheck(s *service, id release.ID, r *revision) {
 			if r.resumed {
 				r.resumed = false
 				if a.resuming--; a.resuming == 0 {
-					a.sup.Sweep()
+					a.sweep()
 				}
 			}
 			nudge(a.kick)
@@ -466,7 +466,7 @@ func (a *agent) settleDoor(s *service, d *door, listen string, p *proxy.Server) 
 	}
 	*d = door{listener: l, opened: addr}
 	nudge(a.kick)
-	a.tasks.Go(func() { _ = p.Serve(l) })
+	a.doors.Go(func() { _ = p.Serve(l) })
 }
 
 // settleRoute gives the proxy the weights in effect and the ready instances.

@@ -137,6 +137,7 @@ type settings struct {
 type Options struct {
 	Hide      []string
 	Isolation string
+	TakeOver  bool
 }
 
 // Agent is an agent in a process of its own.
@@ -185,6 +186,12 @@ func (a *Agent) Kill() {
 	<-a.done
 }
 
+// PID returns the agent's process.
+func (a *Agent) PID() int { return a.cmd.Process.Pid }
+
+// Done is closed when the agent has ended.
+func (a *Agent) Done() <-chan struct{} { return a.done }
+
 // Terminate ends the agent by SIGTERM and waits.
 func (a *Agent) Terminate() {
 	_ = a.cmd.Process.Signal(syscall.SIGTERM)
@@ -210,7 +217,7 @@ func agentProcess() int {
 	}
 	err = agent.Run(ctx, agent.Config{
 		Server: s.Server, Token: Token, Host: s.Host, DataDir: s.DataDir, TrustKeys: s.Keys,
-		Hide: s.Hide, Show: []string{program}, Isolation: s.Isolation,
+		Hide: s.Hide, Show: []string{program}, Isolation: s.Isolation, TakeOver: s.TakeOver,
 		Logger: slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: level})),
 	})
 	if err != nil {

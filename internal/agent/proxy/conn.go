@@ -25,6 +25,7 @@ type conn struct {
 	flush func() error
 	shard int
 	ours  bool // the client is Sluice itself: see Synthesize
+	asked bool // it served requests in another process; see Adopt
 
 	peer    string // address for X-Forwarded-For
 	trusted bool   // a proxy of ours may be before us: keep its X-Forwarded-*
@@ -109,6 +110,7 @@ func (c *conn) serve() {
 func (c *conn) next() bool {
 	c.idle.Store(true)
 	if c.srv.closing.Load() {
+		c.leave(!c.asked)
 		return false
 	}
 	if c.in.r == c.in.w {
@@ -118,11 +120,15 @@ func (c *conn) next() bool {
 			c.readBy = by
 			_ = c.nc.SetReadDeadline(by)
 			if c.srv.closing.Load() { // or wakeIdle's deadline would be lost
+				c.leave(!c.asked)
 				return false
 			}
 		}
 		runtime.Gosched() // as in upConn.read
 		if err := c.in.fill(); err != nil {
+			if c.woken(err) {
+				c.leave(!c.asked)
+			}
 			return false
 		}
 	}

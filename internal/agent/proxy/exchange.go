@@ -378,7 +378,7 @@ func (c *conn) own(status int, why string, whole bool) bool {
 	if whole && r.body.framing == byLength {
 		c.in.r += int(r.body.left)
 	}
-	keep := r.keep && whole && !c.srv.closing.Load()
+	keep := r.keep && whole && !c.ending()
 	b := answer(status, why, !keep)
 	if r.headOnly {
 		b = b[:len(b)-len("sluice: \n")-len(why)]

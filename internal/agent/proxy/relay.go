@@ -40,7 +40,7 @@ func (c *conn) relay(u *upConn) (keep, reuse bool, err error) {
 	bodyless := b.framing == noBody
 	// A length that is not known is told by chunks, or to an old client by the end.
 	chunks := b.framing == byChunks || b.framing == byClose
-	keep = r.keep && !c.srv.closing.Load()
+	keep = r.keep && !c.ending()
 	if chunks && r.minor == 0 {
 		chunks, keep = false, false
 	}

@@ -59,6 +59,7 @@ type Server struct {
 	copies  sync.WaitGroup
 	table   atomic.Pointer[table]
 	closing atomic.Bool
+	giving  atomic.Pointer[Giver] // see HandOver
 
 	mu        sync.Mutex
 	counters  map[release.ID]*tally // of every revision since the server was made
@@ -247,7 +248,11 @@ func (s *Server) Serve(l net.Listener) error {
 }
 
 func (s *Server) start(nc net.Conn, ours bool) {
-	c := newConn(s, nc, ours)
+	s.begin(newConn(s, nc, ours))
+}
+
+func (s *Server) begin(c *conn) {
+	nc := c.nc
 	s.mu.Lock()
 	full := len(s.conns) >= s.opt.MaxConns || s.closing.Load()
 	if !full {
@@ -255,6 +260,11 @@ func (s *Server) start(nc net.Conn, ours bool) {
 		s.wait.Add(1)
 	}
 	s.mu.Unlock()
+	if full && s.closing.Load() && c.passable() {
+		c.leave(!c.asked)
+		_ = nc.Close()
+		return
+	}
 	if full {
 		_ = nc.SetWriteDeadline(time.Now().Add(time.Second))
 		_, _ = nc.Write(answer(503, "too many connections", true))

@@ -1,0 +1,564 @@
+package agent
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"path/filepath"
+	"slices"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/sluicehq/sluice/internal/agent/proxy"
+	"github.com/sluicehq/sluice/internal/release"
+)
+
+// An agent hands over to a newer one through a socket in its folder:
+//
+//	new                                        old
+//	hello ───────────────────────────────────► stops deciding; its proxies go on as they are
+//	          ◄─────────────── state, listener, …  (with the lock and the sockets)
+//	reads what is kept, verifies, takes up the instances
+//	ready ───────────────────────────────────►
+//	          ◄───────────────────────────── go  (with all counts): from here on the new one serves
+//	          ◄─────────────────────────── conn, …  each connection, as soon as no request is open on it
+//	          ◄──────────────────────── counts  when the last request has ended; the old one ends
+//
+// Before "go" the new one has no effect that the old one would not have, and when
+// either fails there the old one goes on: see thaw. After it the old one only
+// answers requests that were open. Boot and counters go on, as if there were one.
+const (
+	handoverFile     = "agent.sock"
+	handoverProtocol = 1
+	maxNote          = 160 << 10
+
+	prepareIn   = 30 * time.Second // from hello to ready
+	lingerFor   = 10 * time.Minute // what was open at the old one may last so long
+	sweepAfter  = 30 * time.Second // instances that no state has live on for open requests of the old one
+	waitForLast = 20 * time.Second // an upgrade waits so long for the end of the one before
+)
+
+// note is one message of a handover.
+type note struct {
+	Type     string      `json:"type"`
+	Protocol int         `json:"protocol,omitempty"`
+	Version  string      `json:"version,omitempty"`
+	Boot     string      `json:"boot,omitempty"`
+	Sequence uint64      `json:"sequence,omitempty"`
+	Contact  int64       `json:"contact,omitempty"` // ns since 1970
+	Key      release.Key `json:"key,omitzero"`
+	Side     bool        `json:"side,omitempty"` // the preview's, not the users'
+	Opened   string      `json:"opened,omitempty"`
+	Read     []byte      `json:"read,omitempty"`
+	First    bool        `json:"first,omitempty"`
+	Reason   string      `json:"reason,omitempty"`
+}
+
+// tallies are the counts of all services, by Key.String.
+type tallies map[string]proxy.Counts
+
+// link is one end of a handover.
+type link struct {
+	conn *net.UnixConn
+	mu   sync.Mutex
+}
+
+// send sends a note with at most one descriptor, which stays ours too.
+func (l *link) send(n note, with syscall.Conn) error {
+	b, err := json.Marshal(n)
+	if err != nil {
+		return fmt.Errorf("couldn't encode a note: %w", err)
+	}
+	if len(b) > maxNote {
+		return fmt.Errorf("a note of %d bytes is too long", len(b))
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	write := func(rights []byte) error {
+		_, _, err := l.conn.WriteMsgUnix(b, rights, nil)
+		// The kernel bounds descriptors that are under way: it passes.
+		for try := 0; errors.Is(err, syscall.ETOOMANYREFS) && try < 500; try++ {
+			time.Sleep(10 * time.Millisecond)
+			_, _, err = l.conn.WriteMsgUnix(b, rights, nil)
+		}
+		return err
+	}
+	_ = l.conn.SetWriteDeadline(time.Now().Add(10 * time.Second))
+	if with == nil {
+		return write(nil)
+	}
+	raw, err := with.SyscallConn()
+	if err != nil {
+		return err
+	}
+	if cerr := raw.Control(func(fd uintptr) { err = write(syscall.UnixRights(int(fd))) }); cerr != nil {
+		return cerr
+	}
+	return err
+}
+
+// receive reads a note and the descriptor that came with it, or nil.
+func (l *link) receive(within time.Duration) (n note, file *os.File, err error) {
+	var by time.Time
+	if within > 0 {
+		by = time.Now().Add(within)
+	}
+	_ = l.conn.SetReadDeadline(by)
+	b, oob := make([]byte, maxNote), make([]byte, syscall.CmsgSpace(4))
+	size, oobn, flags, _, err := l.conn.ReadMsgUnix(b, oob)
+	if err != nil {
+		return n, nil, err
+	}
+	if size == 0 {
+		return n, nil, io.EOF
+	}
+	if file, err = received(oob[:oobn]); err != nil {
+		return n, nil, err
+	}
+	if flags&(syscall.MSG_TRUNC|syscall.MSG_CTRUNC) != 0 {
+		err = errors.New("a note was cut off")
+	} else {
+		err = json.Unmarshal(b[:size], &n)
+	}
+	if err == nil && n.Type == "refused" {
+		err = errors.New(n.Reason)
+	}
+	if err != nil && file != nil {
+		_ = file.Close()
+		file = nil
+	}
+	return n, file, err
+}
+
+func received(oob []byte) (*os.File, error) {
+	if len(oob) == 0 {
+		return nil, nil
+	}
+	all, err := syscall.ParseSocketControlMessage(oob)
+	if err != nil {
+		return nil, fmt.Errorf("couldn't read what came with a note: %w", err)
+	}
+	var file *os.File
+	for _, m := range all {
+		fds, err := syscall.ParseUnixRights(&m)
+		if err != nil {
+			continue
+		}
+		for _, fd := range fds {
+			syscall.CloseOnExec(fd)
+			if file != nil {
+				_ = syscall.Close(fd)
+				continue
+			}
+			file = os.NewFile(uintptr(fd), "handed over")
+		}
+	}
+	return file, nil
+}
+
+// sendTallies sends counts, which have no bound, in a file without a name.
+func (l *link) sendTallies(n note, dir string, t tallies) error {
+	f, err := os.CreateTemp(dir, "counts-")
+	if err != nil {
+		return fmt.Errorf("couldn't hand the counts over: %w", err)
+	}
+	defer f.Close()
+	_ = os.Remove(f.Name())
+	if err := json.NewEncoder(f).Encode(t); err != nil {
+		return fmt.Errorf("couldn't hand the counts over: %w", err)
+	}
+	return l.send(n, f)
+}
+
+func readTallies(f *os.File) (t tallies, err error) {
+	if f == nil {
+		return nil, errors.New("counts came without their file")
+	}
+	defer f.Close()
+	err = json.NewDecoder(io.NewSectionReader(f, 0, 1<<30)).Decode(&t)
+	return t, err
+}
+
+func (a *agent) count() tallies {
+	t := make(tallies)
+	for _, s := range a.services {
+		t[s.key.String()] = s.proxy.Count()
+	}
+	return t
+}
+
+// absorb adds counts of the agent before; before is what was added of them already.
+func (a *agent) absorb(now, before tallies) {
+	for _, s := range a.services {
+		k := s.key.String()
+		if n, ok := now[k]; ok {
+			s.proxy.Absorb(n, before[k])
+		}
+	}
+}
+
+// short names the socket by a descriptor of its folder: a socket's path has at most
+// 108 bytes, and a data folder's may have more.
+func short(dir string, f func(path string) error) error {
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	defer d.Close()
+	return f(fmt.Sprintf("/proc/self/fd/%d", d.Fd()))
+}
+
+// await listens for the agent that will come after us.
+func (a *agent) await() (stop func(), err error) {
+	var l *net.UnixListener
+	err = short(a.cfg.DataDir, func(path string) error {
+		name := handoverFile + ".new"
+		_ = os.Remove(filepath.Join(a.cfg.DataDir, name))
+		l, err = net.ListenUnix("unixpacket", &net.UnixAddr{Net: "unixpacket", Name: filepath.Join(path, name)})
+		if err != nil {
+			return err
+		}
+		l.SetUnlinkOnClose(false) // by then the name may be another's
+		if err := os.Chmod(filepath.Join(a.cfg.DataDir, name), 0o600); err != nil {
+			return err
+		}
+		return os.Rename(filepath.Join(a.cfg.DataDir, name), filepath.Join(a.cfg.DataDir, handoverFile))
+	})
+	if err != nil {
+		if l != nil {
+			_ = l.Close()
+		}
+		return nil, fmt.Errorf("couldn't listen for the next agent: %w", err)
+	}
+	var wait sync.WaitGroup
+	wait.Go(func() {
+		for {
+			c, err := l.AcceptUnix()
+			if err != nil {
+				return
+			}
+			next := &link{conn: c}
+			n, file, err := next.receive(5 * time.Second)
+			if file != nil {
+				_ = file.Close()
+			}
+			if err == nil && (n.Type != "hello" || n.Protocol != handoverProtocol) {
+				err = fmt.Errorf("this agent hands over by protocol %d, not by %d: end it (SIGTERM) and start the other", handoverProtocol, n.Protocol)
+				_ = next.send(note{Type: "refused", Reason: err.Error()}, nil)
+			}
+			if err != nil {
+				_ = c.Close()
+				continue
+			}
+			a.cfg.Logger.Info("another agent takes over", "version", n.Version)
+			select {
+			case a.asked <- next:
+				return // one at a time; thaw listens anew
+			case <-a.ctx.Done():
+				_ = c.Close()
+				return
+			}
+		}
+	})
+	return func() { _ = l.Close(); wait.Wait() }, nil
+}
+
+// doors lists a service's listeners.
+func (s *service) doors() []*door { return []*door{&s.front, &s.side} }
+
+// handOver gives everything to the next agent. True means that it serves now, and
+// that our last request has ended; false that we go on.
+func (a *agent) handOver(ctx context.Context, next *link) bool {
+	defer next.conn.Close()
+	if err := a.offer(next); err != nil {
+		a.cfg.Logger.Error("another agent did not take over; going on", "error", err)
+		return false
+	}
+	drain, cancel := context.WithTimeout(context.WithoutCancel(ctx), lingerFor)
+	defer cancel()
+	first := make(chan struct{})
+	go func() {
+		// It says no more. Its end is ours: then nobody counts or waits for us.
+		defer close(first)
+		_, _, _ = next.receive(0)
+		cancel()
+	}()
+	var wait sync.WaitGroup
+	for _, s := range a.services {
+		for i, p := range []*proxy.Server{s.proxy, s.preview} {
+			wait.Go(func() {
+				err := p.HandOver(drain, func(nc net.Conn, read []byte, first bool) {
+					tcp, ok := nc.(syscall.Conn)
+					if !ok {
+						return
+					}
+					if err := next.send(note{Type: "conn", Key: s.key, Side: i == 1, Read: read, First: first}, tcp); err != nil {
+						a.cfg.Logger.Warn("a connection was lost on the way to the next agent", "error", err)
+					}
+				})
+				if err != nil {
+					a.cfg.Logger.Warn("couldn't drain", "service", s.key.String(), "error", err)
+				}
+			})
+		}
+	}
+	wait.Wait()
+	if err := next.sendTallies(note{Type: "counts"}, a.cfg.DataDir, a.count()); err != nil {
+		a.cfg.Logger.Warn("the last counts did not reach the next agent", "error", err)
+	}
+	_ = next.conn.CloseWrite()
+	_ = next.conn.SetReadDeadline(time.Now().Add(5 * time.Second))
+	<-first
+	a.cfg.Logger.Info("handed over")
+	return true
+}
+
+// offer does all up to "go".
+func (a *agent) offer(next *link) error {
+	err := next.send(note{Type: "state", Protocol: handoverProtocol, Boot: a.boot, Sequence: a.sequence, Contact: a.contact.at.Load()}, a.lock)
+	if err != nil {
+		return err
+	}
+	for _, s := range a.services {
+		for i, d := range s.doors() {
+			l, ok := d.listener.(syscall.Conn)
+			if !ok {
+				continue
+			}
+			if err := next.send(note{Type: "listener", Key: s.key, Side: i == 1, Opened: d.opened}, l); err != nil {
+				return err
+			}
+		}
+	}
+	if err := next.send(note{Type: "all"}, nil); err != nil {
+		return err
+	}
+	n, file, err := next.receive(prepareIn)
+	if file != nil {
+		_ = file.Close()
+	}
+	if err != nil {
+		return err
+	}
+	if n.Type != "ready" {
+		return fmt.Errorf("it said %.40q", n.Type)
+	}
+	return next.sendTallies(note{Type: "go"}, a.cfg.DataDir, a.count())
+}
+
+// predecessor is the agent that we take over from.
+type predecessor struct {
+	*link
+	lock      *os.File
+	state     note
+	listeners []handed
+	counts    tallies       // what was absorbed of its counts
+	gone      chan struct{} // closed: its last request has ended
+}
+
+type handed struct {
+	note
+	listener net.Listener
+}
+
+// succeed asks the agent of the folder to hand over.
+func succeed(dir, version string) (*predecessor, error) {
+	p := &predecessor{gone: make(chan struct{})}
+	err := short(dir, func(path string) error {
+		c, err := net.DialUnix("unixpacket", nil, &net.UnixAddr{Net: "unixpacket", Name: filepath.Join(path, handoverFile)})
+		p.link = &link{conn: c}
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("couldn't take over: the agent of this folder does not hand over; end it (SIGTERM): %w: %w", ErrLocked, err)
+	}
+	if err := p.collect(version); err != nil {
+		p.close()
+		return nil, fmt.Errorf("couldn't take over from the agent of this folder, which goes on: %w", err)
+	}
+	return p, nil
+}
+
+func (p *predecessor) collect(version string) error {
+	if err := p.send(note{Type: "hello", Protocol: handoverProtocol, Version: version}, nil); err != nil {
+		return err
+	}
+	for {
+		n, file, err := p.receive(waitForLast + prepareIn)
+		switch {
+		case err != nil:
+			return err
+		case n.Type == "all" && p.lock != nil:
+			return nil
+		case n.Type == "state" && file != nil && n.Protocol == handoverProtocol:
+			p.state, p.lock = n, file
+		case n.Type == "listener" && file != nil:
+			l, err := net.FileListener(file)
+			_ = file.Close()
+			if err != nil {
+				return fmt.Errorf("couldn't use a listener: %w", err)
+			}
+			p.listeners = append(p.listeners, handed{n, l})
+		default:
+			if file != nil {
+				_ = file.Close()
+			}
+			return fmt.Errorf("it said %.40q out of turn", n.Type)
+		}
+	}
+}
+
+func (p *predecessor) close() {
+	_ = p.conn.Close()
+	for _, h := range p.listeners {
+		_ = h.listener.Close()
+	}
+	if p.lock != nil {
+		_ = p.lock.Close()
+	}
+}
+
+// inherit puts the predecessor's listeners in their places, closed for now.
+func (a *agent) inherit(p *predecessor) {
+	for _, h := range p.listeners {
+		s := a.services[h.Key]
+		if s == nil || s.desired.Removed {
+			_ = h.listener.Close()
+			continue
+		}
+		d := s.doors()[0]
+		if h.Side {
+			d = s.doors()[1]
+		}
+		*d = door{listener: h.listener, opened: h.Opened}
+	}
+}
+
+// takeOver makes ready without an effect, and returns when we are the agent.
+func (a *agent) takeOver(ctx context.Context, p *predecessor) error {
+	a.inherit(p)
+	deadline := time.NewTimer(prepareIn)
+	defer deadline.Stop()
+	retry := time.NewTicker(50 * time.Millisecond)
+	defer retry.Stop()
+	for a.settleAll(); a.resuming > 0; a.settleAll() {
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case f := <-a.calls:
+			f()
+		case <-a.changed:
+		case <-retry.C:
+		case <-deadline.C:
+			return fmt.Errorf("%d releases were not verified within %s", a.resuming, prepareIn)
+		}
+	}
+	if err := p.send(note{Type: "ready"}, nil); err != nil {
+		return err
+	}
+	n, file, err := p.receive(prepareIn)
+	if err != nil {
+		return err
+	}
+	if n.Type != "go" {
+		return fmt.Errorf("it said %.40q", n.Type)
+	}
+	// From here on it is up to us, whatever happens.
+	if p.counts, err = readTallies(file); err != nil {
+		a.cfg.Logger.Error("the counts of the agent before are lost", "error", err)
+		a.boot, a.sequence = newBoot(), 0
+	}
+	a.absorb(p.counts, nil)
+	writePID(a.lock)
+	for _, s := range a.services {
+		for i, d := range s.doors() {
+			if l := d.listener; l != nil && slices.ContainsFunc(p.listeners, func(h handed) bool { return h.listener == l }) {
+				srv := []*proxy.Server{s.proxy, s.preview}[i]
+				a.doors.Go(func() { _ = srv.Serve(l) })
+			}
+		}
+	}
+	notifyManager()
+	a.cfg.Logger.Info("took over", "boot", a.boot)
+	return nil
+}
+
+// follow takes in the predecessor's connections and its last counts.
+func (a *agent) follow(p *predecessor) {
+	defer close(p.gone)
+	stop := context.AfterFunc(a.ctx, func() { _ = p.conn.Close() })
+	defer stop()
+	defer p.conn.Close()
+	for {
+		n, file, err := p.receive(0)
+		if err != nil {
+			return
+		}
+		switch {
+		case n.Type == "conn" && file != nil:
+			nc, err := net.FileConn(file)
+			_ = file.Close()
+			if err != nil {
+				a.cfg.Logger.Warn("couldn't use a connection of the agent before", "error", err)
+				continue
+			}
+			var srv *proxy.Server
+			if !a.do(a.ctx, func() {
+				if s := a.services[n.Key]; s != nil {
+					srv = s.proxy
+					if n.Side {
+						srv = s.preview
+					}
+				}
+			}) || srv == nil {
+				_ = nc.Close()
+				continue
+			}
+			srv.Adopt(nc, n.Read, n.First)
+		case n.Type == "counts":
+			last, err := readTallies(file)
+			if err != nil {
+				a.cfg.Logger.Error("the last counts of the agent before are lost", "error", err)
+				return
+			}
+			a.do(a.ctx, func() { a.absorb(last, p.counts) })
+			nudge(a.kick)
+			return
+		case file != nil:
+			_ = file.Close()
+		}
+	}
+}
+
+// thaw goes on after a handover that was not taken up. Instances of revisions that
+// were stopping get some time for their open requests, and are swept then.
+func (a *agent) thaw() {
+	writePID(a.lock)
+	for _, s := range a.services {
+		for id, r := range s.revs {
+			r.group, r.checking = nil, false
+			if r.stopping {
+				delete(s.revs, id)
+			}
+		}
+	}
+}
+
+// notifyManager tells systemd which process the agent is now.
+func notifyManager() {
+	path := os.Getenv("NOTIFY_SOCKET")
+	if path == "" {
+		return
+	}
+	c, err := net.Dial("unixgram", path)
+	if err != nil {
+		return
+	}
+	defer c.Close()
+	_, _ = fmt.Fprintf(c, "MAINPID=%d\nREADY=1", os.Getpid())
+}
