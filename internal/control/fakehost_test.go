@@ -45,12 +45,14 @@ type fakeService struct {
 type applied struct {
 	generation int64
 	weights    string
+	doc        wire.Desired
 }
 
 type fakeRevision struct {
 	weight       int
 	ready        time.Time
 	share, fails float64 // that did not make a whole request yet
+	made         float64 // requests of Sluice's own
 	requests     [wire.Buckets]uint64
 	bad          [wire.Buckets]uint64
 	late         map[int]uint64
@@ -125,7 +127,7 @@ func (h *fakeHost) apply(d wire.Desired) bool {
 			delete(s.revisions, id)
 		}
 	}
-	s.journal = append(s.journal, applied{generation: d.Generation, weights: strings.Join(line, " ")})
+	s.journal = append(s.journal, applied{generation: d.Generation, weights: strings.Join(line, " "), doc: d})
 	return true
 }
 
@@ -133,6 +135,9 @@ func (h *fakeHost) apply(d wire.Desired) bool {
 func (h *fakeHost) live(d time.Duration) {
 	for _, s := range h.services {
 		for id, r := range s.revisions {
+			if y := s.doc.Synthetic; y != nil {
+				r.made += y.Rate * d.Seconds() * float64(r.weight) / wire.FullWeight
+			}
 			r.share += h.rps * d.Seconds() * float64(r.weight) / wire.FullWeight
 			for ; r.share >= 1; r.share-- {
 				r.turn++
@@ -169,6 +174,9 @@ func (h *fakeHost) observed() wire.Observed {
 		if h.nowhere {
 			x.Address = ""
 		}
+		if s.doc.Preview != "" {
+			x.Preview = x.Address
+		}
 		for _, rev := range s.doc.Revisions {
 			r := s.revisions[rev.Release]
 			y := wire.RevisionObserved{Release: rev.Release, Phase: wire.Starting, Weight: r.weight}
@@ -176,6 +184,9 @@ func (h *fakeHost) observed() wire.Observed {
 				y.Phase, y.Reason = wire.Failed, why
 			} else if !h.w.clock.now().Before(r.ready) {
 				y.Phase, y.Ready = wire.Ready, rev.Instances
+			}
+			if r.made >= 1 {
+				y.Synthetic = []wire.Counters{{Requests: uint64(r.made), Latency: map[int]uint64{wire.LatencyIndex(20 * time.Millisecond): uint64(r.made)}}}
 			}
 			for b := range r.requests {
 				if r.requests[b] == 0 {

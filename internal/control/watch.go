@@ -233,12 +233,13 @@ func (t *turn) judge(reports []host.Report, ask answers, elapsed time.Duration) 
 	if res.Verdict != verdict.Fail && !c.Baking {
 		return nil, nil // only a fail counts between bakes; what the last bake came to stays told
 	}
+	res.Sentence = t.counted(res.Sentence)
 	w.Result = res
-	same := res.Verdict == t.state.Verdict && (!t.state.Held.On || t.counted(res.Sentence) == t.state.Sentence)
+	same := res.Verdict == t.state.Verdict && (!t.state.Held.On || res.Sentence == t.state.Sentence)
 	if same || res.Unjudged {
 		return nil, nil
 	}
-	return &rollout.Judged{Step: t.state.Step, Verdict: w.Result.Verdict, Sentence: t.counted(w.Result.Sentence)}, nil
+	return &rollout.Judged{Step: t.state.Step, Verdict: w.Result.Verdict, Sentence: w.Result.Sentence}, nil
 }
 
 // rebase takes counters as the start, before the candidate is exposed.
