@@ -105,8 +105,14 @@ func (m *machine) advance(c Command) error {
 		return refused("the judge has not passed this step yet: %s. Wait for the bake to end, or advance --override --reason TEXT", m.said())
 	}
 	to := s.Step + 1
-	if c.Full {
+	switch {
+	case c.Full && m.plan.counted():
+		s.Hurry = true // instances can't be skipped
+	case c.Full:
 		to = max(to, m.lastShift())
+	}
+	if !m.mayReplace(to) {
+		return refused("%s: no more instances are replaced until that is mended; wait, or abort", m.missingForStep())
 	}
 	m.enter(to)
 	return nil

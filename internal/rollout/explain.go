@@ -2,6 +2,7 @@ package rollout
 
 import (
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/sluicehq/sluice/internal/pipeline"
@@ -40,7 +41,7 @@ func NextWake(plan Plan, s State) (time.Duration, bool) {
 	m := &machine{plan: plan, s: s}
 	switch {
 	case s.Held.Cause == CauseDrift:
-		return repeat(s.HeldFor), true
+		return repeat(s.HeldFor), plan.OnDrift == "" || s.Resumed
 	case s.Held.On, s.Paused.On:
 		return 0, false
 	case s.Phase == Baking:
@@ -79,19 +80,30 @@ func Explain(plan Plan, s State) Explanation {
 		x.Now = "paused while " + x.Now
 		x.Why = "it was paused" + by(s.Paused) + "; a fail verdict or a crash still " + m.willFail()
 		x.Can = append(x.Can, "resume: goes on")
+		if s.Frozen != "" {
+			x.Now, x.Why = "frozen and "+x.Now, "it failed: "+s.Frozen+"; and it was paused"+by(s.Paused)
+		}
 	case s.Held.On:
 		x.Now = "held while " + x.Now
+		if s.Held.Cause == CauseFrozen {
+			x.Now = "frozen" + strings.TrimPrefix(x.Now, "held")
+		}
 		x.Why = s.Held.Reason
 		if s.Held.Cause == CauseUnreachable && s.Seen.Missing > 0 {
 			x.Why = unreachable(s.Seen) // the flag keeps the first reason
 		}
 		x.Can = append(x.Can, m.heldCan()...)
+	case s.Phase == Baking && !m.mayReplace(s.Step+1): // nobody can
 	case s.Phase == Baking && m.mayAdvance(false):
-		x.Can = append(x.Can, "advance: ends this bake now", "advance --full: goes to 100 % now")
+		full := "advance --full: goes to 100 % now"
+		if m.plan.counted() {
+			full = "advance --full: takes all batches without their bakes"
+		}
+		x.Can = append(x.Can, "advance: ends this bake now", full)
 	case s.Phase == Baking:
 		x.Can = append(x.Can, "advance --override --reason TEXT: goes on without a pass, which is recorded")
 	}
-	if !s.Paused.On {
+	if !s.Paused.On && s.Frozen == "" {
 		x.Can = append(x.Can, "pause: stops progress, not the reaction to failures")
 	}
 	x.Can = append(x.Can, m.abortCan())
@@ -153,6 +165,8 @@ func (m *machine) now() string {
 func (m *machine) why() string {
 	s, p := &m.s, m.step()
 	switch {
+	case s.Phase == Baking && s.InPhase >= p.Bake && !m.mayReplace(s.Step+1):
+		return m.missingForStep() + ": no more instances are replaced until that is mended"
 	case p.Kind == StepBake && !p.Analysis:
 		return "the step has its time to serve; nothing is judged in this environment"
 	case p.Kind == StepBake && s.Verdict == verdict.Pass:

@@ -33,13 +33,30 @@ func TestInvariants(t *testing.T) {
 type wish struct {
 	weight        int
 	capacity, old bool
+	shares        []Share
+}
+
+// of is what the wish wants of host i.
+func (x wish) of(i int) Share {
+	if x.shares != nil {
+		return x.shares[i]
+	}
+	y := Share{Weight: x.weight}
+	if x.capacity {
+		y.Candidate = 1
+	}
+	if x.old {
+		y.Old = 1
+	}
+	return y
 }
 
 type host struct {
 	down             bool
 	applied          int64
 	weight           int
-	candidate, old   bool // runs
+	candidate, old   bool // is there
+	run, keep        int  // instances of them
 	candReady, ready bool // is ready; ready is the previous release's
 }
 
@@ -61,8 +78,16 @@ type world struct {
 func newWorld(t *rapid.T) *world {
 	w := &world{plan: drawPlan(t), wishes: map[int64]wish{}}
 	w.s = New(w.plan)
-	for range rapid.IntRange(1, 3).Draw(t, "hosts") {
-		w.hosts = append(w.hosts, host{old: !w.plan.First, ready: !w.plan.First})
+	n := w.plan.Hosts
+	if n == 0 {
+		n = rapid.IntRange(1, 3).Draw(t, "hosts")
+	}
+	for range n {
+		h := host{old: !w.plan.First, ready: !w.plan.First}
+		if h.old {
+			h.keep = max(1, w.plan.Instances)
+		}
+		w.hosts = append(w.hosts, h)
 	}
 	return w
 }
@@ -71,7 +96,9 @@ func drawPlan(t *rapid.T) Plan {
 	bake := rapid.SampledFrom([]time.Duration{0, time.Second, 2 * time.Minute})
 	env := pipeline.Environment{Name: "production"}
 	env.Rollout = pipeline.Rollout{
-		Strategy:        rapid.SampledFrom([]string{pipeline.Canary, pipeline.AllAtOnce}).Draw(t, "strategy"),
+		Strategy:        rapid.SampledFrom([]string{pipeline.Canary, pipeline.AllAtOnce, pipeline.Rolling, pipeline.Rolling, pipeline.Immutable}).Draw(t, "strategy"),
+		OnFail:          rapid.SampledFrom([]string{"", "", pipeline.Freeze, pipeline.RollForward}).Draw(t, "onFail"),
+		OnDrift:         rapid.SampledFrom([]string{"", "", pipeline.DriftHold}).Draw(t, "onDrift"),
 		Bake:            bake.Draw(t, "bake"),
 		OnInconclusive:  rapid.SampledFrom([]string{Extend, HoldThere}).Draw(t, "inconclusive"),
 		OnNoData:        rapid.SampledFrom([]string{Extend, HoldThere}).Draw(t, "nodata"),
@@ -84,7 +111,17 @@ func drawPlan(t *rapid.T) Plan {
 			bake = rapid.SampledFrom([]time.Duration{time.Second, 2 * time.Minute}) // 0 can't be judged
 		}
 	}
-	for i := range rapid.IntRange(1, 3).Draw(t, "steps") {
+	env.Target = pipeline.Target{Type: "host", Listen: ":1", Instances: rapid.IntRange(1, 3).Draw(t, "instances"), Hosts: []string{"a", "b", "c"}[:rapid.IntRange(1, 3).Draw(t, "planned hosts")]}
+	if env.Rollout.Strategy != pipeline.Immutable && rapid.IntRange(0, 3).Draw(t, "worker") == 0 {
+		env.Target.Listen, env.Target.Instances = "", 3
+	}
+	if env.Rollout.Strategy == pipeline.Rolling {
+		env.Rollout.Batches = &pipeline.Batches{Batch: pipeline.Amount{Count: rapid.IntRange(1, env.Target.Total()).Draw(t, "batch")}, Additional: rapid.Bool().Draw(t, "additional")}
+		if env.Rollout.Bake == 0 {
+			env.Analysis.Metrics = nil
+		}
+	}
+	for i := range rapid.IntRange(1, 2).Draw(t, "steps") {
 		env.Rollout.Steps = append(env.Rollout.Steps, pipeline.CanaryStep{Weight: float64(5 + 20*i), Bake: bake.Draw(t, "stepBake")})
 	}
 	env.Analysis.MaxExtend = rapid.IntRange(0, 2).Draw(t, "maxExtend")
@@ -132,7 +169,7 @@ func (w *world) actions() map[string]func(*rapid.T) {
 			case 3:
 				h.ready = false
 			case 4:
-				h.old, h.ready = false, false
+				h.old, h.ready, h.keep = false, false, 0
 			case 5:
 				h.down = true
 			}
@@ -145,12 +182,16 @@ func (w *world) actions() map[string]func(*rapid.T) {
 		},
 		"host applies": func(t *rapid.T) {
 			if w.gen > 0 {
-				w.apply(some(t), int64(rapid.IntRange(1, int(w.gen)).Draw(t, "generation")))
+				w.apply(rapid.IntRange(0, len(w.hosts)-1).Draw(t, "which"), int64(rapid.IntRange(1, int(w.gen)).Draw(t, "generation")))
 			}
 		},
 		"ready": func(t *rapid.T) {
 			h := some(t)
 			h.candReady, h.ready = h.candidate, h.old
+		},
+		"some go": func(t *rapid.T) { // instances, by themselves or by somebody else
+			h := some(t)
+			h.run, h.keep = max(0, h.run+rapid.IntRange(-1, 1).Draw(t, "run")), max(0, h.keep-rapid.IntRange(0, 1).Draw(t, "keep"))
 		},
 		"unready": func(t *rapid.T) {
 			h := some(t)
@@ -160,7 +201,7 @@ func (w *world) actions() map[string]func(*rapid.T) {
 				h.candReady = false
 			}
 		},
-		"old dies":  func(t *rapid.T) { h := some(t); h.old, h.ready = false, false },
+		"old dies":  func(t *rapid.T) { h := some(t); h.old, h.ready, h.keep = false, false, 0 },
 		"host goes": func(t *rapid.T) { some(t).down = true },
 		"host back": func(t *rapid.T) { some(t).down = false },
 		"host wiped": func(t *rapid.T) {
@@ -201,12 +242,14 @@ func (w *world) actions() map[string]func(*rapid.T) {
 	}
 }
 
-func (w *world) apply(h *host, gen int64) {
+func (w *world) apply(i int, gen int64) {
+	h := &w.hosts[i]
 	if h.down || gen <= h.applied { // an agent refuses what is older
 		return
 	}
 	x := w.wishes[gen]
-	h.applied, h.weight = gen, x.weight
+	h.applied, h.weight = gen, x.of(i).Weight
+	h.run, h.keep = x.of(i).Candidate, x.of(i).Old
 	h.candReady, h.ready = h.candReady && x.capacity, h.ready && x.old
 	h.candidate, h.old = x.capacity, x.old
 }
@@ -221,9 +264,11 @@ func (w *world) obey() {
 	for i := range w.hosts {
 		h := &w.hosts[i]
 		h.down = false
-		w.apply(h, w.gen)
-		if w.gen > 0 {
-			h.weight = w.wishes[w.gen].weight // what drifted is put back by the next one
+		w.apply(i, w.gen)
+		if w.gen > 0 { // what drifted is put back by the next one
+			x := w.wishes[w.gen].of(i)
+			h.weight, h.run, h.keep = x.Weight, x.Candidate, x.Old
+			h.candidate, h.old = w.wishes[w.gen].capacity, w.wishes[w.gen].old
 		}
 		h.candReady, h.ready = h.candidate, h.old
 	}
@@ -231,7 +276,8 @@ func (w *world) obey() {
 
 func (w *world) observe() Observation {
 	o := Observation{CandidateReady: true, OldReady: true, MinWeight: FullWeight}
-	for _, h := range w.hosts {
+	shares := w.plan.Shares(w.s)
+	for i, h := range w.hosts {
 		if h.down {
 			o.Missing++
 			continue
@@ -240,6 +286,10 @@ func (w *world) observe() Observation {
 			o.Generation = h.applied
 		}
 		o.Hosts++
+		if shares != nil {
+			w.held(&o, h, shares[i])
+			continue
+		}
 		o.MinWeight, o.MaxWeight = min(o.MinWeight, h.weight), max(o.MaxWeight, h.weight)
 		o.CandidateReady = o.CandidateReady && h.candReady
 		o.OldReady = o.OldReady && (h.ready || w.plan.First)
@@ -249,6 +299,21 @@ func (w *world) observe() Observation {
 		o.MinWeight, o.CandidateReady, o.OldReady = 0, false, false
 	}
 	return o
+}
+
+// held holds one host to its share, as package host does.
+func (w *world) held(o *Observation, h host, x Share) {
+	weight := h.weight
+	if w.plan.Worker {
+		weight = h.run * FullWeight / max(1, h.run+h.keep)
+	}
+	o.MinWeight, o.MaxWeight = min(o.MinWeight, weight), max(o.MaxWeight, weight)
+	o.CandidateReady = o.CandidateReady && h.run >= x.Candidate && (h.candReady || x.Candidate == 0)
+	o.OldReady = o.OldReady && (x.Old == 0 || h.ready && h.keep >= x.Old)
+	o.CandidateSeen, o.OldSeen = o.CandidateSeen || h.run > 0, o.OldSeen || h.keep > 0
+	if !w.plan.Worker && h.weight != x.Weight || h.run > x.Candidate || h.keep > x.Old {
+		o.Off = "somebody did something"
+	}
 }
 
 func (w *world) see(t *rapid.T, o Observation) {
@@ -298,7 +363,7 @@ func (w *world) do(t *rapid.T, e Event) {
 	w.log(e, Quiet(before, after, e, effects))
 	if wants(effects) {
 		w.gen++
-		w.wishes[w.gen] = wish{after.Weight, after.Capacity, after.Old}
+		w.wishes[w.gen] = wish{after.Weight, after.Capacity, after.Old, w.plan.Shares(after)}
 		if rapid.IntRange(0, 9).Draw(t, "between") == 0 {
 			w.seeLate(t) // before the generation is known
 		}
@@ -351,7 +416,19 @@ func (w *world) after(t *rapid.T, b, a State, e Event, effects []Effect) {
 	}
 	fresh := known && seen.Generation >= wanted
 	everywhere := fresh && seen.Hosts > 0 && seen.Missing == 0
-	at := func(weight int) bool { return seen.MinWeight == weight && seen.MaxWeight == weight }
+	counted := w.plan.counted()
+	at := func(weight int) bool {
+		switch {
+		case counted && weight == 0:
+			return seen.MaxWeight == 0
+		case counted && weight == FullWeight && !w.plan.Worker:
+			return seen.Off == "" && seen.MinWeight == FullWeight
+		case counted:
+			return seen.Off == ""
+		}
+		return seen.MinWeight == weight && seen.MaxWeight == weight
+	}
+	asSet := func(weight int) bool { return at(weight) && (!counted || seen.Off == "") }
 	override := e.Command != nil && e.Command.Kind == Advance && e.Command.Override && e.Command.Reason != ""
 	advance := e.Command != nil && e.Command.Kind == Advance
 
@@ -360,29 +437,29 @@ func (w *world) after(t *rapid.T, b, a State, e Event, effects []Effect) {
 		fail("1: more exposed than the step allows")
 	}
 	if a.Weight > b.Weight {
-		if !advance && !(everywhere && at(b.Weight)) {
+		if !advance && !(everywhere && asSet(b.Weight)) {
 			fail("1: raised without having read every router at the weight before")
 		}
-		if b.Held.Cause == CauseDrift && e.Seen == nil || fresh && seen.Hosts > 0 && !at(b.Weight) || b.Paused.On && e.Command == nil {
+		if b.Held.Cause == CauseDrift && e.Seen == nil || fresh && seen.Hosts > 0 && !asSet(b.Weight) || b.Paused.On && e.Command == nil {
 			fail("10: raised on drift, or while paused")
 		}
 	}
 	switch a.Phase {
 	case Preparing, Checking, Baking, Finishing:
-		if b.Phase != Pending && fresh && a.Wanted == wanted && b.Weight == a.Weight && seen.Hosts > 0 && !at(a.Weight) && a.Held.Cause != CauseDrift {
+		if b.Phase != Pending && fresh && a.Wanted == wanted && b.Weight == a.Weight && seen.Hosts > 0 && !asSet(a.Weight) && (!counted || b.Run == a.Run && b.Keep == a.Keep) && a.Held.Cause != CauseDrift {
 			fail("10: drift is not held")
 		}
 	}
 	if a.Step > b.Step && b.Phase == Preparing && !seen.CandidateReady {
 		fail("1: exposed before it was ready")
 	}
-	if a.CheckOK && !b.CheckOK && (e.Checked == nil || e.Checked.Step != b.Step) || e.Checked != nil && e.Checked.Step != b.Step && a != b {
+	if a.CheckOK && !b.CheckOK && !(b.Frozen != "" && override) && (e.Checked == nil || e.Checked.Step != b.Step) || e.Checked != nil && e.Checked.Step != b.Step && a != b {
 		fail("6: the checks of another step were taken")
 	}
-	if (a.Phase == Baking || a.Phase == Finishing) && seen.Missing > 0 && a.Held.Cause != CauseUnreachable && a.Held.Cause != CauseDrift {
+	if (a.Phase == Baking || a.Phase == Finishing) && seen.Missing > 0 && a.Held.Cause != CauseUnreachable && a.Held.Cause != CauseDrift && a.Held.Cause != CauseFrozen {
 		fail("a host is missing and it is not held")
 	}
-	if b.Held.Cause == CauseDrift && a.Held.Cause != CauseDrift && a.Phase != RollingBack && !(fresh && at(b.Weight)) {
+	if b.Held.Cause == CauseDrift && a.Held.Cause != CauseDrift && a.Phase != RollingBack && a.Phase != Superseded && !(fresh && asSet(b.Weight)) {
 		fail("10: drift was forgotten")
 	}
 	// 3: the previous release is there as long as the rollout is, and the
@@ -393,7 +470,12 @@ func (w *world) after(t *rapid.T, b, a State, e Event, effects []Effect) {
 	if b.Capacity && !a.Capacity && (a.Phase != RollingBack || a.Weight != 0 || seen.MaxWeight != 0) {
 		fail("3: the candidate was removed while it had traffic")
 	}
-	if a.Weight < b.Weight && (a.Phase != RollingBack || !w.plan.First && !seen.OldReady && !seen.OldSeen) {
+	if b.Held.Cause == CauseDrift && w.plan.OnDrift != "" && !b.Resumed && a.Held.Cause != CauseDrift && a.Phase != RollingBack && a.Phase != Superseded {
+		fail("10: drift was put back without a person")
+	}
+	w.counts(b, a, everywhere, fresh, fail)
+	w.frozen(b, a, e, override, fail)
+	if a.Weight < b.Weight && (a.Phase != RollingBack || !w.plan.Worker && !w.plan.First && !seen.OldReady && !seen.OldSeen) {
 		fail("3: traffic was moved to nothing")
 	}
 	// 4: rollbacks.
@@ -428,7 +510,7 @@ func (w *world) after(t *rapid.T, b, a State, e Event, effects []Effect) {
 	if b.Stuck.On && !a.Stuck.On && a.Phase == RollingBack {
 		fail("4: no longer stuck without an end")
 	}
-	if e.Judged != nil && e.Judged.Verdict == verdict.Fail && b.Exposed && !b.Phase.Terminal() && a.Phase != RollingBack {
+	if e.Judged != nil && e.Judged.Verdict == verdict.Fail && b.Exposed && !b.Phase.Terminal() && a.Phase != RollingBack && a.Frozen == "" {
 		fail("4: fail did not stop exposure")
 	}
 	// 5
@@ -438,10 +520,11 @@ func (w *world) after(t *rapid.T, b, a State, e Event, effects []Effect) {
 	// 6: a bake that is judged is left on a pass after its time, or by a person.
 	for i := b.Step; i < a.Step; i++ {
 		p := w.plan.Steps[i]
-		if p.Kind != StepBake || i == b.Step && override {
+		if p.Kind != StepBake || i == b.Step && override || b.Frozen != "" && override || b.Hurry {
 			continue
 		}
 		switch {
+		case a.Hurry && i > b.Step:
 		case advance && e.Command.Full && (override || i > b.Step): // skipped by a person, on the present pass
 		case p.Analysis && (i != b.Step || w.said != verdict.Pass):
 			fail("6: left without positive evidence")
@@ -454,7 +537,7 @@ func (w *world) after(t *rapid.T, b, a State, e Event, effects []Effect) {
 	}
 	w.facts(t, b, a, e, fail)
 	// The wish and the effect go together, once.
-	if (a.Weight != b.Weight || a.Capacity != b.Capacity) && !wants(effects) {
+	if (a.Weight != b.Weight || a.Capacity != b.Capacity || a.Run != b.Run || a.Keep != b.Keep || a.Moved != b.Moved) && !wants(effects) {
 		fail("what is wanted changed and nobody is told")
 	}
 	if wants(effects) && !a.Applying {
@@ -465,6 +548,64 @@ func (w *world) after(t *rapid.T, b, a State, e Event, effects []Effect) {
 	}
 	if x := Explain(w.plan, a); x.Now == "" || x.Why == "" || x.Next == "" {
 		fail("not explained: " + x.Now + "/" + x.Why + "/" + x.Next)
+	}
+}
+
+// counts holds a decision to what instances must be.
+func (w *world) counts(b, a State, everywhere, fresh bool, fail func(string)) {
+	if !w.plan.counted() {
+		return
+	}
+	// What is wanted is exposed as the weight says, and no more.
+	if a.Weight > 0 && a.Weight != w.plan.weigh(a.Run, a.Keep, a.Moved) {
+		fail("1: instances expose another weight than the state's")
+	}
+	if a.Weight == 0 && a.Phase == RollingBack && (a.Moved > 0 || a.Keep != w.plan.kept() || w.plan.Worker && a.Run > 0) {
+		fail("4: back at 0 % without all of the previous release")
+	}
+	if w.plan.First || w.plan.Worker {
+		return
+	}
+	switch {
+	case a.Phase == RollingBack && b.Phase == RollingBack && b.Weight > 0 && a.Weight == 0 && !(fresh && a.Seen.OldReady) && !a.Stuck.On:
+		fail("3: all users were moved to less than the previous release had")
+	case a.Phase == RollingBack && b.Phase != RollingBack && b.Keep < w.plan.total() && a.Weight > 0 && (a.Keep != w.plan.total() || a.Run != b.Run || a.Weight != b.Weight):
+		fail("3: the rollback did not begin with the previous release's capacity")
+	case a.Keep < b.Keep && (a.Phase != Shifting || b.Step != 0 && !(everywhere && a.Seen.OldReady && a.Seen.CandidateReady)):
+		fail("3: instances were let go before the step before was read")
+	}
+	if w.plan.Strategy == pipeline.Rolling && w.whole() && a.Phase != RollingBack && !a.Phase.Terminal() && a.Phase != Pending && a.Keep+min(a.Run, a.Moved) < w.plan.total() {
+		fail("3: fewer instances than the target has, with additional batches")
+	}
+}
+
+// whole says whether the plan never has less than all instances.
+func (w *world) whole() bool {
+	for _, s := range w.plan.Steps {
+		if s.places() && s.Keep+s.Moved < w.plan.total() {
+			return false
+		}
+	}
+	return true
+}
+
+// frozen holds the safe actions.
+func (w *world) frozen(b, a State, e Event, override bool, fail func(string)) {
+	switch {
+	case w.plan.OnFail == "" && a.Frozen != "":
+		fail("frozen where it goes back")
+	case b.Frozen != "" && a.Frozen != "" && (a.Weight != b.Weight || a.Step != b.Step || a.Run != b.Run || a.Keep != b.Keep):
+		fail("4: something moved while it is frozen")
+	case b.Frozen == "" && a.Frozen != "" && (a.Weight > b.Weight || a.Step != b.Step):
+		fail("4: exposed on while it failed")
+	case a.Frozen != "" && !a.Phase.Terminal() && a.Held.Cause != CauseFrozen && a.Held.Cause != CauseDrift:
+		fail("4: frozen and not held")
+	case b.Frozen != "" && a.Frozen == "" && !override && a.Phase != RollingBack:
+		fail("4: it thawed by itself")
+	case w.plan.OnFail != "" && b.Phase != RollingBack && a.Phase == RollingBack && (e.Command == nil || e.Command.Kind != Abort):
+		fail("4: it went back by itself, which its safe action forbids")
+	case a.Phase == Superseded && b.Phase != Superseded && b.Phase != Pending && (w.plan.OnFail != pipeline.RollForward || b.Frozen == ""):
+		fail("8: another took its place while it lived")
 	}
 }
 
@@ -481,6 +622,7 @@ func (w *world) facts(t *rapid.T, b, a State, e Event, fail func(string)) {
 		FactCommand: e.Command != nil, FactPhase: a.Phase != b.Phase, FactStep: a.Step != b.Step,
 		FactWeight: a.Weight != b.Weight, FactVerdict: a.Verdict != b.Verdict, FactExtended: a.Extended != b.Extended,
 		FactPaused: a.Paused != b.Paused, FactHeld: a.Held != b.Held, FactStuck: a.Stuck != b.Stuck,
+		FactCounts:   counts(a) != counts(b),
 		FactCapacity: a.Capacity != b.Capacity, FactRollback: a.Rollback != b.Rollback,
 		FactCheck: e.Checked != nil && b.Phase == Checking && e.Checked.Step == b.Step && !b.CheckOK,
 	}
@@ -537,6 +679,13 @@ func (w *world) ends(t *rapid.T) {
 	for range 100 {
 		if w.s.Phase.Terminal() {
 			break
+		}
+		switch w.s.Held.Cause {
+		case CauseFrozen:
+			w.do(t, Event{Command: &Command{Kind: Advance, By: "local:ana", Override: true, Reason: "it is well"}})
+		case CauseDrift:
+			w.do(t, Event{Command: &Command{Kind: Resume, By: "local:ana"}})
+		default:
 		}
 		switch w.s.Phase {
 		case Pending:

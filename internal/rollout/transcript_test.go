@@ -23,7 +23,7 @@ var update = flag.Bool("update", false, "write the transcripts anew")
 // column is what happens; the indented lines below it are what came of it.
 // After a change run with -update and review the difference.
 //
-//	plan [key=value…]        strategy, steps=5:2m,25:2m, bake, metrics, verify, first, …
+//	plan [key=value…]        strategy, steps=5:2m,25:2m, bake, metrics, verify, first, batch, drain, …
 //	start | tick D | judged VERDICT [SENTENCE] | checked ok|failed [REASON]
 //	seen [key=value…]        default: the target is as wanted; gen=-1 is one too old
 //	advance|pause|… [--full] [--override] [REASON]
@@ -132,7 +132,7 @@ func (p *player) must(err error) {
 }
 
 func (p *player) compile(line string) []string {
-	env := pipeline.Environment{Name: "production"}
+	env := pipeline.Environment{Name: "production", Target: pipeline.Target{Type: "host", Listen: ":80", Hosts: []string{"local"}, Instances: 1}}
 	env.Rollout = pipeline.Rollout{Strategy: pipeline.Canary, OnInconclusive: "extend", OnNoData: "hold", Timeout: 30 * time.Minute, RollbackTimeout: 5 * time.Minute, RetireAfter: time.Hour}
 	env.Analysis.MaxExtend = 3
 	first, rollback := false, false
@@ -166,6 +166,22 @@ func (p *player) compile(line string) []string {
 			for c := range strings.SplitSeq(v, ",") {
 				env.Verify = append(env.Verify, pipeline.Check{Name: c})
 			}
+		case "before":
+			env.Hooks.BeforeTraffic = []pipeline.Check{{Name: v}}
+		case "instances":
+			env.Target.Instances, err = strconv.Atoi(v)
+		case "hosts":
+			env.Target.Hosts = strings.Split(v, ",")
+		case "worker":
+			env.Target.Listen = ""
+		case "batch", "drain":
+			b := pipeline.Batches{Additional: k == "batch"}
+			b.Batch.Count, err = strconv.Atoi(v)
+			env.Rollout.Batches = &b
+		case "onfail":
+			env.Rollout.OnFail = v
+		case "ondrift":
+			env.Rollout.OnDrift = v
 		case "inconclusive":
 			env.Rollout.OnInconclusive = v
 		case "nodata":
@@ -195,6 +211,9 @@ func (p *player) compile(line string) []string {
 		if s.Kind == StepBake {
 			line += fmt.Sprintf(" for %s against %s, analysis %t", s.Bake, s.Basis, s.Analysis)
 		}
+		if p.plan.counted() && s.places() {
+			line += fmt.Sprintf(", %d new and %d old of %d", s.Run, s.Keep, p.plan.total())
+		}
 		if s.Kind == StepCheck {
 			line += " " + strings.Join(s.Checks, ",")
 		}
@@ -208,6 +227,13 @@ func (p *player) observation(line string) *Observation {
 		Generation: p.s.Wanted, Hosts: 1, MinWeight: p.s.Weight, MaxWeight: p.s.Weight,
 		CandidateReady: p.s.Capacity, CandidateSeen: p.s.Capacity,
 		OldReady: p.s.Old || p.plan.First, OldSeen: p.s.Old,
+	}
+	if shares := p.plan.Shares(p.s); shares != nil {
+		o.Hosts, o.MinWeight, o.MaxWeight = len(shares), FullWeight, 0
+		for _, x := range shares {
+			o.MinWeight, o.MaxWeight = min(o.MinWeight, x.Weight), max(o.MaxWeight, x.Weight)
+		}
+		o.OldSeen, o.CandidateSeen = p.s.Keep > 0, p.s.Run > 0
 	}
 	words := strings.Fields(line)
 	for i, kv := range words {
@@ -230,6 +256,9 @@ func (p *player) observation(line string) *Observation {
 			o.CandidateReady = false
 		case "old":
 			o.OldReady, o.OldSeen = false, v == "starting"
+		case "off":
+			o.Off = strings.Join(append([]string{v}, words[i+1:]...), " ")
+			return &o
 		case "failed":
 			o.Failed = strings.Join(append([]string{v}, words[i+1:]...), " ")
 			o.CandidateReady = false
@@ -267,6 +296,9 @@ func (p *player) event(e Event) []string {
 		if f.Kind == Apply {
 			p.gen++
 			line += fmt.Sprintf(" generation %d: weight %s, candidate %t, old %t", p.gen, percent(after.Weight), after.Capacity, after.Old)
+			for _, x := range p.plan.Shares(after) {
+				line += fmt.Sprintf("; %d new, %d old, %s", x.Candidate, x.Old, percent(x.Weight))
+			}
 			applied := Event{Applied: &Applied{Generation: p.gen}}
 			s, more, err := Step(p.plan, p.s, applied)
 			p.must(err)

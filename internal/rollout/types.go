@@ -152,6 +152,8 @@ type State struct {
 	Held   Flag `json:"held,omitzero"`
 	Stuck  Flag `json:"stuck,omitzero"`
 
+	Hurry bool `json:"hurry,omitempty"` // a person wants all batches without their bakes
+
 	Resumed bool `json:"resumed,omitempty"` // a person had the drift put back
 
 	Frozen string `json:"frozen,omitempty"` // why: a failure whose safe action is not to go back

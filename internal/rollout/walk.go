@@ -73,8 +73,11 @@ func (m *machine) next() bool {
 	case StepCheck:
 		done = s.CheckOK
 	case StepHold: // left by a person's advance only
+		done = s.Hurry
 	case StepBake:
 		switch {
+		case s.Hurry:
+			done = true
 		case s.InPhase < p.Bake:
 		case !p.Analysis || s.Verdict == verdict.Pass:
 			done = true
@@ -91,11 +94,17 @@ func (m *machine) next() bool {
 		}
 		return false
 	}
-	if !done || !m.agreed() {
+	if !done || !m.agreed() || !m.mayReplace(s.Step+1) {
 		return false
 	}
 	m.enter(s.Step + 1)
 	return true
+}
+
+// mayReplace reports whether step i may be taken as far as instances go: none are
+// let go while others are missing.
+func (m *machine) mayReplace(i int) bool {
+	return !m.plan.counted() || !m.plan.Steps[i].places() || m.agreed() && m.s.Seen.CandidateReady && m.s.Seen.OldReady
 }
 
 // fresh reports whether the last observation is of what is wanted now.
@@ -160,6 +169,8 @@ func (m *machine) cause() (Cause, string) {
 	}
 	p := m.step()
 	switch {
+	case s.Hurry:
+		return "", ""
 	case p.Kind == StepHold:
 		return CausePlan, "the plan wants a person's advance here"
 	case p.Kind != StepBake || s.InPhase < p.Bake || !p.Analysis || s.Verdict == verdict.Pass:
