@@ -84,12 +84,14 @@ func (p *plane) all() []int {
 	return out
 }
 
+func sameSet(a, b []int) bool {
+	slices.Sort(a)
+	slices.Sort(b)
+	return slices.Equal(a, b)
+}
+
 func sameProcesses(a, b map[release.ID][]int) bool {
-	return maps.EqualFunc(a, b, func(x, y []int) bool {
-		slices.Sort(x)
-		slices.Sort(y)
-		return slices.Equal(x, y)
-	})
+	return maps.EqualFunc(a, b, sameSet)
 }
 
 // Instances that died with the agent are started again: the whole machine but the

@@ -29,7 +29,9 @@ type plane struct {
 	t    *testing.T
 	dir  string
 	args []string // of up, beside the usual ones
-	log  string   // what up wrote to standard error
+
+	program string // what runs the server
+	log     string // what up wrote to standard error
 
 	cmd  *exec.Cmd
 	done chan struct{} // closed when cmd has ended
@@ -46,7 +48,7 @@ func newPlane(t *testing.T, args ...string) *plane {
 
 func planeAt(t *testing.T, dir string, args ...string) *plane {
 	t.Helper()
-	p := &plane{t: t, dir: dir, args: args, log: filepath.Join(t.TempDir(), "up.log")}
+	p := &plane{t: t, dir: dir, args: args, program: program, log: filepath.Join(t.TempDir(), "up.log")}
 	p.Client = &servertest.Client{T: t, URL: "http://" + servertest.FreeAddr(t)}
 	t.Cleanup(p.tidy)
 	return p
@@ -120,7 +122,7 @@ func (p *plane) launch() {
 		p.t.Fatal(err)
 	}
 	defer log.Close()
-	p.cmd = exec.Command(program, append(p.upArgs(), p.args...)...)
+	p.cmd = exec.Command(p.program, append(p.upArgs(), p.args...)...)
 	p.cmd.Stderr = log
 	if err := p.cmd.Start(); err != nil {
 		p.t.Fatal(err)
