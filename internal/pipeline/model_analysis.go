@@ -7,7 +7,9 @@ import (
 	"time"
 )
 
-var analysisModel = object("analysis", defaultAnalysis,
+var analysisModel = object("analysis", defaultAnalysis, analysisKeys...)
+
+var analysisKeys = []member[Analysis]{
 	key("warmUp", "Time after the first user request that is not judged, except for catastrophes.", duration(0), func(a *Analysis, v time.Duration) { a.WarmUp = v }, byDefault("120s, at most half of the first bake")),
 	key("bin", "Length of the bins in which counts are compared.", duration(time.Second), func(a *Analysis, v time.Duration) { a.Bin = v }, byDefault("10s, at most a quarter of the shortest bake, at least 1s (2s with scraped metrics)")),
 	key("maxExcess", "How much worse than the stable release's rate may be, in percentage points. Tighten it to 0.2 for critical services.", number(between(0, 100)), func(a *Analysis, v float64) { a.MaxExcess = v }, byDefault("1")),
@@ -19,7 +21,7 @@ var analysisModel = object("analysis", defaultAnalysis,
 	key("alarms", "Alarms that take the release back: queries with a bound. No data is never OK.", list(alarmModel, 1), func(a *Analysis, v []Alarm) { a.Alarms = v }),
 	notYet[Analysis]("judge", "use another judge inside a rollout", "compare samples with `sluice judge --file`"),
 	notYet[Analysis]("provider", "query another provider of metrics", "let the agent scrape the service: target.metrics"),
-)
+}
 
 // metricRefusals are the kinds that Sluice knows and this build cannot judge.
 var metricRefusals = refuseAll("judge a metric of kind %s", "use rate (bad of total), gauge, or limit (a query with min or max)",
