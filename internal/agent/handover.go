@@ -279,6 +279,7 @@ func (a *agent) handOver(ctx context.Context, next *link) bool {
 		a.cfg.Logger.Error("another agent did not take over; going on", "error", err)
 		return false
 	}
+	_ = a.lock.Close() // it is the other's, also when that one ends before us
 	drain, cancel := context.WithTimeout(context.WithoutCancel(ctx), lingerFor)
 	defer cancel()
 	first := make(chan struct{})

@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -133,7 +134,10 @@ func (a *app) agent() *cobra.Command {
 		Long: `Runs what a server wants on this host: fetches releases by digest, verifies them,
 supervises their processes, splits traffic by weight and counts what comes of it.
 It dials out, and goes on with its last orders when the server is away. Its
-instances outlive it: the next agent on the same data folder takes them up.`,
+instances outlive it: the next agent on the same data folder takes them up.
+
+To upgrade, replace the program and send SIGHUP: the new one takes over listeners,
+connections and instances, and no request is dropped.`,
 		Example: "  sluice agent --server https://sluice.example:8711 --token-file token --trust promotion.pub --host web-1 --data /var/lib/sluice-agent",
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -158,9 +162,30 @@ instances outlive it: the next agent on the same data folder takes them up.`,
 				return usage("--isolation is %q; it is namespaces, or none for trusted code only", cfg.Isolation)
 			}
 			cfg.Logger = a.logger(a.err, verbose)
-			// The shell's Ctrl-C ends a foreground agent; a closed terminal does not.
-			signal.Ignore(syscall.SIGHUP)
-			return agent.Run(cmd.Context(), cfg)
+			program, err := os.Executable()
+			if err != nil {
+				return fmt.Errorf("couldn't find this program: %w", err)
+			}
+			// The shell's Ctrl-C ends a foreground agent. SIGHUP has the program at our
+			// path, which may be a newer one, take over.
+			hangup := make(chan os.Signal, 1)
+			signal.Notify(hangup, syscall.SIGHUP)
+			defer signal.Stop(hangup)
+			ctx, cancel := context.WithCancel(cmd.Context())
+			defer cancel()
+			go func() {
+				for {
+					select {
+					case <-hangup:
+						if err := server.StartAgain(program, append(slices.Clone(os.Args[1:]), "--take-over")); err != nil {
+							cfg.Logger.Error("couldn't upgrade; going on", "error", err)
+						}
+					case <-ctx.Done():
+						return
+					}
+				}
+			}()
+			return agent.Run(ctx, cfg)
 		},
 	}
 	hostname, err := os.Hostname()
@@ -175,6 +200,7 @@ instances outlive it: the next agent on the same data folder takes them up.`,
 	f.StringVar(&cfg.Isolation, "isolation", agent.Namespaces, "of services from the agent's files: namespaces, or none for trusted code only")
 	f.StringArrayVar(&cfg.Hide, "hide", nil, "a folder or file that services shall not see (repeatable; the data folder and the token always)")
 	f.StringArrayVar(&cfg.Show, "show", nil, "a path in a hidden or private folder that services may read (repeatable)")
+	f.BoolVar(&cfg.TakeOver, "take-over", false, "take over from the agent that works in the data folder, if one does")
 	f.BoolVar(&cfg.StopOnExit, "stop-on-exit", false, "end the instances when the agent ends")
 	f.BoolVar(&cfg.InsecureServer, "insecure-server", false, "send the token without TLS to another machine")
 	f.BoolVarP(&verbose, "verbose", "v", false, "log more")

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"os"
 	"os/exec"
+	"slices"
 	"syscall"
 	"time"
 
@@ -20,6 +21,9 @@ const LocalHost = "local"
 type agentInfo struct {
 	Process
 	Server string `json:"server"`
+	// Program is which build it runs. Agents that were noted without it can't be
+	// taken over from.
+	Program string `json:"program,omitempty"`
 }
 
 // localAgent keeps the local agent running: detached, so that it outlives us,
@@ -29,12 +33,18 @@ type localAgent struct {
 	server  string
 	command []string // of this program, that runs an agent
 	log     *slog.Logger
+	program string // which build that was when we started
+	tried   bool   // to take over; not known yet to have gone well
 }
 
 // agentCheck is how often the local agent is looked after.
 const agentCheck = 250 * time.Millisecond
 
 func (l *localAgent) run(ctx context.Context) error {
+	var err error
+	if l.program, err = buildOf(l.command[0]); err != nil {
+		return err
+	}
 	tick := time.NewTicker(agentCheck)
 	defer tick.Stop()
 	for {
@@ -49,17 +59,36 @@ func (l *localAgent) run(ctx context.Context) error {
 	}
 }
 
-// ensure starts the agent unless it runs. One that talks to another address is
-// asked to hand over: its instances go on and are taken up by the next.
+// buildOf tells one build of a program from another without reading it.
+func buildOf(path string) (string, error) {
+	info, err := os.Stat(path)
+	if err != nil {
+		return "", fmt.Errorf("couldn't find this program: %w", err)
+	}
+	return fmt.Sprintf("%d bytes of %s", info.Size(), info.ModTime().UTC().Format(time.RFC3339Nano)), nil
+}
+
+// ensure starts the agent unless it runs. From one that is of another build, or
+// talks to another address, the new one takes over without a dropped request. One
+// of a build that could not hand over ends, and its instances are taken up.
 func (l *localAgent) ensure() error {
 	info, err := l.folder.findAgent()
 	if err != nil {
 		return err
 	}
-	if info.Alive() {
-		if info.Server == l.server {
-			return nil
+	command := l.command
+	switch {
+	case !info.Alive():
+	case info.Server == l.server && info.Program == l.program:
+		if l.tried {
+			pid, held := agent.Holder(l.folder.agent())
+			l.tried = !held || pid != info.PID
 		}
+		return nil
+	case info.Program != "" && !l.tried:
+		l.tried = true
+		command = append(slices.Clone(command), "--take-over")
+	default:
 		if err := info.Signal(syscall.SIGTERM); err != nil && !errors.Is(err, os.ErrProcessDone) {
 			return fmt.Errorf("couldn't ask the agent of %s to end: %w", info.Server, err)
 		}
@@ -72,18 +101,29 @@ func (l *localAgent) ensure() error {
 		return fmt.Errorf("couldn't open the agent's log: %w", err)
 	}
 	defer out.Close()
-	cmd := exec.Command(l.command[0], l.command[1:]...)
+	cmd := exec.Command(command[0], command[1:]...)
 	cmd.Stdout, cmd.Stderr = out, out
 	cmd.SysProcAttr = detached()
 	if err := cmd.Start(); err != nil {
 		return fmt.Errorf("couldn't start the agent: %w", err)
 	}
-	started := agentInfo{Process: Process{PID: cmd.Process.Pid, Start: startOf(cmd.Process.Pid)}, Server: l.server}
+	started := agentInfo{Process: Process{PID: cmd.Process.Pid, Start: startOf(cmd.Process.Pid)}, Server: l.server, Program: l.program}
 	go func() { _ = cmd.Wait() }() // so that it does not stay as a zombie; how it ended is in its log
 	if err := writeJSON(l.folder.agentFile(), started); err != nil {
 		return fmt.Errorf("couldn't note the agent's process: %w", err)
 	}
 	l.log.Info("started the local agent", "pid", started.PID)
+	return nil
+}
+
+// StartAgain starts a program beside this process, with its output.
+func StartAgain(program string, args []string) error {
+	cmd := exec.Command(program, args...)
+	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
+	if err := cmd.Start(); err != nil {
+		return fmt.Errorf("couldn't start %s again: %w", program, err)
+	}
+	go func() { _ = cmd.Wait() }() // so that it does not stay as a zombie; it says itself how it ended
 	return nil
 }
 
@@ -95,7 +135,7 @@ func (f Folder) findAgent() (agentInfo, error) {
 		return info, err
 	}
 	if pid, held := agent.Holder(f.agent()); held && !info.Alive() {
-		info = agentInfo{Process: Process{PID: pid, Start: startOf(pid)}}
+		info = agentInfo{Process: Process{PID: pid, Start: startOf(pid)}, Program: "not noted"}
 	}
 	return info, nil
 }

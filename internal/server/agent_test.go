@@ -7,6 +7,7 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"slices"
 	"syscall"
 	"testing"
 	"time"
@@ -29,6 +30,7 @@ func beAgent(dir string) int {
 	err = agent.Run(ctx, agent.Config{
 		Server: "http://127.0.0.1:9", Token: "a token that nobody takes", Host: "test", DataDir: dir,
 		TrustKeys: []evidence.PublicKey{key.Public()}, DrainOnExit: time.Second, Logger: slog.New(slog.DiscardHandler),
+		TakeOver: slices.Contains(os.Args, "--take-over"),
 	})
 	if err != nil {
 		return 1
