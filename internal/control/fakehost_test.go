@@ -25,6 +25,7 @@ type fakeHost struct {
 
 	rps     float64                   // requests per second to each service
 	bad     map[release.ID]float64    // fraction of a release's requests
+	cluster int                       // errors come so many at a time, of one user
 	latency map[release.ID]int        // bucket, default that of 20 ms
 	broken  map[release.ID]string     // cannot start, and why
 	startIn time.Duration             // until an instance is ready
@@ -57,6 +58,7 @@ type fakeRevision struct {
 	bad          [wire.Buckets]uint64
 	late         map[int]uint64
 	turn         int
+	seed         uint64 // of the bucket that a cluster falls into
 }
 
 func (w *world) addHost(name string) *fakeHost {
@@ -148,9 +150,14 @@ func (h *fakeHost) live(d time.Duration) {
 					at = wire.LatencyIndex(20 * time.Millisecond)
 				}
 				r.late[at]++
-				if r.fails += h.bad[id]; r.fails >= 1 {
-					r.fails--
-					r.bad[b]++
+				r.fails += h.bad[id]
+				if n := float64(max(1, h.cluster)); r.fails >= n {
+					r.fails -= n
+					if n > 1 {
+						r.seed = r.seed*6364136223846793005 + 1442695040888963407
+						b = int(r.seed>>33) % wire.Buckets
+					}
+					r.bad[b] += uint64(n)
 				}
 			}
 		}
