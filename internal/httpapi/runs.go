@@ -67,7 +67,7 @@ type CommandRequest struct {
 	Full     bool                `json:"full,omitempty" doc:"advance: to 100 %"`
 	Override bool                `json:"override,omitempty" doc:"advance without a pass; needs a reason, which is recorded"`
 	Reason   string              `json:"reason,omitempty" maxLength:"4096"`
-	Revision int64               `json:"revision,omitempty" doc:"of the rollout that you looked at; another one answers 409"`
+	Revision int64               `json:"revision,omitempty" doc:"of the rollout that you looked at (it rises with each fact, not with what is only counted); another one answers 409"`
 }
 
 // DecisionRequest is a person's answer to a packet.

@@ -106,7 +106,7 @@ func (s *Server) guard(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if !s.cfg.Access.Allowed(r) {
 			w.Header().Set("WWW-Authenticate", `Bearer realm="sluice"`)
-			problem(w, http.StatusUnauthorized, "the access token is missing or wrong: send it as a bearer token; it is the file token in the server's data folder")
+			problem(w, http.StatusUnauthorized, "the access token is missing or wrong: send it as a bearer token (sluice --token TOKEN, or SLUICE_TOKEN); it is the file token in the server's data folder")
 			return
 		}
 		next.ServeHTTP(w, r)

@@ -21,13 +21,18 @@ type ServicePath struct {
 
 // PromoteRequest takes a release into an environment.
 type PromoteRequest struct {
-	Release     string `json:"release" doc:"digest, or the first characters of it" minLength:"4" maxLength:"71"`
+	Release     string `json:"release" doc:"digest, or the first characters of it" minLength:"1" maxLength:"71"`
 	Environment string `json:"environment" minLength:"1" maxLength:"63"`
 }
 
 // RollbackRequest takes a service back.
 type RollbackRequest struct {
 	To     string `json:"to,omitempty" doc:"release, default the previous one" maxLength:"71"`
+	Reason string `json:"reason,omitempty" maxLength:"4096"`
+}
+
+// RehearseRequest takes a service back and forward again.
+type RehearseRequest struct {
 	Reason string `json:"reason,omitempty" maxLength:"4096"`
 }
 
@@ -83,6 +88,13 @@ func (s *Server) services() {
 		Body RollbackRequest
 	}) (*output[Started], error) {
 		id, err := c.Rollback(ctx, in.Project.Project, in.Service, in.Environment, in.Body.To, in.Body.Reason, Actor(ctx))
+		return out(Started{Run: id}, err)
+	})
+	huma.Register(s.api, op(http.MethodPost, "services/{service}/environments/{environment}/rehearsals", "rehearse", "Go back to the previous release and forward again, to see that it works and how long it takes"), func(ctx context.Context, in *struct {
+		ServicePath
+		Body RehearseRequest
+	}) (*output[Started], error) {
+		id, err := c.Rehearse(ctx, in.Project.Project, in.Service, in.Environment, in.Body.Reason, Actor(ctx))
 		return out(Started{Run: id}, err)
 	})
 	huma.Register(s.api, op(http.MethodGet, "quarantines", "list-quarantines", "List quarantined releases"), func(ctx context.Context, in *struct {

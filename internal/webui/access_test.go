@@ -16,9 +16,10 @@ var routes = map[string]string{
 	"GET /static/": "open", "GET /login": "open", "POST /login": "open", "POST /logout": "open",
 	"GET /{$}": "/", "GET /runs": "/runs", "GET /runs/{run}": "/runs/12", "POST /runs/{run}/commands": "/runs/12/commands", "POST /runs/{run}/decisions": "/runs/18/decisions",
 	"GET /runs/{run}/steps/{step}": "/runs/19/steps/test", "GET /runs/{run}/steps/{step}/log": "/runs/19/steps/test/log", "GET /evidence": "/evidence",
-	"GET /services/{service}/environments/{environment}":           "/services/checkout/environments/production",
-	"POST /services/{service}/environments/{environment}/rollback": "/services/checkout/environments/production/rollback",
-	"POST /services/{service}/environments/{environment}/lift":     "/services/checkout/environments/production/lift",
+	"GET /services/{service}/environments/{environment}":             "/services/checkout/environments/production",
+	"POST /services/{service}/environments/{environment}/rehearsals": "/services/checkout/environments/production/rehearsals",
+	"POST /services/{service}/environments/{environment}/rollback":   "/services/checkout/environments/production/rollback",
+	"POST /services/{service}/environments/{environment}/lift":       "/services/checkout/environments/production/lift",
 	"/": "/nowhere",
 }
 

@@ -2,9 +2,7 @@ package webui
 
 import (
 	"cmp"
-	"fmt"
 	"slices"
-	"strings"
 
 	"github.com/sluicehq/sluice/internal/control"
 	"github.com/sluicehq/sluice/internal/rollout"
@@ -22,8 +20,7 @@ type action struct {
 	Confirm  bool // a second click is wanted
 	Reason   reason
 	Env      string
-	Revision int64
-	Seen     string
+	Revision int64 // of facts: it stands while only counters move
 }
 
 // reason says whether an action asks why.
@@ -35,76 +32,63 @@ const (
 	mustReason
 )
 
-// choices are what a person can do now, as [control.Explanation.Can] lists it:
+// choices are what a person can do now, as [control.Explanation] lists it:
 // the state machine alone knows what makes sense.
 type choices struct {
 	Actions []action
-	Decide  bool     // approve or reject the packet
-	Advice  []string // what is no button
-	Lines   []string // the same in a terminal
+	Decide  bool             // approve or reject the packet
+	Advice  []control.Choice // what is no button
+	Lines   []string         // the same in a terminal
 }
 
-// choose turns the lines of Can ("sluice VERB RUN [--env ENV] [flags]   what it
-// does") into buttons. A line that it does not know is shown as it is.
+// choose turns what can be done into buttons. What is no command to this run is
+// shown as advice, with the line that does it.
 func choose(x control.Explanation, s control.Status) choices {
 	var out choices
-	for _, line := range x.Can {
-		command, what, _ := strings.Cut(line, "   ")
-		fields := strings.Fields(command)
-		if len(fields) < 3 || fields[0] != "sluice" || fields[2] != x.Run {
-			out.Advice = append(out.Advice, line)
+	for _, c := range x.Choices {
+		switch c.Command {
+		case "":
+			out.Advice = append(out.Advice, c)
 			continue
-		}
-		a := action{Kind: rollout.CommandKind(fields[1]), What: sentence(what), Env: x.Environment}
-		for _, flag := range fields[3:] {
-			a.Full = a.Full || flag == "--full"
-			a.Override = a.Override || flag == "--override"
-		}
-		switch fields[1] {
 		case "approve", "reject":
 			out.Decide = true
-			out.Lines = append(out.Lines, command)
+			out.Lines = append(out.Lines, c.Line())
 			continue
 		case "logs", "explain", "status", "watch":
-			out.Lines = append(out.Lines, command)
+			out.Lines = append(out.Lines, c.Line())
 			continue
 		}
+		a := action{Kind: rollout.CommandKind(c.Command), What: sentence(c.Text), Env: x.Environment}
+		a.Full, a.Override = slices.Contains(c.Argv, "--full"), slices.Contains(c.Argv, "--override")
 		if e, ok := environment(s, x.Environment); ok && e.Rollout != "" {
-			a.Revision, a.Seen = e.Revision, seen(a.Kind, e)
+			if a.Kind != rollout.Pause && a.Kind != rollout.Abort { // these are meant whatever it does just now
+				a.Revision = e.Revision
+			}
 			a.dress(e)
 		} else {
 			a.dress(control.EnvironmentStatus{})
 		}
-		if a.Label == "" { // "mend what is missing" is no command
-			out.Advice = append(out.Advice, advice(fields, what))
+		if a.Label == "" { // it is about something else than this run
+			out.Advice = append(out.Advice, c)
 			continue
 		}
 		out.Actions = append(out.Actions, a)
-		out.Lines = append(out.Lines, command)
+		out.Lines = append(out.Lines, c.Line())
 	}
 	slices.SortStableFunc(out.Actions, func(a, b action) int { return cmp.Compare(a.order(), b.order()) })
 	return out
 }
 
-// advice undoes the form of a command.
-func advice(fields []string, what string) string {
-	words := []string{fields[1]}
-	for i := 3; i < len(fields); i++ {
-		if fields[i] == "--env" {
-			i++
-			continue
-		}
-		words = append(words, fields[i])
+// adviceOf makes the command of an advice stand out.
+func adviceOf(c control.Choice) string {
+	switch line := c.Line(); {
+	case line == "":
+		return sentence(c.Text)
+	case c.Text == "":
+		return "`" + line + "`"
+	default:
+		return "`" + line + "` " + c.Text
 	}
-	return strings.Join(words, " ") + ": " + what
-}
-
-// adviceOf makes the command at the end of an advice stand out.
-func adviceOf(line string) string {
-	if what, command, ok := strings.Cut(line, ": sluice "); ok {
-		return strings.TrimSuffix(sentence(what), ".") + ": `sluice " + command + "`"
-	}
-	return sentence(strings.TrimSpace(line))
 }
 
 // order puts what is harmless and wanted in a hurry first.
@@ -138,17 +122,4 @@ func (a *action) dress(e control.EnvironmentStatus) {
 	case rollout.GiveUp:
 		a.Label, a.Icon, a.Confirm, a.Reason, a.Danger = "Give up the rollback", "alarm", true, mustReason, true
 	}
-}
-
-// seen is what a command is about, beside the rollout itself: it holds while
-// only counters move. The verdict is not in it: control looks at the present one
-// before it lets a rollout go on.
-func seen(k rollout.CommandKind, e control.EnvironmentStatus) string {
-	switch k {
-	case rollout.Pause: // is meant whatever it does just now
-		return e.Rollout
-	case rollout.Resume:
-		return fmt.Sprintf("%s.%t", e.Rollout, e.Paused)
-	}
-	return fmt.Sprintf("%s.%s.%d.%t.%t.%t", e.Rollout, e.Phase, e.Step, e.Paused, e.Held != "", e.Stuck)
 }

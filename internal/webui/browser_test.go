@@ -277,7 +277,7 @@ func TestBrowserLive(t *testing.T) {
 	s.fake.mu.Lock()
 	told := strings.Join(s.fake.told, "\n")
 	s.fake.mu.Unlock()
-	if !strings.HasPrefix(told, "pause 12 production full=false override=false revision=88") {
+	if !strings.HasPrefix(told, "pause 12 production full=false override=false revision=0") {
 		t.Errorf("control was told %q", told)
 	}
 }

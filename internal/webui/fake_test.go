@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -39,7 +40,7 @@ type fake struct {
 	topic   chan string
 	refuse  map[string]error
 	told    []string
-	stale   int // how many commands find another revision
+	stale   bool // commands find another revision than they name
 	err     error
 }
 
@@ -160,15 +161,7 @@ func (f *fake) Rollout(_ context.Context, _, id string, cmd control.Command) err
 	if err := f.refuse[string(cmd.Kind)]; err != nil {
 		return err
 	}
-	if f.stale > 0 {
-		f.stale--
-		for i, s := range f.runs {
-			if s.Run == id {
-				for j := range s.Environments {
-					f.runs[i].Environments[j].Revision++
-				}
-			}
-		}
+	if cmd.Revision != 0 && f.stale {
 		return fmt.Errorf("%w: the rollout is at another revision", store.ErrStale)
 	}
 	if cmd.Kind == rollout.Pause {
@@ -179,7 +172,7 @@ func (f *fake) Rollout(_ context.Context, _, id string, cmd control.Command) err
 				e.State = run.Waiting
 				x := f.explain[id]
 				x.Now, x.Why = "paused while "+x.Now, "it was paused by local:root; a fail verdict or a crash still rolls it back"
-				x.Can = []string{"sluice resume " + id + " --env production   goes on", "sluice abort " + id + " --env production   moves all users back to the previous release"}
+				x.Choices = choicesOf("sluice resume "+id+" --env production   goes on", "sluice abort "+id+" --env production   moves all users back to the previous release")
 				f.explain[id] = x
 			}
 		}
@@ -194,6 +187,30 @@ func (f *fake) Decide(_ context.Context, _, id, env string, packet release.Diges
 		return err
 	}
 	return f.note("decide %s %s %s approve=%t comment=%q by=%s", id, env, packet.Short(), approve, comment, by)
+}
+
+func (f *fake) Rehearse(_ context.Context, _, service, env, reason string, by release.Actor) (string, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if err := f.refuse["rehearse"]; err != nil {
+		return "", err
+	}
+	return "12", f.note("rehearse %s %s reason=%q by=%s", service, env, reason, by)
+}
+
+// choicesOf reads lines ("sluice VERB …   what it does"), and advice.
+func choicesOf(lines ...string) []control.Choice {
+	var out []control.Choice
+	for _, line := range lines {
+		command, text, _ := strings.Cut(line, "   ")
+		argv := strings.Fields(command)
+		if len(argv) < 2 || argv[0] != "sluice" {
+			out = append(out, control.Choice{Text: line})
+			continue
+		}
+		out = append(out, control.Choice{Command: argv[1], Argv: argv, Text: text})
+	}
+	return out
 }
 
 func (f *fake) Rollback(_ context.Context, _, service, env, to, reason string, by release.Actor) (string, error) {
@@ -400,22 +417,22 @@ func newFake() *fake {
 	building := status("19", "invoices", commit1, "", run.Running, 4*time.Second)
 	building.Steps = buildSteps("succeeded", "succeeded", "running", "pending")
 	add(building, control.Explanation{Now: "the build runs", Why: "step test is running", Next: "the artifact is packed once, and gates are asked", When: "when all steps succeeded",
-		Can: []string{"sluice logs 19", "sluice abort 19"}},
+		Choices: choicesOf("sluice logs 19", "sluice abort 19")},
 		control.EnvironmentStatus{Name: "dev", State: "pending", Strategy: "all-at-once"}, control.EnvironmentStatus{Name: "production", State: "pending", Strategy: "canary"})
 
 	body, digest := packetBody("18")
 	f.packets["18/production"] = store.Packet{Run: "18", Environment: "production", Digest: digest, Body: body, CreatedAt: at(12 * time.Minute), ExpiresAt: noon.Add(23*time.Hour + 48*time.Minute)}
 	add(status("18", "checkout", commit3, rel3, run.Waiting, 12*time.Minute), control.Explanation{Environment: "production", Now: "the release is on its way into production",
 		Why: "approval: 0 of 1 given; decide with `sluice approve 18 --env production`", Next: "the rollout starts as soon as the packet is approved", When: "at once after the decision",
-		Can: []string{"sluice approve 18 --env production", "sluice reject 18 --env production --comment …", "sluice abort 18"}},
+		Choices: choicesOf("sluice approve 18 --env production", "sluice reject 18 --env production --comment …", "sluice abort 18")},
 		devDone(rel3), control.EnvironmentStatus{Name: "production", State: run.Waiting, Release: rel3, PreviousRelease: rel2, Strategy: "canary", Packet: digest, Gates: gatesPassed,
 			WaitingFor: "approval: 0 of 1 given; decide with `sluice approve 18 --env production`"})
 
 	live := baking()
 	add(status("12", "ledger", commit2, rel2, run.Running, 3*time.Second), control.Explanation{Environment: "production", Now: "baking at 25 % for 6m42s of 15m0s, extended once", Why: live.WaitingFor,
 		Next: "on a pass the candidate gets 100 % of users; a fail rolls it back at any time", When: "in 8m18s",
-		Can: []string{"sluice advance 12 --env production --override --reason TEXT   goes on without a pass, which is recorded", "sluice pause 12 --env production   stops progress, not the reaction to failures",
-			"sluice abort 12 --env production   moves all users back to the previous release"}},
+		Choices: choicesOf("sluice advance 12 --env production --override --reason TEXT   goes on without a pass, which is recorded", "sluice pause 12 --env production   stops progress, not the reaction to failures",
+			"sluice abort 12 --env production   moves all users back to the previous release")},
 		devDone(rel2), live)
 
 	stuck := baking()
@@ -423,25 +440,25 @@ func newFake() *fake {
 	stuck.Reason, stuck.WaitingFor = "aborted by local:ben: prices are wrong", "host web-2 does not report"
 	add(status("11", "search", commit2, rel2, run.RollingBack, 9*time.Minute), control.Explanation{Environment: "production", Now: "stuck rolling back for 9m12s: aborted by local:ben: prices are wrong",
 		Why: "host web-2 does not report", Next: "it ends rolled back once every router is read at 0 % and the previous release is ready", When: "unknown; what is wanted is sent again every 5s",
-		Can: []string{"sluice mend 11 --env production what is missing   the rollback then goes on by itself", "sluice give-up 11 --reason TEXT   leaves the target as it is"}},
+		Choices: choicesOf("mend what is missing: the rollback then goes on by itself", "sluice give-up 11 --reason TEXT   leaves the target as it is")},
 		devDone(rel2), stuck)
 
 	add(status("10", "checkout", commit3, rel3, run.RolledBack, 3*time.Hour), control.Explanation{Now: "the run has ended: rolled-back", Why: "production: " + rolledBack().Reason, Next: "nothing", When: "never",
-		Can: []string{"ship a fix: sluice run", "lift the quarantine if the release is safe: sluice quarantine lift " + rel3.Short() + " --reason …"}},
+		Choices: choicesOf("sluice run   ships a fix", "sluice quarantine lift "+rel3.Short()+" --reason TEXT   lifts the quarantine, if the release is safe after all")},
 		devDone(rel3), rolledBack())
 
 	good := baking()
 	good.State, good.Phase, good.Verdict, good.Weight, good.Bake, good.WaitingFor, good.Step = run.Succeeded, rollout.Succeeded, verdict.Pass, 100, nil, "", 8
-	add(status("09", "checkout", commit2, rel2, run.Succeeded, 26*time.Hour), control.Explanation{Now: "the run has ended: succeeded", Next: "nothing", When: "never", Can: []string{}}, devDone(rel2), good)
+	add(status("09", "checkout", commit2, rel2, run.Succeeded, 26*time.Hour), control.Explanation{Now: "the run has ended: succeeded", Next: "nothing", When: "never", Choices: choicesOf()}, devDone(rel2), good)
 
 	broken := status("08", "invoices", commit3, "", run.Failed, 30*time.Hour)
 	broken.Steps, broken.Reason = buildSteps("succeeded", "succeeded", "failed", "skipped"), "step test failed: exit code 1; `sluice logs 08 test` shows why"
-	add(broken, control.Explanation{Now: "the run has ended: failed", Why: broken.Reason, Next: "nothing", When: "never", Can: []string{}},
+	add(broken, control.Explanation{Now: "the run has ended: failed", Why: broken.Reason, Next: "nothing", When: "never", Choices: choicesOf()},
 		control.EnvironmentStatus{Name: "dev", State: "pending", Strategy: "all-at-once"})
 
 	old := status("07", "checkout", commit1, rel1, run.Cancelled, 60*time.Hour)
 	old.Kind, old.Steps, old.Reason = run.KindPromote, []run.Step{}, "dev: aborted by local:ana"
-	add(old, control.Explanation{Now: "the run has ended: cancelled", Why: old.Reason, Next: "nothing", When: "never", Can: []string{}}, control.EnvironmentStatus{Name: "dev", State: run.Cancelled, Release: rel1, Strategy: "all-at-once", Reason: "aborted by local:ana"})
+	add(old, control.Explanation{Now: "the run has ended: cancelled", Why: old.Reason, Next: "nothing", When: "never", Choices: choicesOf()}, control.EnvironmentStatus{Name: "dev", State: run.Cancelled, Release: rel1, Strategy: "all-at-once", Reason: "aborted by local:ana"})
 
 	key := func(service, env string) release.Key {
 		return release.Key{Project: "default", Service: service, Environment: env}

@@ -9,7 +9,6 @@ import (
 	"github.com/sluicehq/sluice/internal/httpapi"
 	"github.com/sluicehq/sluice/internal/release"
 	"github.com/sluicehq/sluice/internal/rollout"
-	"github.com/sluicehq/sluice/internal/store"
 )
 
 func formError(err error) error {
@@ -31,6 +30,7 @@ var said = map[string]string{
 	"rejected": "Rejected, and recorded with the packet's hash.",
 	"lifted":   "Lifted. The release can be promoted again.",
 	"rollback": "The rollback was started. The page follows it.",
+	"rehearse": "The rehearsal was started. The page follows it: back, and forward again.",
 }
 
 // done leads back to a page that says what was done.
@@ -49,10 +49,6 @@ func noticeOf(r *http.Request) *notice {
 func wrong(f failure) *notice {
 	return &notice{Title: f.Title, Text: sentence(f.What), Do: f.Do, Changes: f.Changes}
 }
-
-// maxTries bounds how often a command is repeated for a rollout whose row moved
-// although what the person saw did not.
-const maxTries = 5
 
 func (u *ui) command(w http.ResponseWriter, r *http.Request) error {
 	id := r.PathValue("run")
@@ -79,21 +75,6 @@ func (u *ui) command(w http.ResponseWriter, r *http.Request) error {
 		}
 	}
 	err := u.c.Rollout(r.Context(), project, id, cmd)
-	// A rollout's revision rises with every count that comes in. A person who
-	// saw this phase and step means what stands there, however many
-	// requests were counted since.
-	for try := 1; errors.Is(err, store.ErrStale) && f.Get("seen") != "" && try < maxTries; try++ {
-		s, failed := u.c.Status(r.Context(), project, id, false)
-		if failed != nil {
-			return failed
-		}
-		e, ok := environment(s, cmd.Environment)
-		if !ok || seen(cmd.Kind, e) != f.Get("seen") {
-			break
-		}
-		cmd.Revision = e.Revision
-		err = u.c.Rollout(r.Context(), project, id, cmd)
-	}
 	if err != nil {
 		return u.runPage(w, r, id, err)
 	}

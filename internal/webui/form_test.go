@@ -9,11 +9,10 @@ import (
 	"testing"
 
 	"github.com/sluicehq/sluice/internal/control"
-	"github.com/sluicehq/sluice/internal/rollout"
 )
 
 func commandForm(kind string, more ...string) url.Values {
-	v := url.Values{"command": {kind}, "environment": {"production"}, "revision": {"88"}, "seen": {seen(rollout.CommandKind(kind), baking())}}
+	v := url.Values{"command": {kind}, "environment": {"production"}, "revision": {"88"}}
 	for i := 0; i < len(more); i += 2 {
 		v.Set(more[i], more[i+1])
 	}
@@ -43,30 +42,21 @@ func TestCommands(t *testing.T) {
 	}
 }
 
-// A rollout's revision rises with every count; a person means what was seen.
-func TestCommandWhileCountersMove(t *testing.T) {
-	f := newFake()
-	f.stale = 2
-	f.runs[2].Environments[1].Verdict = "pass"
-	post(t, f, "/runs/12/commands", commandForm("pause")).leadsTo("/runs/12?done=pause")
-	if want := `pause 12 production full=false override=false revision=90 reason="" by=local:unknown`; !slices.Equal(f.told, []string{want}) {
-		t.Errorf("control was told %q", f.told)
-	}
-}
-
+// A pause and an abort are meant whatever the rollout does just now; the others
+// are about what the person saw.
 func TestCommandOnSomethingElse(t *testing.T) {
 	f := newFake()
-	f.stale = 1
-	f.runs[2].Environments[1].Step = 6
-	d := post(t, f, "/runs/12/commands", commandForm("advance"))
+	f.stale = true
+	d := get(t, f, "/runs/12")
+	d.hasNot("#act-pause input[name=revision]")
+	d = post(t, f, "/runs/12/commands", commandForm("advance"))
 	d.status(http.StatusConflict)
 	d.has("#notice.bad", "It moved while you looked")
 	d.has("#headline", "Baking") // and how it stands now
 	if len(f.told) != 0 {
 		t.Errorf("control was told %q", f.told)
 	}
-	f.stale = 1000 // and it gives up
-	post(t, f, "/runs/12/commands", url.Values{"command": {"pause"}, "environment": {"production"}, "revision": {"1"}, "seen": {seen(rollout.Pause, f.runs[2].Environments[1])}}).status(http.StatusConflict)
+	post(t, f, "/runs/12/commands", url.Values{"command": {"abort"}, "environment": {"production"}}).leadsTo("/runs/12?done=abort")
 }
 
 func TestCommandRefused(t *testing.T) {

@@ -316,7 +316,7 @@ func TestRunInEveryState(t *testing.T) {
 		d.has(".signals", "Detected after 312 candidate requests in 6.2 s")
 		d.has(".signals", "Taken back in 41 ms")
 		d.has("#headline", "The run has ended: rolled back.")
-		d.has(".advice li", "Ship a fix: sluice run")
+		d.has(".advice li", "sluice run ships a fix")
 		d.has(".advice code", "sluice quarantine lift "+rel3.Short())
 		d.hasNot(".actions form, .actions details")
 		d.hasNot("noscript")
@@ -360,12 +360,11 @@ func TestButtons(t *testing.T) {
 		"sluice give-up 12 --reason TEXT   leaves the target as it is":                                            "give-up full=false override=false confirm=true reason=2 Leaves the target as it is.",
 		"sluice abort 12": "abort full=false override=false confirm=true reason=1 Ends this run. Nothing that users see has changed.",
 		"sluice logs 12":  "",
-		"sluice abort 13": "",
 		"ship a fix":      "",
 		"":                "",
 	} {
 		f := newFake()
-		x := control.Explanation{Run: "12", Environment: "production", Can: []string{line}}
+		x := control.Explanation{Run: "12", Environment: "production", Choices: choicesOf(line)}
 		got := ""
 		for _, a := range choose(x, f.runs[2]).Actions {
 			got = fmt.Sprintf("%s full=%t override=%t confirm=%t reason=%d %s", a.Kind, a.Full, a.Override, a.Confirm, a.Reason, a.What)
@@ -440,6 +439,40 @@ func TestEvidence(t *testing.T) {
 		t.Errorf("%d statements on the last page", n)
 	}
 	d.hasNot("a.button[href^='/evidence']")
+}
+
+// The way back says what it is expected to take and why, what it quarantines, and
+// what the last rehearsal came to; another one is a click away.
+func TestRehearsal(t *testing.T) {
+	f := newFake()
+	at := "/services/checkout/environments/production"
+	get(t, f, at).has("#drill", "No rollback was ever rehearsed here.")
+	f.way.Measured = &control.Measured{Way: "warm", Millis: 1210, Run: "09", Drill: true, At: noon}
+	f.way.Quarantines, f.way.Artifact = rel2, "it still runs on its hosts"
+	f.way.Drill = &control.Drill{Run: "09", Environment: "production", At: noon, Succeeded: true, Way: "warm", BackMillis: 1210, OnMillis: 1140}
+	d := get(t, f, at)
+	d.has("#way-back dl", "as rehearsed in run 09")
+	d.has("#way-back dl", "It still runs on its hosts.")
+	d.has("#act-rollback form", "is then quarantined")
+	d.has("#drill", "went well (warm): back in 1.2 s, forward again in 1.1 s")
+	post(t, f, at+"/rehearsals", url.Values{"reason": {"march"}}).leadsTo("/runs/12?done=rehearse")
+	if want := []string{`rehearse checkout production reason="march" by=local:unknown`}; !slices.Equal(f.told, want) {
+		t.Errorf("control was told %q", f.told)
+	}
+	post(t, f, at+"/rehearsals", url.Values{"reason": {strings.Repeat("x", 5000)}}).status(http.StatusUnprocessableEntity)
+	f.refuse["rehearse"] = fmt.Errorf("%w: run 12 is live", control.ErrRefused)
+	post(t, f, at+"/rehearsals", url.Values{}).status(http.StatusConflict)
+	f.way.Drill.Succeeded, f.way.Drill.Reason = false, "it never got ready"
+	get(t, f, at).has("#drill .bad", "failed: it never got ready")
+}
+
+// Who waits for its turn says behind whom.
+func TestQueued(t *testing.T) {
+	f := newFake()
+	f.runs[1].Environments[1].Queue = &control.QueueStatus{Position: 2, Behind: "12", Before: []string{"11"}}
+	d := get(t, f, "/runs/18")
+	d.has(".queue", "Place 2 in the queue behind run 12 (live there) · run 11 goes first")
+	d.has(".queue a[href='/runs/12']", "run 12")
 }
 
 func TestPlace(t *testing.T) {
@@ -533,7 +566,7 @@ func TestHostileText(t *testing.T) {
 		}
 		x := f.explain[s.Run]
 		x.Now, x.Why, x.Next, x.When = evil, evil, evil, evil
-		x.Can = append(x.Can, evil, "sluice "+evil+" "+s.Run+" "+evil+"   "+evil)
+		x.Choices = append(x.Choices, control.Choice{Text: evil}, control.Choice{Command: evil, Argv: []string{"sluice", evil, s.Run, evil}, Text: evil})
 		f.explain[s.Run] = x
 	}
 	for i := range f.cells {

@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"net/url"
 	"slices"
+	"time"
 
 	"github.com/sluicehq/sluice/internal/control"
 	"github.com/sluicehq/sluice/internal/httpapi"
@@ -163,6 +164,30 @@ func (u *ui) rollback(w http.ResponseWriter, r *http.Request) error {
 		return u.placePage(w, r, service, env, err)
 	}
 	return done(w, r, runURL(id), "rollback")
+}
+
+func (u *ui) rehearse(w http.ResponseWriter, r *http.Request) error {
+	service, env := r.PathValue("service"), r.PathValue("environment")
+	if err := r.ParseForm(); err != nil {
+		return formError(err)
+	}
+	reason := r.PostForm.Get("reason")
+	if len(reason) > 4096 {
+		return u.placePage(w, r, service, env, invalid("the reason has more than 4096 bytes"))
+	}
+	id, err := u.c.Rehearse(r.Context(), project, service, env, reason, httpapi.Actor(r.Context()))
+	if err != nil {
+		return u.placePage(w, r, service, env, err)
+	}
+	return done(w, r, runURL(id), "rehearse")
+}
+
+// drillWords tell the last rehearsal.
+func drillWords(d *control.Drill) string {
+	if !d.Succeeded {
+		return "failed: " + d.Reason
+	}
+	return "went well (" + d.Way + "): back in " + span(time.Duration(d.BackMillis)*time.Millisecond) + ", forward again in " + span(time.Duration(d.OnMillis)*time.Millisecond)
 }
 
 func (u *ui) lift(w http.ResponseWriter, r *http.Request) error {

@@ -56,6 +56,9 @@ func cellMark(c control.Cell) mark {
 	if c.Candidate == "" && c.State == run.Succeeded {
 		return mark{"ok", "stable", "good"}
 	}
+	if c.Stuck {
+		return mark{"alarm", "rollback stuck", "bad"}
+	}
 	return outcomeMark(c.State)
 }
 

@@ -34,6 +34,7 @@ type Control interface {
 	Rollout(ctx context.Context, project, run string, cmd control.Command) error
 	Decide(ctx context.Context, project, run, env string, packet release.Digest, approve bool, comment string, by release.Actor) error
 	Rollback(ctx context.Context, project, service, env, to, reason string, by release.Actor) (string, error)
+	Rehearse(ctx context.Context, project, service, env, reason string, by release.Actor) (string, error)
 	Lift(ctx context.Context, project, service, prefix, reason string, by release.Actor) error
 }
 
@@ -98,6 +99,7 @@ func New(cfg Config) http.Handler {
 	mux.Handle("GET /evidence", u.guard(u.evidence))
 	mux.Handle("GET /services/{service}/environments/{environment}", u.guard(u.place))
 	mux.Handle("POST /services/{service}/environments/{environment}/rollback", u.guard(u.rollback))
+	mux.Handle("POST /services/{service}/environments/{environment}/rehearsals", u.guard(u.rehearse))
 	mux.Handle("POST /services/{service}/environments/{environment}/lift", u.guard(u.lift))
 	mux.Handle("/", u.guard(func(http.ResponseWriter, *http.Request) error { return errNowhere }))
 

@@ -118,7 +118,11 @@ func gateRisk(d gate.Decision) string {
 	switch name, _, _ := strings.Cut(d.Gate, ":"); name {
 	case "after":
 		return pipeline.PathRisk
-	case "not-quarantined":
+	case pipeline.WayBack:
+		return "a release from which there is no way back"
+	case pipeline.Rehearsed:
+		return "a way back that nobody tried for long"
+	case pipeline.NotQuarantined:
 		return "a release that was taken back once already"
 	case pipeline.TestsPassed:
 		return pipeline.GateRisk(pipeline.Gate{Name: name})
