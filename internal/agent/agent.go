@@ -150,7 +150,8 @@ type agent struct {
 
 	calls   chan func() // run by the loop
 	changed chan struct{}
-	kick    chan struct{}
+	kick    chan struct{} // report soon
+	urgent  chan struct{} // report now
 
 	services map[release.Key]*service
 	sequence uint64
@@ -210,6 +211,7 @@ func Run(ctx context.Context, cfg Config) error {
 		calls:    make(chan func()),
 		changed:  make(chan struct{}, 1),
 		kick:     make(chan struct{}, 1),
+		urgent:   make(chan struct{}, 1),
 		asked:    make(chan *link, 1),
 		services: make(map[release.Key]*service),
 		scrapes:  make(map[string]wire.Scrape),

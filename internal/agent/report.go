@@ -24,7 +24,8 @@ const (
 	maxReasonLen = 2 << 10
 )
 
-// report sends what the host observes: soon after a change, and regularly.
+// report sends what the host observes: soon after a change, at once when a weight
+// fell, and regularly.
 func (a *agent) report() {
 	failed := time.Duration(0)
 	for {
@@ -39,7 +40,7 @@ func (a *agent) report() {
 			}
 			a.cfg.Logger.Debug("couldn't report", "error", err)
 			failed = min(max(2*failed, firstReconnect), lastReconnect)
-			if !a.pause(jittered(failed)) {
+			if !a.pauseOr(a.urgent, jittered(failed)) {
 				return
 			}
 			continue
@@ -47,7 +48,7 @@ func (a *agent) report() {
 		failed = 0
 		a.contact.now()
 		a.do(a.ctx, func() { a.sent(o.Scrapes) })
-		if !a.pause(coalesce) {
+		if !a.pauseOr(a.urgent, coalesce) {
 			return
 		}
 		every := whileQuiet
@@ -57,6 +58,7 @@ func (a *agent) report() {
 		t := time.NewTimer(every - coalesce)
 		select {
 		case <-a.kick:
+		case <-a.urgent:
 		case <-t.C:
 		case <-a.ctx.Done():
 		}

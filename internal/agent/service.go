@@ -513,6 +513,9 @@ func (a *agent) settleRoute(s *service) {
 	}
 	if !sameRoute(route, s.route) {
 		s.proxy.Set(route)
+		if falls(route, s.route) {
+			nudge(a.urgent)
+		}
 		s.route = route
 		nudge(a.kick)
 	}
@@ -562,6 +565,22 @@ func raises(now, before []wire.Revision) bool {
 	}
 	for _, r := range now {
 		if r.Candidate && r.Weight > had[r.Release] {
+			return true
+		}
+	}
+	return false
+}
+
+// falls says whether a candidate gets less in now than before.
+func falls(now, before proxy.Route) bool {
+	for _, b := range before.Revisions {
+		left := 0
+		for _, n := range now.Revisions {
+			if n.Release == b.Release {
+				left = n.Weight
+			}
+		}
+		if b.Candidate && left < b.Weight {
 			return true
 		}
 	}

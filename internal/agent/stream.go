@@ -39,11 +39,16 @@ func (c *contact) recent(now time.Time) bool { return now.UnixNano()-c.at.Load()
 // by all agents at once.
 func jittered(d time.Duration) time.Duration { return d/2 + rand.N(d/2+1) }
 
-func (a *agent) pause(d time.Duration) bool {
+func (a *agent) pause(d time.Duration) bool { return a.pauseOr(nil, d) }
+
+// pauseOr also ends when something comes from c.
+func (a *agent) pauseOr(c <-chan struct{}, d time.Duration) bool {
 	t := time.NewTimer(d)
 	defer t.Stop()
 	select {
 	case <-t.C:
+		return true
+	case <-c:
 		return true
 	case <-a.ctx.Done():
 		return false
