@@ -194,6 +194,10 @@ var table = []row{
 	},
 	{pkg: "bench", may: anything, tests: anything, why: "a program that measures the budgets of the product and of each layer by itself"},
 	{pkg: "server/servertest", may: "control", why: "a real server in a child process, a client, a repository and load, for tests"},
+	{
+		pkg: "simtest", may: "agent/wire analysis pipeline release rollout target/host verdict",
+		why: "plays seeded worlds over the packages that decide; store, control and agents are modelled in it, so that ten thousand take two minutes",
+	},
 	{pkg: "compattest", tests: anything, why: "what was published once: the API document and kept data folders against today's code"},
 	{pkg: "pipeline/schemagen", may: "pipeline", why: "go:generate: schema and reference page from the definition's types"},
 	{pkg: "scripts/clidoc", may: "cli", why: "go:generate: the reference page of the command line, from its own help"},
