@@ -17,6 +17,7 @@ func (p *parser) complete(d *Definition) {
 	for i := range d.Environments {
 		at := fmt.Sprintf("environments[%d]", i)
 		e := &d.Environments[i]
+		p.resolve(at, e)
 		// What a strategy checks before traffic is that hook, by another name.
 		e.Hooks.BeforeTraffic = append(e.Rollout.PreTraffic, e.Hooks.BeforeTraffic...)
 		if len(e.Target.Hosts) == 0 {
@@ -29,23 +30,28 @@ func (p *parser) complete(d *Definition) {
 		if e.Rollout.Strategy == Canary && len(e.Rollout.Steps) == 0 && !p.isBad(at+".rollout") {
 			e.Rollout.Steps = slices.Clone(defaultSteps)
 		}
-		a := &e.Analysis
-		if len(a.Metrics) == 0 && !p.positions.Has(at+".analysis.metrics") && !e.Target.Worker() &&
-			(judgedByDefault(e.Rollout) || p.positions.Has(at+".analysis")) {
-			a.Metrics = []Metric{{Name: HTTPErrors, Kind: HTTPErrors}}
+		p.completeAnalysis(at, e)
+	}
+}
+
+// completeAnalysis fills in how an environment's rollout is judged.
+func (p *parser) completeAnalysis(at string, e *Environment) {
+	a := &e.Analysis
+	if len(a.Metrics) == 0 && !p.says(at+".analysis.metrics") && !e.Target.Worker() &&
+		(judgedByDefault(e.Rollout) || p.positions.Has(at+".analysis")) {
+		a.Metrics = []Metric{{Name: HTTPErrors, Kind: HTTPErrors}}
+	}
+	first, shortest := Bakes(e.Rollout)
+	if !p.says(at + ".analysis.warmUp") {
+		a.WarmUp = min(2*time.Minute, first/2)
+	}
+	if !p.says(at + ".analysis.bin") {
+		a.Bin = max(min(10*time.Second, shortest/4), LeastBin(*a))
+		if e.Rollout.Named != "" { // its bakes can't be made longer
+			a.Bin = max(min(a.Bin, ((shortest-a.WarmUp)/5).Truncate(time.Second)), LeastBin(*a))
 		}
-		first, shortest := Bakes(e.Rollout)
-		if !p.positions.Has(at + ".analysis.warmUp") {
-			a.WarmUp = min(2*time.Minute, first/2)
-		}
-		if !p.positions.Has(at + ".analysis.bin") {
-			a.Bin = max(min(10*time.Second, shortest/4), LeastBin(*a))
-			if e.Rollout.Named != "" { // its bakes can't be made longer
-				a.Bin = max(min(a.Bin, ((shortest-a.WarmUp)/5).Truncate(time.Second)), LeastBin(*a))
-			}
-			if shortest == 0 {
-				a.Bin = 10 * time.Second
-			}
+		if shortest == 0 {
+			a.Bin = 10 * time.Second
 		}
 	}
 }

@@ -145,6 +145,7 @@ var rows = map[string][2]string{
 	"approval.expires":          {"approval: {}", "approval: {expires: 1h}"},
 	"rollout.all-at-once":       {"{all-at-once: {bake: 15m}}", "{canary: {}}"},
 	"rollout.canary":            {"{canary: {steps: [{weight: 50}]}}", "{all-at-once: {bake: 15m}}"},
+	"rollout.standard":          {"{canary: {steps: [{weight: 50}]}}", "{standard: careful@1}"},
 	"rollout.onInconclusive":    {"{canary: {", "{onInconclusive: hold, canary: {"},
 	"rollout.onNoData":          {"{canary: {", "{onNoData: extend, canary: {"},
 	"rollout.timeout":           {"{canary: {", "{timeout: 1h, canary: {"},

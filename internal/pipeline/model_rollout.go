@@ -21,7 +21,7 @@ var (
 var rolloutKeys = append(slices.Clone(Strategies), "strategy")
 
 var rolloutModel = either(
-	as(strategyName, byName),
+	as(bareRollout, byName),
 	described(besides(object("rollout", defaultRollout,
 		key(AllAtOnce, "Strategy: all traffic in one step. {} takes the defaults.", allAtOnceModel, func(r *Rollout, v time.Duration) { r.Strategy, r.Bake = AllAtOnce, v }),
 		key(Rolling, "Strategy: instances are replaced in batches, host by host; users move with them. {} takes the defaults.", rollingModel,
@@ -40,7 +40,7 @@ var rolloutModel = either(
 			n := byName(v)
 			r.Strategy, r.Named, r.Steps, r.Batches, r.Bake = n.Strategy, n.Named, n.Steps, n.Batches, n.Bake
 		}),
-		notYet[Rollout]("standard", "look up a platform's rollout standards", "write the strategy out"),
+		key("standard", "A rollout standard of the platform: NAME@VERSION, or NAME for its newest version. What stands beside it may only be stricter.", standardRef, func(r *Rollout, v string) { r.Standard = v }),
 		key("onFail", "What a failure does, be it a verdict, a crash, a check or a timeout: rollback moves all users back; freeze moves nothing until a person aborts or overrides; roll-forward freezes until the next release takes its place. A person's abort always goes back.",
 			oneOf("a safe action", []string{GoBack, Freeze, RollForward}), func(r *Rollout, v string) { r.OnFail = actionOf(v) }, byDefault(GoBack)),
 		key("onDrift", "What follows when somebody else changed a router: restore puts it back at once and goes on when it is read right; hold leaves it and waits for a person to resume (put it back) or abort.",
@@ -52,14 +52,34 @@ var rolloutModel = either(
 		key("timeout", "How long preparing, shifting and checking may take. Bakes and holds do not count.", duration(time.Second), func(r *Rollout, v time.Duration) { r.Timeout = v }, byDefault("30m")),
 		key("rollbackTimeout", "How long a rollback may take before it is flagged stuck. It keeps trying.", duration(time.Second), func(r *Rollout, v time.Duration) { r.RollbackTimeout = v }, byDefault("5m")),
 		key("retireAfter", "How long the previous release stays warm at weight 0.", duration(0), func(r *Rollout, v time.Duration) { r.RetireAfter = v }, byDefault("1h")),
-	), oneStrategy), func(s *shape) { s.oneOf = rolloutKeys }),
+	), oneStrategy), func(s *shape) { s.anyOf = append(slices.Clone(rolloutKeys), "standard") }),
 )
 
 // The defaults are not written, so that definitions keep their digests.
 func actionOf(v string) string { return strings.TrimPrefix(v, GoBack) }
 func driftOf(v string) string  { return strings.TrimPrefix(v, DriftRestore) }
 
-// strategyName reads a bare name.
+// bareRollout reads the bare name of a strategy or of a platform's standard.
+var bareRollout = described(codec[string]{read: func(p *parser, n *yaml.Node, path string) (string, bool) {
+	if t := p.follow(n); standardName.MatchString(t.Value) && !slices.Contains(strategyWords(), t.Value) && nearest(t.Value, strategyWords()) == "" {
+		return standardRef.read(p, n, path) // whether there is one is for resolve to say
+	} else if _, known := p.platform.Standard(t.Value); known {
+		return standardRef.read(p, n, path)
+	}
+	return strategyName.read(p, n, path)
+}}, func(s *shape) {
+	s.form, s.pattern, s.examples = formText, `^[A-Za-z][A-Za-z0-9.@-]*$`, append(strategyWords(), "careful@2")
+})
+
+// standardRef reads NAME or NAME@VERSION.
+var standardRef = described(text(notBlank, func(s string) *complaint {
+	if !standardName.MatchString(s) {
+		return &complaint{"bad-name", fmt.Sprintf("%q is not the name of a standard", clip(s)), "write NAME@VERSION, such as careful@2"}
+	}
+	return nil
+}), func(s *shape) { s.examples = []string{"careful@2"} })
+
+// strategyName reads the bare name of a strategy.
 var strategyName = described(codec[string]{read: func(p *parser, n *yaml.Node, path string) (string, bool) {
 	s, ok := text().read(p, n, path)
 	words := strategyWords()
@@ -73,7 +93,7 @@ var strategyName = described(codec[string]{read: func(p *parser, n *yaml.Node, p
 		}
 		mend = "did you mean " + n + "?"
 	}
-	p.at(p.valueAt(path), path, Error, "unknown-value", fmt.Sprintf("%q is not a strategy of this build, which cannot look up a platform's rollout standards yet", clip(s)), mend)
+	p.at(p.valueAt(path), path, Error, "unknown-value", fmt.Sprintf("%q is not a strategy", clip(s)), mend)
 	return s, false
 }}, func(s *shape) { s.form, s.enum = formText, strategyWords() })
 

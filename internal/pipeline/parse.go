@@ -130,6 +130,8 @@ type parser struct {
 	checkGate  func(string) error
 	checkQuery func(string) error
 	checkReady func(Check) error
+	platform   *Platform                  // whose standards services may name; nil: none is known
+	decided    map[string]bool            // paths that a standard decided
 	homes      func() map[string][]string // objects that have a key
 
 	positions Positions

@@ -47,6 +47,9 @@ func Reference() []byte {
 			if s.oneOf != nil {
 				fmt.Fprintf(&b, "Exactly one of `%s`.\n\n", strings.Join(s.oneOf, "`, `"))
 			}
+			if s.anyOf != nil {
+				fmt.Fprintf(&b, "At least one of `%s`.\n\n", strings.Join(s.anyOf, "`, `"))
+			}
 			b.WriteString("| key | type | default | meaning |\n|---|---|---|---|\n")
 			for _, k := range s.keys {
 				if k.refusal != nil {

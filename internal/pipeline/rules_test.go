@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 	"unicode/utf8"
 
 	"github.com/google/go-cmp/cmp"
@@ -32,7 +33,9 @@ func parse(src []byte) (pipeline.Definition, pipeline.Problems) {
 		}
 		return nil
 	}
-	return pipeline.Parse("sluice.yaml", src, pipeline.WithGateCheck(unfinished), pipeline.WithQueryCheck(unfinished), pipeline.WithCheckReady(noBrowser))
+	return pipeline.Parse("sluice.yaml", src, pipeline.WithGateCheck(unfinished), pipeline.WithQueryCheck(unfinished), pipeline.WithCheckReady(noBrowser), pipeline.WithPlatform(pipeline.Platform{Owner: "team-platform", Standards: []pipeline.Standard{
+		{Name: "careful", Version: 1, Rollout: pipeline.Rollout{Strategy: pipeline.Canary, Steps: []pipeline.CanaryStep{{Weight: 5, Bake: time.Hour}}}},
+	}}))
 }
 
 // Each rule has a file that breaks it, and what a user reads then.

@@ -57,6 +57,13 @@ func (s *shape) schema(defs map[string]any) map[string]any {
 			if one != nil {
 				def["oneOf"] = one
 			}
+			var some []any
+			for _, k := range s.anyOf {
+				some = append(some, map[string]any{"required": []string{k}})
+			}
+			if some != nil {
+				def["anyOf"] = some
+			}
 		}
 		return map[string]any{"$ref": "#/$defs/" + s.name}
 	case formList:
@@ -118,10 +125,12 @@ func (k keyShape) schema(defs map[string]any) map[string]any {
 	return out
 }
 
-// keyHomes returns the paths of objects that have a key, for hints.
-func keyHomes() map[string][]string {
+func keyHomes() map[string][]string { return homesOf(&model.shape) }
+
+// homesOf returns the paths of objects that have a key, for hints.
+func homesOf(root *shape) map[string][]string {
 	homes := map[string][]string{}
-	walk(&model.shape, "", func(path string, k keyShape) {
+	walk(root, "", func(path string, k keyShape) {
 		if path == "" {
 			path = "the top of the file"
 		}

@@ -40,6 +40,7 @@ type shape struct {
 	examples []string
 	least    int      // items of a list, keys of a map
 	oneOf    []string // exactly one of these keys of an object
+	anyOf    []string // at least one of these keys of an object
 	min, max float64
 	above    bool // min itself is not allowed
 	below    bool // max itself is not allowed

@@ -38,18 +38,19 @@ const (
 // Rollout is how traffic moves.
 type Rollout struct {
 	Strategy        string        `json:"strategy"`
-	Named           string        `json:"named,omitempty"`   // the predefined name that it was written as
-	Steps           []CanaryStep  `json:"steps,omitempty"`   // canary, linear, traffic-splitting
-	Bake            time.Duration `json:"bake,omitempty"`    // all-at-once, blue-green, immutable: after the switch; rolling: after each batch
-	Batches         *Batches      `json:"batches,omitempty"` // rolling
-	PreTraffic      []Check       `json:"-"`                 // blue-green, immutable: became hooks.beforeTraffic
-	OnFail          string        `json:"onFail,omitempty"`  // rollback (also when empty), freeze, roll-forward
-	OnDrift         string        `json:"onDrift,omitempty"` // restore (also when empty), hold
-	OnInconclusive  string        `json:"onInconclusive"`    // extend, hold
-	OnNoData        string        `json:"onNoData"`          // hold, extend
-	Timeout         time.Duration `json:"timeout"`           // default 30 min
-	RollbackTimeout time.Duration `json:"rollbackTimeout"`   // default 5 min: then flagged stuck
-	RetireAfter     time.Duration `json:"retireAfter"`       // default 1 h
+	Standard        string        `json:"standard,omitempty"` // NAME@VERSION of the platform's standard that it is
+	Named           string        `json:"named,omitempty"`    // the predefined name that it was written as
+	Steps           []CanaryStep  `json:"steps,omitempty"`    // canary, linear, traffic-splitting
+	Bake            time.Duration `json:"bake,omitempty"`     // all-at-once, blue-green, immutable: after the switch; rolling: after each batch
+	Batches         *Batches      `json:"batches,omitempty"`  // rolling
+	PreTraffic      []Check       `json:"-"`                  // blue-green, immutable: became hooks.beforeTraffic
+	OnFail          string        `json:"onFail,omitempty"`   // rollback (also when empty), freeze, roll-forward
+	OnDrift         string        `json:"onDrift,omitempty"`  // restore (also when empty), hold
+	OnInconclusive  string        `json:"onInconclusive"`     // extend, hold
+	OnNoData        string        `json:"onNoData"`           // hold, extend
+	Timeout         time.Duration `json:"timeout"`            // default 30 min
+	RollbackTimeout time.Duration `json:"rollbackTimeout"`    // default 5 min: then flagged stuck
+	RetireAfter     time.Duration `json:"retireAfter"`        // default 1 h
 }
 
 // CanaryStep is a weight in percent and how long it bakes.
@@ -128,6 +129,23 @@ func Weights(r Rollout) []CanaryStep {
 		out = append(out, CanaryStep{Weight: 100})
 	}
 	return out
+}
+
+// manner says in a few words how the weight is reached, where weights don't.
+func (r Rollout) manner(t Target) string {
+	switch {
+	case r.Strategy == Rolling && r.Batches != nil && r.Batches.Additional:
+		return fmt.Sprintf("\nin batches of %s of %s, beside the old ones", r.Batches.Batch, counted(t.Total(), "instance"))
+	case r.Strategy == Rolling && r.Batches != nil:
+		return fmt.Sprintf("\nin batches of %s of %s, in place", r.Batches.Batch, counted(t.Total(), "instance"))
+	case r.Strategy == BlueGreen:
+		return "\nby a switch to a second group"
+	case r.Strategy == Immutable:
+		return "\nby a swap to a whole new group"
+	case t.Worker():
+		return " of the work"
+	}
+	return ""
 }
 
 // Stepped reports whether the strategy is a row of weights.
@@ -217,6 +235,8 @@ func byName(s string) Rollout {
 		r.Strategy, r.Batches = s, new(defaultBatches)
 	case s == BlueGreen, s == Immutable:
 		r.Strategy, r.Bake = s, defaultBake
+	case !slices.Contains(Strategies, s):
+		r.Standard = s
 	default:
 		r.Strategy = s
 	}

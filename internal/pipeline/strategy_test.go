@@ -109,7 +109,7 @@ func TestCodeDeployNames(t *testing.T) {
 		"CodeDeployDefault.OneAtTime": "did you mean CodeDeployDefault.OneAtATime?",
 		"HalfAtATime":                 "did you mean CodeDeployDefault.HalfAtATime?",
 		"bluegreen":                   "did you mean blue-green?",
-		"careful":                     "traffic-splitting, or one of CodeDeploy's",
+		"Careful":                     "traffic-splitting, or one of CodeDeploy's",
 	} {
 		_, problems := parse([]byte(fmt.Sprintf(strategyFile, wrong)))
 		if len(problems) == 0 || !slices.ContainsFunc(problems, func(p pipeline.Problem) bool { return strings.Contains(p.Mend, meant) }) {
