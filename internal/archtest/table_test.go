@@ -181,7 +181,7 @@ var table = []row{
 
 	// Wiring.
 	{
-		pkg: "server", may: "agent artifact blob control evidence evidence/keyfile gate httpapi metric/embedded pipeline registry registry/remote release runner secret store target/host webui", tests: "runner/sandbox",
+		pkg: "server", may: "agent artifact blob check control evidence evidence/keyfile gate httpapi metric/embedded pipeline registry registry/remote release runner secret store target/host webui", tests: "runner/sandbox",
 		why: "puts one control plane together from all adapters; the one place that knows which implementation stands behind which interface",
 	},
 	{

@@ -90,6 +90,16 @@ func (r *Runner) Ready(ctx context.Context, c pipeline.Check) error {
 	return nil
 }
 
+// Here reports what this machine lacks for a check, without starting anything: it
+// is for `lint`.
+func Here(c pipeline.Check) error {
+	if c.Browser == nil {
+		return nil
+	}
+	_, err := New(Config{}).chromium()
+	return err
+}
+
 // Run makes a check, with its retries.
 func (r *Runner) Run(ctx context.Context, q Request) (Outcome, error) {
 	var try func(context.Context, Request) (Outcome, error)

@@ -37,8 +37,31 @@ func readDefinition(path string) ([]byte, error) {
 	return src, nil
 }
 
-func parse(path string, src []byte) (pipeline.Definition, pipeline.Problems) {
-	return pipeline.Parse(path, src, server.ParseOptions()...)
+func parse(path string, src []byte, platform ...pipeline.Platform) (pipeline.Definition, pipeline.Problems) {
+	return pipeline.Parse(path, src, server.ParseOptions(platform...)...)
+}
+
+// platformFlag lets a command read a platform's file.
+func (a *app) platformFlag(c *cobra.Command, file *string) {
+	c.Flags().StringVar(file, "platform", "", "the platform's file, whose rollout standards services may name")
+	complete(c, "platform", fixed(cobra.ShellCompDirectiveFilterFileExt, "yaml", "yml"))
+}
+
+// platform reads a platform's file; none of no name.
+func (a *app) platform(path string) ([]pipeline.Platform, error) {
+	if path == "" {
+		return nil, nil
+	}
+	src, err := readDefinition(path)
+	if err != nil {
+		return nil, err
+	}
+	p, problems := pipeline.ParsePlatform(path, src, server.ParseOptions()...)
+	if problems.Failed() {
+		a.show(problems, src)
+		return nil, usage("%s has %s; mend them, then try again", path, plural(problems.Count(pipeline.Error), "error"))
+	}
+	return []pipeline.Platform{p}, nil
 }
 
 // show renders problems on standard error, with the lines that they are about.
@@ -48,12 +71,16 @@ func (a *app) show(problems pipeline.Problems, src []byte) {
 
 // load parses a definition and shows what is wrong with it; warnings only where
 // they were asked for.
-func (a *app) load(path string) (pipeline.Definition, []byte, error) {
+func (a *app) load(path, platformFile string) (pipeline.Definition, []byte, error) {
+	platform, err := a.platform(platformFile)
+	if err != nil {
+		return pipeline.Definition{}, nil, err
+	}
 	src, err := readDefinition(path)
 	if err != nil {
 		return pipeline.Definition{}, nil, err
 	}
-	def, problems := parse(path, src)
+	def, problems := parse(path, src, platform...)
 	if problems.Failed() {
 		a.show(problems, src)
 		return def, src, usage("%s has %s; mend them, then try again", path, plural(problems.Count(pipeline.Error), "error"))
@@ -69,7 +96,7 @@ func plural(n int, what string) string {
 }
 
 func (a *app) lint() *cobra.Command {
-	var file string
+	var file, platformFile string
 	c := &cobra.Command{
 		Use:   "lint",
 		Short: "Check sluice.yaml: all problems at once, with the mend",
@@ -79,11 +106,15 @@ Exit code 2 when there is an error, 0 with warnings only.`,
 		Example: "  sluice lint\n  sluice lint --file services/checkout/sluice.yaml --json",
 		Args:    cobra.NoArgs,
 		RunE: func(*cobra.Command, []string) error {
+			platform, err := a.platform(platformFile)
+			if err != nil {
+				return err
+			}
 			src, err := readDefinition(file)
 			if err != nil {
 				return err
 			}
-			_, problems := parse(file, src)
+			_, problems := parse(file, src, platform...)
 			errs, warnings, notes := problems.Count(pipeline.Error), problems.Count(pipeline.Warning), problems.Count(pipeline.Note)
 			if a.json {
 				err = a.printJSON(lintReport{File: file, OK: errs == 0, Errors: errs, Warnings: warnings, Notes: notes, Problems: append(pipeline.Problems{}, problems...)})
@@ -98,6 +129,7 @@ Exit code 2 when there is an error, 0 with warnings only.`,
 		},
 	}
 	a.fileFlag(c, &file)
+	a.platformFlag(c, &platformFile)
 	return c
 }
 
@@ -117,7 +149,7 @@ func (a *app) fileFlag(c *cobra.Command, file *string) {
 }
 
 func (a *app) plan() *cobra.Command {
-	var file, env string
+	var file, env, platformFile string
 	var mermaid bool
 	var rps, baseline float64
 	c := &cobra.Command{
@@ -136,7 +168,7 @@ when a healthy release passes, and how likely a bake is to be extended.`,
 			if !(baseline >= 0 && baseline < 100) {
 				return usage("--baseline-rate is %v; it is percent of requests, from 0 to below 100", baseline)
 			}
-			def, _, err := a.load(file)
+			def, _, err := a.load(file, platformFile)
 			if err != nil {
 				return err
 			}
@@ -169,6 +201,7 @@ when a healthy release passes, and how likely a bake is to be extended.`,
 		},
 	}
 	a.fileFlag(c, &file)
+	a.platformFlag(c, &platformFile)
 	f := c.Flags()
 	f.StringVarP(&env, "env", "e", "", "only this environment")
 	f.Float64Var(&rps, "rps", 0, "requests per second, to foretell what bakes can see")

@@ -17,6 +17,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/sluicehq/sluice/internal/agent"
+	"github.com/sluicehq/sluice/internal/httpapi"
 	"github.com/sluicehq/sluice/internal/runner"
 	"github.com/sluicehq/sluice/internal/server"
 	"github.com/sluicehq/sluice/internal/store"
@@ -37,7 +38,7 @@ func (a *app) logger(w io.Writer, verbose bool) *slog.Logger {
 
 func (a *app) up() *cobra.Command {
 	var o server.Options
-	var isolation string
+	var isolation, platformFile string
 	var verbose bool
 	c := &cobra.Command{
 		Use:   "up",
@@ -57,10 +58,16 @@ the foreground; Ctrl-C ends the server alone, "sluice down" also what it started
 			default:
 				return usage("--isolation is %q; it is namespaces, or none for trusted code only", isolation)
 			}
+			if o.Platform, err = a.platform(platformFile); err != nil {
+				return err
+			}
 			o.Dir, o.Program, o.Version, o.Isolation = a.data, program, Version(), runner.Isolation(isolation)
 			o.Log = a.logger(a.err, verbose)
 			o.Ready = func(r server.Running) { a.ready(cmd.Context(), r) }
 			err = server.Run(cmd.Context(), o)
+			if errors.Is(err, server.ErrOptions) {
+				return usage("%w", err)
+			}
 			var locked *store.LockedError
 			if errors.As(err, &locked) {
 				return fmt.Errorf("couldn't start: %w; end it with sluice down, or take another folder with --data", err)
@@ -71,8 +78,10 @@ the foreground; Ctrl-C ends the server alone, "sluice down" also what it started
 	f := c.Flags()
 	f.StringVar(&o.Addr, "addr", "127.0.0.1:8711", "where to listen")
 	f.StringVar(&o.Database, "database", "", "postgres://… instead of SQLite in the data folder")
+	a.platformFlag(c, &platformFile)
 	f.StringVar(&o.TLSCert, "tls-cert", "", "certificate file (PEM)")
 	f.StringVar(&o.TLSKey, "tls-key", "", "key file of the certificate (PEM)")
+	f.StringVar(&o.TLSCA, "tls-ca", "", "authorities (PEM) whose certificates agents on other machines must show; no token takes their place")
 	f.BoolVar(&o.InsecureListen, "insecure-listen", false, "answer other machines without TLS: only behind something that does it")
 	f.BoolVar(&o.NoAgent, "no-agent", false, "start no agent on this machine")
 	f.StringVar(&isolation, "isolation", string(runner.Namespaces), "of build steps and services: namespaces, or none for trusted code only")
@@ -117,6 +126,44 @@ func (a *app) down() *cobra.Command {
 	}
 }
 
+func (a *app) agentToken() *cobra.Command {
+	return &cobra.Command{
+		Use:   "agent-token HOST",
+		Short: "Print the token of one host's agent",
+		Long: `Prints a token that lets the agent of one host fetch what it shall run and report
+it, and nothing else: no command, no approval, no other host. It is made of the
+access token, so it needs no server, and ends when that token is changed.`,
+		Example: "  sluice agent-token web-1 > web-1.token",
+		Args:    cobra.ExactArgs(1),
+		RunE: func(_ *cobra.Command, args []string) error {
+			host := args[0]
+			if host == "" || len(host) > 255 || strings.ContainsFunc(host, func(r rune) bool { return r <= ' ' || r == 0x7f }) {
+				return usage("host %.80q is no host's name", host)
+			}
+			token := a.token
+			if token == "" {
+				token = os.Getenv("SLUICE_TOKEN")
+			}
+			if token == "" {
+				b, err := os.ReadFile(filepath.Join(a.data, "token"))
+				if err != nil {
+					return fmt.Errorf("couldn't read the access token: %w; say where the server's data folder is with --data", err)
+				}
+				token = strings.TrimSpace(string(b))
+			}
+			access, err := httpapi.NewAccess(token)
+			if err != nil {
+				return err
+			}
+			if a.json {
+				return a.printJSON(map[string]string{"host": host, "token": access.AgentToken(host)})
+			}
+			a.say("%s", access.AgentToken(host))
+			return nil
+		},
+	}
+}
+
 func abs(path string) string {
 	if p, err := filepath.Abs(path); err == nil {
 		return p
@@ -153,8 +200,14 @@ connections and instances, and no request is dropped.`,
 				cfg.Token = strings.TrimSpace(string(b))
 				cfg.Hide = append(cfg.Hide, tokenFile)
 			}
-			if cfg.Server == "" || cfg.Token == "" || cfg.TrustFile == "" {
-				return usage("an agent needs --server, --token-file and --trust (the file promotion.pub of the server's data folder)")
+			if cfg.Server == "" || cfg.Token == "" && cfg.TLSCert == "" || cfg.TrustFile == "" {
+				return usage("an agent needs --server, --token-file (or --tls-cert and --tls-key) and --trust (the file promotion.pub of the server's data folder)")
+			}
+			if (cfg.TLSCert == "") != (cfg.TLSKey == "") {
+				return usage("--tls-cert and --tls-key belong together: give both or neither")
+			}
+			if cfg.TLSKey != "" {
+				cfg.Hide = append(cfg.Hide, cfg.TLSKey)
 			}
 			switch cfg.Isolation {
 			case agent.Namespaces, agent.None:
@@ -195,7 +248,10 @@ connections and instances, and no request is dropped.`,
 	f := c.Flags()
 	f.StringVar(&cfg.Host, "host", hostname, "name of this host in desired states (target.hosts)")
 	f.StringVar(&cfg.Address, "address", "127.0.0.1", "where to listen when a target names only a port")
-	f.StringVar(&tokenFile, "token-file", "", "file with the access token")
+	f.StringVar(&tokenFile, "token-file", "", "file with the host's token: sluice agent-token prints it")
+	f.StringVar(&cfg.TLSCA, "tls-ca", "", "authorities (PEM) that sign the server's certificate; default: the system's")
+	f.StringVar(&cfg.TLSCert, "tls-cert", "", "certificate (PEM) of this host's name, in place of a token")
+	f.StringVar(&cfg.TLSKey, "tls-key", "", "key of the certificate (PEM)")
 	f.StringVar(&cfg.TrustFile, "trust", "", "file with the public keys that may sign promotions")
 	f.StringVar(&cfg.Isolation, "isolation", agent.Namespaces, "of services from the agent's files: namespaces, or none for trusted code only")
 	f.StringArrayVar(&cfg.Hide, "hide", nil, "a folder or file that services shall not see (repeatable; the data folder and the token always)")

@@ -180,6 +180,11 @@ const maxRows = 16
 func (c *Controller) Run(ctx context.Context) error {
 	defer c.background.Wait()
 	defer c.stop()
+	if s, ok := c.checks.(interface{ Sweep() error }); ok {
+		if err := s.Sweep(); err != nil { // what a process that died left; it only takes space
+			c.log.Warn("couldn't remove what checks left behind", "error", err)
+		}
+	}
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return c.work(ctx, "runs", maxRows, c.stepRun) })
 	g.Go(func() error { return c.work(ctx, "rollouts", maxRows, c.stepRollout) })

@@ -50,6 +50,10 @@ environments:
         - {name: http-latency}
         - {name: orders, kind: rate, bad: 'bad{r="$revision"}', total: 'all{r="$revision"}'}
         - {name: dlq, kind: limit, query: up, min: 0, max: 1}
+        - {name: good, kind: slo, target: 99.9, bad: bad, total: all}
+        - {name: wait, kind: points, query: 'w{r="$revision"}'}
+      alarms:
+        - {name: full, query: depth, above: 9}
     hooks:
       beforeTraffic: [{name: shell, command: {run: ./smoke.sh}}]
       afterStep: [{name: shown, browser: {path: /shown}}]
@@ -73,7 +77,7 @@ var rows = map[string][2]string{
 	"rolling.additionalBatch":   {"{canary: {steps: [{weight: 50}]}}", "{rolling: {bake: 15m, additionalBatch: false}}"},
 	"rolling.maxUnavailable":    {"{canary: {steps: [{weight: 50}]}}", "{rolling: {bake: 15m, maxUnavailable: 1}}"},
 	"rolling.bake":              {"{canary: {steps: [{weight: 50}]}}", "{rolling: {bake: 20m}}"},
-	"blueGreen.preTraffic":      {"{canary: {steps: [{weight: 50}]}}", "{blue-green: {}}\n    hooks: {beforeTraffic: [{name: x, http: {path: /}}]}"},
+	"blueGreen.preTraffic":      {"{canary: {steps: [{weight: 50}]}}", "{blue-green: {preTraffic: [{name: x, http: {path: /}}]}}"},
 	"blueGreen.bake":            {"{canary: {steps: [{weight: 50}]}}", "{blue-green: {bake: 20m}}"},
 	"blueGreen.retireAfter":     {"{canary: {steps: [{weight: 50}]}}", "{blue-green: {retireAfter: 2h}}"},
 	"immutable.preTraffic":      {"{canary: {steps: [{weight: 50}]}}", "{immutable: {}}"},
@@ -171,6 +175,19 @@ var rows = map[string][2]string{
 	"metric.total":              {"all{r", "every{r"},
 	"metric.query":              {"query: up", "query: down"},
 	"metric.min":                {"min: 0", "min: -1"},
+	"metric.samples":            {"min: 0", "min: 0, samples: 5"},
+	"metric.quantiles":          {"{name: http-latency}", "{name: http-latency, quantiles: [0.5, 0.99]}"},
+	"metric.target":             {"target: 99.9", "target: 99.5"},
+	"metric.window":             {"target: 99.9", "target: 99.9, window: 168h"},
+	"metric.direction":          {"kind: points,", "kind: points, direction: either,"},
+	"metric.increase":           {"kind: points,", "kind: points, increase: 1.5,"},
+	"metric.decrease":           {"kind: points,", "kind: points, decrease: 0.5,"},
+	"analysis.alarms":           {"      alarms:\n        - {name: full, query: depth, above: 9}\n", ""},
+	"alarm.name":                {"name: full", "name: fuller"},
+	"alarm.query":               {"query: depth", "query: height"},
+	"alarm.above":               {"above: 9", "above: 8"},
+	"alarm.below":               {"above: 9", "above: 9, below: 1"},
+	"alarm.for":                 {"above: 9", "above: 9, for: 5m"},
 	"metric.max":                {"max: 1", "max: 2"},
 	"environment.hooks":         {"      afterTraffic: [{name: last, command: ./last.sh}]\n", ""},
 	"environment.synthetic":     {"    synthetic: {rate: 5}\n", ""},
@@ -314,7 +331,7 @@ func TestKnownWordsAreRefusedByName(t *testing.T) {
 		"format: go-test|format: %s":                             {"sarif", "cyclonedx", "spdx", "trivy", "grype", "osv", "openvex", "cobertura", "lcov"},
 		"gates: [tests-passed, |gates: [%s, ":                    {"no-vulnerabilities", "change-ticket", "runbook"},
 		"{secret: 'file:/a'}}\n  art|{secret: '%s:x#y'}}\n  art": {"vault", "aws", "ssm", "env", "gcp"},
-		"name: dlq, kind: limit|name: dlq, kind: %s":             {"alarm", "slo", "gauge", "points"},
+		"name: dlq, kind: limit|name: dlq, kind: %s":             {"alarm", "latency", "logs"},
 	} {
 		old, pattern, _ := strings.Cut(where, "|")
 		for _, w := range words {

@@ -11,6 +11,10 @@ import (
 	"time"
 )
 
+// UnknownStandard is the rule of a standard that is not known where a file is
+// read. Another place, such as the server, may know it.
+const UnknownStandard = "unknown-standard"
+
 // Platform is a validated platform.yaml: what the platform's owners decide for
 // all services.
 type Platform struct {
@@ -72,15 +76,15 @@ func (p *parser) unknownStandard(at, ref, what string) {
 	known := p.standards()
 	switch {
 	case p.platform == nil:
-		p.at(p.valueAt(at), at, Error, "unknown-standard", fmt.Sprintf("%s, and no platform's standards are known here", what), "give the server's file: --platform platform.yaml")
+		p.at(p.valueAt(at), at, Error, UnknownStandard, fmt.Sprintf("%s, and no platform's standards are known here", what), "give the server's file: --platform platform.yaml")
 	case len(known) == 0:
-		p.at(p.valueAt(at), at, Error, "unknown-standard", fmt.Sprintf("%s: the platform of %s has none", what, clip(p.platform.Owner)), "write the strategy out, or ask "+clip(p.platform.Owner)+" for a standard")
+		p.at(p.valueAt(at), at, Error, UnknownStandard, fmt.Sprintf("%s: the platform of %s has none", what, clip(p.platform.Owner)), "write the strategy out, or ask "+clip(p.platform.Owner)+" for a standard")
 	default:
 		mend := "the platform has " + listing(known, "and")
 		if n := nearest(ref, append(each(p.platform.Standards, func(s Standard) string { return s.Name }), known...)); n != "" {
 			mend = "did you mean " + n + "? " + mend
 		}
-		p.at(p.valueAt(at), at, Error, "unknown-standard", what, mend)
+		p.at(p.valueAt(at), at, Error, UnknownStandard, what, mend)
 	}
 }
 

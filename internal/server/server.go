@@ -3,6 +3,7 @@ package server
 import (
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -16,7 +17,9 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/sluicehq/sluice/internal/agent"
 	"github.com/sluicehq/sluice/internal/blob"
+	"github.com/sluicehq/sluice/internal/check"
 	"github.com/sluicehq/sluice/internal/control"
 	"github.com/sluicehq/sluice/internal/evidence"
 	"github.com/sluicehq/sluice/internal/evidence/keyfile"
@@ -39,10 +42,12 @@ type Options struct {
 	Database       string // postgres://…; empty: SQLite in Dir
 	TLSCert        string
 	TLSKey         string
-	InsecureListen bool // allow other addresses than loopback without TLS
+	TLSCA          string // that signs the certificates of agents on other machines
+	InsecureListen bool   // allow other addresses than loopback without TLS
 	Isolation      runner.Isolation
-	NoAgent        bool   // start no local agent
-	Program        string // path of this program, to start the agent
+	Platform       []pipeline.Platform // whose standards services may name; none or one
+	NoAgent        bool                // start no local agent
+	Program        string              // path of this program, to start the agent
 	Version        string
 	Log            *slog.Logger
 	// Ready, where set, is told where the server listens, once it does.
@@ -56,9 +61,14 @@ type Running struct {
 	Access *httpapi.Access
 }
 
-// ParseOptions let a definition be checked as this build's adapters would.
-func ParseOptions() []pipeline.Option {
-	return []pipeline.Option{pipeline.WithGateCheck(gate.Check), pipeline.WithQueryCheck(embedded.Check)}
+// ParseOptions let a definition be checked as this build's adapters would, and as
+// a platform's file wants it, where one is named.
+func ParseOptions(platform ...pipeline.Platform) []pipeline.Option {
+	out := []pipeline.Option{pipeline.WithGateCheck(gate.Check), pipeline.WithQueryCheck(embedded.Check), pipeline.WithCheckReady(check.Here)}
+	for _, p := range platform {
+		out = append(out, pipeline.WithPlatform(p))
+	}
+	return out
 }
 
 // stopWithin bounds how long open requests are waited for at the end.
@@ -121,11 +131,23 @@ func Run(ctx context.Context, o Options) (err error) {
 	if err != nil {
 		return err
 	}
+	var authorities *x509.CertPool
+	if o.TLSCA != "" {
+		if authorities, err = agent.Authorities(o.TLSCA); err != nil {
+			return err
+		}
+		access.RequireCertificates()
+	}
 	reg, err := registry.New(registry.Options{
 		Root: folder.path("registry"), Key: []byte(registryKey), Index: st, Log: o.Log,
-		Authorizer: registry.AuthorizerFunc(func(r *http.Request, _ string, _ registry.Action) error {
-			if !access.Allowed(r) {
+		Authorizer: registry.AuthorizerFunc(func(r *http.Request, _ string, action registry.Action) error {
+			switch {
+			case access.Allowed(r):
+				return nil
+			case access.Agent(r) == nil:
 				return registry.ErrUnauthenticated
+			case action != registry.ActionPull:
+				return registry.ErrForbidden // agents fetch, and publish nothing
 			}
 			return nil
 		}),
@@ -154,7 +176,7 @@ func Run(ctx context.Context, o Options) (err error) {
 	c, err := control.New(control.Config{
 		Full:  spare.give,
 		Store: st, Blobs: blobs, Keys: keys, Artifacts: &shelf{base: func() string { return url }, token: token, spool: spool},
-		Target: host.New(st), Metrics: asker{series}, Dir: dir, Log: o.Log, Isolation: o.Isolation, Secret: secret.Below(folder.secrets()), ParseOptions: ParseOptions(),
+		Target: host.New(st), Metrics: asker{series}, Dir: dir, Log: o.Log, Isolation: o.Isolation, Secret: secret.Below(folder.secrets()), ParseOptions: ParseOptions(o.Platform...),
 	})
 	if err != nil {
 		return err
@@ -180,6 +202,9 @@ func Run(ctx context.Context, o Options) (err error) {
 		var err error
 		if scheme == "https" {
 			srv.TLSConfig = &tls.Config{MinVersion: tls.VersionTLS12}
+			if authorities != nil {
+				srv.TLSConfig.ClientCAs, srv.TLSConfig.ClientAuth = authorities, tls.VerifyClientCertIfGiven
+			}
 			err = srv.ServeTLS(listener, o.TLSCert, o.TLSKey)
 		} else {
 			err = srv.Serve(listener)
@@ -207,6 +232,9 @@ func Run(ctx context.Context, o Options) (err error) {
 			"--trust", folder.promotionKey(), "--host", LocalHost,
 			"--hide", string(folder),
 		}}
+		if o.TLSCA != "" {
+			a.command = append(a.command, "--tls-ca", o.TLSCA)
+		}
 		if o.Isolation == runner.None {
 			a.command = append(a.command, "--isolation", string(runner.None))
 		}
@@ -222,6 +250,9 @@ func Run(ctx context.Context, o Options) (err error) {
 func checkListen(o Options) error {
 	if (o.TLSCert == "") != (o.TLSKey == "") {
 		return errors.New("--tls-cert and --tls-key belong together: give both or neither")
+	}
+	if o.TLSCA != "" && o.TLSCert == "" {
+		return errors.New("--tls-ca is for agents' certificates, and there are none without TLS: give --tls-cert and --tls-key too")
 	}
 	if o.TLSCert != "" {
 		if _, err := tls.LoadX509KeyPair(o.TLSCert, o.TLSKey); err != nil {
