@@ -159,6 +159,7 @@ func (l *linter) environment(at string, e Environment) {
 		!slices.ContainsFunc(l.def.Build.Steps, func(s Step) bool { return len(s.Reports) > 0 }) {
 		l.warn(at+".gates", "gate-without-reports", "gate tests-passed can never hold: no step of the build reports its tests", "name the reports of the steps that run tests")
 	}
+	l.signals(at, e)
 	for i, m := range e.Analysis.Metrics {
 		where := fmt.Sprintf("%s.analysis.metrics[%d]", at, i)
 		if (m.Kind == Limit || m.Kind == SLO) && e.Target.Metrics == nil {
@@ -183,6 +184,7 @@ func (l *linter) production(at string, e Environment) {
 	if len(e.Analysis.Metrics) == 0 {
 		l.warn(name, "no-analysis", fmt.Sprintf("nothing is judged in %s: a bad release stays until a person sees it", e.Name), "use a canary, or write analysis: {metrics: [http-errors]} and a bake")
 	}
+	l.alarmSet(at, e)
 	if len(e.Verify) == 0 {
 		l.warn(name, "no-verify", fmt.Sprintf("nothing verifies %s after the rollout", e.Name), "ask a path that users need: verify: [{name: smoke, http: {path: /}}]")
 	}

@@ -24,8 +24,9 @@ var analysisKeys = []member[Analysis]{
 }
 
 // metricRefusals are the kinds that Sluice knows and this build cannot judge.
-var metricRefusals = refuseAll("judge a metric of kind %s", "use rate (bad of total), gauge, or limit (a query with min or max)",
-	"latency", "logs")
+var metricRefusals = append(refuseAll("judge a metric of kind %s", "use rate (bad of total), gauge, or limit (a query with min or max)",
+	"latency", "logs"),
+	refuseAll("judge an %s among metrics", "write it under analysis.alarms, with query and above or below", "alarm")...)
 
 var alarmModel = also(object("alarm", Alarm{For: defaultAlarmFor},
 	key("name", "Name of the alarm.", name(), func(a *Alarm, v string) { a.Name = v }, required),

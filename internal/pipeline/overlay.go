@@ -1,12 +1,10 @@
 package pipeline
 
-import "sync"
-
 // Overlay reads the keys of an analysis from YAML and lays them over another:
 // what src does not say stays as it is in base. It is how recorded rollouts are
 // judged again under other settings; nothing but the keys themselves is checked.
 func Overlay(base Analysis, file string, src []byte, opts ...Option) (Analysis, Problems) {
-	p := &parser{file: file, positions: Positions{}, homes: sync.OnceValue(keyHomes), bad: map[string]bool{}, seen: map[Problem]bool{}}
+	p := &parser{file: file, positions: Positions{}, homes: func() map[string][]string { return nil }, bad: map[string]bool{}, seen: map[Problem]bool{}}
 	for _, o := range opts {
 		o(p)
 	}
