@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"crypto/tls"
 	"errors"
 	"io"
 	"math/rand/v2"
@@ -19,6 +20,8 @@ import (
 type conn struct {
 	srv   *Server
 	nc    net.Conn
+	raw   net.Conn // nc, or what TLS runs on
+	proto string   // for X-Forwarded-Proto
 	in    reader
 	head  head
 	out   []byte // what is written next
@@ -58,7 +61,10 @@ type request struct {
 }
 
 func newConn(s *Server, nc net.Conn, ours bool) *conn {
-	c := &conn{srv: s, nc: nc, shard: randomShard(), ours: ours}
+	c := &conn{srv: s, nc: nc, raw: nc, proto: "http", shard: randomShard(), ours: ours}
+	if tc, ok := nc.(*tls.Conn); ok {
+		c.raw, c.proto = tc.NetConn(), "https"
+	}
 	c.in.src = nc.Read
 	c.flush = c.writeOut // once: a method value costs an allocation
 	c.idle.Store(true)
@@ -92,8 +98,16 @@ func (c *conn) cut() {
 
 func (c *conn) serve() {
 	defer c.nc.Close()
-	for {
-		if !c.next() {
+	switch ok, http2 := c.shake(); {
+	case !ok:
+		return
+	case http2:
+		c.idle.Store(false)
+		c.serveH2(nil)
+		return
+	}
+	for first := !c.asked; ; first = false {
+		if !c.next(first) {
 			return
 		}
 		if !c.handle() {
@@ -106,11 +120,12 @@ func (c *conn) serve() {
 	}
 }
 
-// next waits for a request's head and reads it.
-func (c *conn) next() bool {
+// next waits for a request's head and reads it. When the client's first says that
+// it speaks HTTP/2, it serves the rest of the connection.
+func (c *conn) next(first bool) bool {
 	c.idle.Store(true)
 	if c.srv.closing.Load() {
-		c.leave(!c.asked)
+		c.leave(first)
 		return false
 	}
 	if c.in.r == c.in.w {
@@ -120,14 +135,14 @@ func (c *conn) next() bool {
 			c.readBy = by
 			_ = c.nc.SetReadDeadline(by)
 			if c.srv.closing.Load() { // or wakeIdle's deadline would be lost
-				c.leave(!c.asked)
+				c.leave(first)
 				return false
 			}
 		}
 		runtime.Gosched() // as in upConn.read
 		if err := c.in.fill(); err != nil {
 			if c.woken(err) {
-				c.leave(!c.asked)
+				c.leave(first)
 			}
 			return false
 		}
@@ -149,6 +164,8 @@ func (c *conn) next() bool {
 	switch {
 	case err == nil:
 		return true
+	case first && string(raw) == preface && c.proto == "http":
+		c.serveH2(append([]byte(preface), c.in.buffered()...))
 	case errors.Is(err, errSyntax):
 		c.refuse(400, err.Error())
 	case errors.Is(err, errTooLarge):

@@ -53,7 +53,7 @@ func (c *conn) handle() bool {
 	}
 	var not *backend
 	for try := 0; ; try++ {
-		rev, b := c.choose(t, not)
+		rev, b := c.srv.choose(t, r.hash, not)
 		if rev == nil {
 			return c.own(503, "no revision of this service takes traffic", whole)
 		}
@@ -90,18 +90,18 @@ func (c *conn) handle() bool {
 	}
 }
 
-// choose returns the revision for this request and a hold on one of its
-// instances. It looks at the table again when it lost a race with Retire.
-func (c *conn) choose(t *table, not *backend) (*revision, *backend) {
+// choose returns the revision for a request and a hold on one of its instances.
+// It looks at the table again when it lost a race with Retire.
+func (s *Server) choose(t *table, hash uint64, not *backend) (*revision, *backend) {
 	for {
-		rev := t.pick(c.request.hash)
+		rev := t.pick(hash)
 		if rev == nil {
 			return nil, nil
 		}
 		if b := rev.next(not); b != nil {
 			return rev, b
 		}
-		now := c.srv.table.Load()
+		now := s.table.Load()
 		if now == t {
 			return rev, nil
 		}
@@ -199,7 +199,7 @@ func (c *conn) attempt(t *table, rev *revision, b *backend, k *bucket, whole boo
 		r.sent = 0
 	}
 	if h.status == 101 {
-		return false, false, c.runTunnel(u)
+		return false, false, c.runTunnel(b, u)
 	}
 	keep, reuse, err = c.relay(u)
 	if err != nil {
@@ -263,7 +263,8 @@ func (c *conn) buildRequest(whole bool) {
 	}
 	out = append(out, c.peer...)
 	if !proto {
-		out = append(out, "\r\nX-Forwarded-Proto: http"...)
+		out = append(out, "\r\nX-Forwarded-Proto: "...)
+		out = append(out, c.proto...)
 	}
 	if !host && len(h.host) > 0 {
 		out = append(out, "\r\nX-Forwarded-Host: "...)
@@ -350,7 +351,7 @@ func (c *conn) readAnswer(u *upConn) error {
 
 // goOn is asked each tick while a service is awaited.
 func (c *conn) goOn(now time.Time) error {
-	if peek(c.nc) == closed {
+	if peek(c.raw) == closed {
 		return errClientGone
 	}
 	if c.request.started.IsZero() {

@@ -44,10 +44,13 @@ func start(t testing.TB, o proxy.Options) (*proxy.Server, string) {
 	return s, l.Addr().String()
 }
 
-// service starts a real HTTP server.
+// service starts a real HTTP server. Behind a mux, as most are: it refuses the
+// question whether it speaks HTTP/2 by itself.
 func service(t testing.TB, h http.HandlerFunc) string {
 	t.Helper()
-	s := httptest.NewServer(h)
+	mux := http.NewServeMux()
+	mux.Handle("/", h)
+	s := httptest.NewServer(mux)
 	t.Cleanup(s.Close)
 	return s.Listener.Addr().String()
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"net/http/httputil"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -57,15 +58,19 @@ type Server struct {
 	seed    uint64
 	slots   chan struct{} // one for each copy under way
 	copies  sync.WaitGroup
+	relay   *httputil.ReverseProxy // of streams
+	open    atomic.Int64           // streams
 	table   atomic.Pointer[table]
 	closing atomic.Bool
 	giving  atomic.Pointer[Giver] // see HandOver
 
 	mu        sync.Mutex
+	h2        *h2                   // nil until a client speaks HTTP/2
 	counters  map[release.ID]*tally // of every revision since the server was made
 	forgotten wire.Total
-	backends  map[Instance]*backend // in the table
-	leaving   map[Instance]*backend // left it with requests open
+	ends      map[release.ID]*time.Timer // of what still lasts at revisions without weight
+	backends  map[Instance]*backend      // in the table
+	leaving   map[Instance]*backend      // left it with requests open
 	conns     map[*conn]struct{}
 	listeners map[net.Listener]struct{}
 	wait      sync.WaitGroup // one per connection
@@ -78,11 +83,13 @@ func New(o Options) *Server {
 		seed:      seedOf(o.Name),
 		slots:     make(chan struct{}, o.withDefaults().MaxShadows),
 		counters:  make(map[release.ID]*tally),
+		ends:      make(map[release.ID]*time.Timer),
 		backends:  make(map[Instance]*backend),
 		leaving:   make(map[Instance]*backend),
 		conns:     make(map[*conn]struct{}),
 		listeners: make(map[net.Listener]struct{}),
 	}
+	s.relay = s.newRelay()
 	s.table.Store(&table{})
 	return s
 }
@@ -119,6 +126,7 @@ func (s *Server) Set(r Route) {
 		}
 	}
 	s.table.Store(t)
+	s.endLasting(r)
 	// The table is in place: a request that lost its instance finds another one.
 	for i, b := range before {
 		if s.backends[i] == nil {
@@ -130,6 +138,37 @@ func (s *Server) Set(r Route) {
 		if b.open.Load() == 0 {
 			delete(s.leaving, i)
 		}
+	}
+}
+
+// endLasting sees to it that tunnels and calls of revisions that lost their weight
+// end in time, though their instances stay for a way back.
+func (s *Server) endLasting(r Route) {
+	after := make(map[release.ID]time.Duration)
+	for _, rev := range r.Revisions {
+		if rev.Weight == 0 && rev.DrainIn > 0 {
+			after[rev.Release] = rev.DrainIn
+		}
+	}
+	for id, t := range s.ends {
+		if after[id] == 0 {
+			t.Stop()
+			delete(s.ends, id)
+		}
+	}
+	for id, d := range after {
+		if s.ends[id] != nil {
+			continue // nothing new can have begun since
+		}
+		s.ends[id] = time.AfterFunc(d, func() {
+			for _, rev := range s.table.Load().revs {
+				if rev.id == id && rev.weight == 0 {
+					for _, b := range rev.backends {
+						b.cutAll()
+					}
+				}
+			}
+		})
 	}
 }
 
@@ -293,7 +332,14 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	for c := range s.conns {
 		c.wakeIdle()
 	}
+	for _, t := range s.ends {
+		t.Stop()
+	}
+	http2 := s.h2
 	s.mu.Unlock()
+	if http2 != nil {
+		http2.goAway()
+	}
 	done := make(chan struct{})
 	go func() {
 		s.wait.Wait()

@@ -1,9 +1,12 @@
 package proxy
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"io"
 	"math/rand/v2"
+	"net/http"
 	"time"
 
 	"github.com/sluicehq/sluice/internal/agent/wire"
@@ -21,6 +24,7 @@ type copied struct {
 	hash     uint64
 	raw      []byte // as sent to the service; valid only until mirror returns
 	headOnly bool
+	req      *http.Request // in place of raw: of a stream
 }
 
 // safe says whether a request of this method may be made twice.
@@ -51,17 +55,52 @@ func (s *Server) mirror(t *table, from *revision, q copied) {
 			rev.tally.dropped.Add(1) // none is ready: that is its readiness's to say
 			continue
 		}
-		// The mark goes before the empty line that ends the head.
-		raw := make([]byte, 0, len(q.raw)+len("Sluice-Shadow: 1\r\n"))
-		raw = append(raw, q.raw[:len(q.raw)-2]...)
-		raw = append(raw, "Sluice-Shadow: 1\r\n\r\n"...)
-		q := copied{hash: q.hash, raw: raw, headOnly: q.headOnly}
+		q := q.marked()
 		s.copies.Go(func() {
 			defer func() { <-s.slots }()
 			defer b.release()
-			s.shadow(b, rev, q)
+			if q.req != nil {
+				s.shadowStream(b, rev, q)
+			} else {
+				s.shadow(b, rev, q)
+			}
 		})
 	}
+}
+
+// marked is a copy of q that stays valid and says what it is.
+func (q copied) marked() copied {
+	if q.req != nil {
+		q.req = q.req.Clone(context.Background())
+		q.req.Header.Set(shadowHeader, "1")
+		return q
+	}
+	// The mark goes before the empty line that ends the head.
+	raw := make([]byte, 0, len(q.raw)+len("Sluice-Shadow: 1\r\n"))
+	raw = append(raw, q.raw[:len(q.raw)-2]...)
+	q.raw = append(raw, "Sluice-Shadow: 1\r\n\r\n"...)
+	return q
+}
+
+// shadowStream is shadow for a request that came as a stream.
+func (s *Server) shadowStream(b *backend, rev *revision, q copied) {
+	k := &rev.tally.shadow.get().shard[randomShard()][bucketOf(q.hash)]
+	ctx, cancel := context.WithTimeout(context.Background(), shadowIn)
+	defer cancel()
+	started := time.Now()
+	h2c, err := b.speaksH2(ctx, &s.opt)
+	if err != nil {
+		k.failed()
+		return
+	}
+	res, err := b.transport(h2c, &s.opt).RoundTrip(q.req.WithContext(ctx))
+	if err != nil {
+		k.failed()
+		return
+	}
+	k.answered(res.StatusCode >= 500, time.Since(started))
+	_, _ = io.CopyN(io.Discard, res.Body, shadowBytes)
+	_ = res.Body.Close()
 }
 
 // shadow sends a copy and takes its answer off the connection.

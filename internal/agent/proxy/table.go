@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"sync/atomic"
+	"time"
 
 	"github.com/cespare/xxhash/v2"
 
@@ -17,11 +18,14 @@ type Route struct {
 
 // Revision is one release's share and the instances that are ready to serve it.
 // Shadow is how many of the safe requests to other revisions are copied to it, in
-// basis points; see [Server.Shadow].
+// basis points; see [Server.Shadow]. When the weight becomes 0, tunnels and calls
+// of gRPC, which would last, are cut off after DrainIn; 0 leaves them until their
+// instance goes.
 type Revision struct {
 	Release   release.ID
 	Weight    int
 	Shadow    int
+	DrainIn   time.Duration
 	Candidate bool
 	Instances []Instance
 }

@@ -8,8 +8,9 @@ import (
 )
 
 // runTunnel relays bytes both ways after a 101, until both sides ended. It counts
-// as an open request of the instance for as long.
-func (c *conn) runTunnel(u *upConn) error {
+// as an open request of the instance for as long. When one side has ended, the
+// other has to within the time that a client may be silent.
+func (c *conn) runTunnel(b *backend, u *upConn) error {
 	h := &u.head
 	out := c.appendStatus(c.out[:0], h)
 	for i := range h.fields {
@@ -39,12 +40,18 @@ func (c *conn) runTunnel(u *upConn) error {
 	c.mu.Lock()
 	c.tunnel = u.nc
 	c.mu.Unlock()
+	// A tunnel lasts until its revision ends: then it is cut, and its client, who
+	// has to expect that of any connection, comes back to another revision.
+	forget := b.onCut(c.cut)
+	defer forget()
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
 		pass(u.nc, c.nc)
+		_ = u.nc.SetReadDeadline(time.Now().Add(c.srv.opt.ClientBody))
 	}()
 	pass(c.nc, u.nc)
+	_ = c.nc.SetReadDeadline(time.Now().Add(c.srv.opt.ClientBody))
 	<-done
 	return errAnswered
 }

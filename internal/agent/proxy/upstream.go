@@ -3,9 +3,12 @@ package proxy
 import (
 	"context"
 	"errors"
+	"maps"
 	"net"
+	"net/http"
 	"os"
 	"runtime"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -30,8 +33,13 @@ type backend struct {
 	retired atomic.Bool
 	ended   chan struct{} // gets a value when open falls to 0 after retired
 
-	mu   sync.Mutex
-	idle []*upConn // the last one was used last
+	mu      sync.Mutex
+	idle    []*upConn          // the last one was used last
+	streams [2]*http.Transport // see transport
+	cuts    map[*func()]struct{}
+
+	asking sync.Mutex
+	speech atomic.Int32
 }
 
 func newBackend(i Instance) *backend {
@@ -66,16 +74,43 @@ func (b *backend) leave() {
 }
 
 // drained waits, after leave, until the open requests ended or ctx is done; it
-// returns how many were open then.
+// returns how many were open then, and cuts tunnels and streams off.
 func (b *backend) drained(ctx context.Context) int64 {
 	for b.open.Load() > 0 {
 		select {
 		case <-b.ended:
 		case <-ctx.Done():
-			return b.open.Load()
+			n := b.open.Load()
+			b.cutAll()
+			return n
 		}
 	}
 	return 0
+}
+
+// onCut has f called when what may last forever must end: a tunnel or a stream.
+// forget is called when it ended by itself.
+func (b *backend) onCut(f func()) (forget func()) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.cuts == nil {
+		b.cuts = make(map[*func()]struct{})
+	}
+	b.cuts[&f] = struct{}{}
+	return func() {
+		b.mu.Lock()
+		defer b.mu.Unlock()
+		delete(b.cuts, &f)
+	}
+}
+
+func (b *backend) cutAll() {
+	b.mu.Lock()
+	cuts := slices.Collect(maps.Keys(b.cuts))
+	b.mu.Unlock()
+	for _, f := range cuts {
+		(*f)()
+	}
 }
 
 const (
@@ -135,9 +170,15 @@ func (b *backend) closeIdle() {
 	b.mu.Lock()
 	idle := b.idle
 	b.idle = nil
+	streams := b.streams
 	b.mu.Unlock()
 	for _, u := range idle {
 		_ = u.nc.Close()
+	}
+	for _, t := range streams {
+		if t != nil {
+			t.CloseIdleConnections()
+		}
 	}
 }
 
