@@ -56,6 +56,10 @@ type Config struct {
 	StopOnExit bool
 	// DrainOnExit is how long open requests get when Run ends; default 10 s.
 	DrainOnExit time.Duration
+	// TLSCA names the authorities of the server's certificate; empty: the system's.
+	// TLSCert and TLSKey are the agent's own, of its host's name: then it needs no
+	// Token. All are PEM files.
+	TLSCA, TLSCert, TLSKey string
 	// InsecureServer allows a token to be sent without TLS to another machine.
 	InsecureServer bool
 
@@ -118,6 +122,11 @@ func (c *Config) fill() error {
 	c.Server = strings.TrimRight(c.Server, "/")
 	if c.Verifier == nil {
 		if c.Verifier, err = trust(c.TrustKeys, c.TrustFile); err != nil {
+			return err
+		}
+	}
+	if c.Transport == nil {
+		if c.Transport, err = c.transport(); err != nil {
 			return err
 		}
 	}
@@ -200,14 +209,9 @@ func Run(ctx context.Context, cfg Config) error {
 	if err != nil {
 		return err
 	}
-	transport := cfg.Transport
-	if transport == nil {
-		transport = &http.Transport{Proxy: nil, MaxIdleConnsPerHost: 4, IdleConnTimeout: time.Minute, ForceAttemptHTTP2: true,
-			DialContext: (&net.Dialer{Timeout: 5 * time.Second}).DialContext, TLSHandshakeTimeout: 5 * time.Second}
-	}
 	a := &agent{
 		cfg: cfg, boot: newBoot(), store: st, jrnl: jrnl, lock: file,
-		http:     &http.Client{Transport: transport},
+		http:     &http.Client{Transport: cfg.Transport},
 		calls:    make(chan func()),
 		changed:  make(chan struct{}, 1),
 		kick:     make(chan struct{}, 1),

@@ -146,7 +146,7 @@ Begin with "sluice demo", or with "sluice init" in a service's repository.`,
 			root.AddCommand(c)
 		}
 	}
-	add("start", a.demo(), a.up(), a.down(), a.agent())
+	add("start", a.demo(), a.up(), a.down(), a.agent(), a.agentToken())
 	add("define", a.init(), a.lint(), a.plan(), a.judge())
 	add("release", a.run(), a.promote(), a.rollback())
 	add("look", a.runs(), a.status(), a.logs(), a.watch(), a.explain(), a.artifact(), a.evidence())

@@ -26,7 +26,8 @@ const sessionLife = 12 * time.Hour
 // Access checks who calls. Sessions are derived from the token, so that they
 // hold on every replica and end when the token is changed.
 type Access struct {
-	token []byte
+	token        []byte
+	certificates bool // see RequireCertificates
 
 	mu    sync.Mutex
 	codes map[string]time.Time // log-in codes by their end

@@ -93,6 +93,9 @@ func (s *Server) desired(stop context.Context) http.HandlerFunc {
 			problem(w, http.StatusBadRequest, "say which host asks: ?host=NAME")
 			return
 		}
+		if mayNot(w, r, host) {
+			return
+		}
 		if err := checkProtocol(r.URL.Query().Get("protocol")); err != nil {
 			problem(w, http.StatusUpgradeRequired, err.Error())
 			return
@@ -173,6 +176,9 @@ func (s *Server) observed(w http.ResponseWriter, r *http.Request) {
 	}
 	if o.Host == "" || o.Boot == "" {
 		problem(w, http.StatusBadRequest, "a report names its host and boot")
+		return
+	}
+	if mayNot(w, r, o.Host) {
 		return
 	}
 	if len(o.Scrapes) > 0 && s.cfg.Scrapes != nil {

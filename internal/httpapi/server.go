@@ -65,8 +65,8 @@ func New(ctx context.Context, cfg Config) *Server {
 	var api http.Handler = &idempotent{answers: cfg.Answers, next: http.MaxBytesHandler(rest, maxBody), busy: map[string]bool{}}
 	api = http.NewCrossOriginProtection().Handler(api)
 	s.mux.Handle(Prefix+"/", s.guard(api))
-	s.mux.Handle("GET /agent/v1/desired", s.guard(s.desired(ctx)))
-	s.mux.Handle("POST /agent/v1/observed", s.guard(http.HandlerFunc(s.observed)))
+	s.mux.Handle("GET /agent/v1/desired", s.guardAgent(s.desired(ctx)))
+	s.mux.Handle("POST /agent/v1/observed", s.guardAgent(http.HandlerFunc(s.observed)))
 	s.mux.Handle("/v2/", cfg.Registry)
 	if cfg.Metrics != nil {
 		s.mux.Handle("GET /metrics", s.guard(cfg.Metrics))

@@ -1,0 +1,139 @@
+package httpapi
+
+import (
+	"context"
+	"crypto/hmac"
+	"crypto/sha256"
+	"crypto/x509"
+	"encoding/base64"
+	"encoding/hex"
+	"fmt"
+	"net/http"
+	"net/netip"
+	"slices"
+	"strings"
+)
+
+// agentToken begins a token that is good for one host's agent and nothing else.
+const agentToken = "sluice-agent."
+
+// AgentToken returns the token of one host's agent. It is derived from the access
+// token, so every replica knows it, and it ends when that is changed.
+func (a *Access) AgentToken(host string) string {
+	name := base64.RawURLEncoding.EncodeToString([]byte(host))
+	m := hmac.New(sha256.New, a.token)
+	m.Write([]byte("agent " + name))
+	return agentToken + name + "." + hex.EncodeToString(m.Sum(nil))
+}
+
+// agentOf returns whose agent a token is of.
+func (a *Access) agentOf(token string) (host string, ok bool) {
+	rest, ok := strings.CutPrefix(token, agentToken)
+	if !ok || len(rest) > 500 {
+		return "", false
+	}
+	name, _, _ := strings.Cut(rest, ".")
+	b, err := base64.RawURLEncoding.DecodeString(name)
+	if err != nil {
+		return "", false
+	}
+	return string(b), hmac.Equal([]byte(token), []byte(a.AgentToken(string(b))))
+}
+
+// RequireCertificates has agents of other machines show a client certificate of
+// their host's name: no token takes its place. TLS must verify them, by its ClientCAs.
+func (a *Access) RequireCertificates() { a.certificates = true }
+
+// Speaks says which hosts a caller may speak for, as their agent.
+type Speaks func(host string) error
+
+// Agent returns for whom the request may speak as an agent; nil for nobody. The
+// access token may speak for all.
+func (a *Access) Agent(r *http.Request) Speaks {
+	if r.TLS != nil && len(r.TLS.VerifiedChains) > 0 {
+		leaf := r.TLS.VerifiedChains[0][0]
+		return func(host string) error {
+			if names := namesOf(leaf); !slices.Contains(names, host) {
+				return fmt.Errorf("the certificate is of %s, not of host %s", strings.Join(names, ", "), host)
+			}
+			return nil
+		}
+	}
+	if a.certificates && !sameMachine(r) {
+		return nil
+	}
+	if a.Allowed(r) {
+		return func(string) error { return nil }
+	}
+	token, _ := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
+	of, ok := a.agentOf(token)
+	if !ok {
+		return nil
+	}
+	return func(host string) error {
+		if host != of {
+			return fmt.Errorf("the token is of host %s, not of host %s", of, host)
+		}
+		return nil
+	}
+}
+
+// namesOf are the hosts that a certificate is of. A wildcard is of none: it would
+// let one host speak for others.
+func namesOf(c *x509.Certificate) []string {
+	names := slices.Clone(c.DNSNames)
+	if len(names) == 0 && c.Subject.CommonName != "" {
+		names = []string{c.Subject.CommonName}
+	}
+	return names
+}
+
+// sameMachine says whether the other end is on this machine.
+func sameMachine(r *http.Request) bool {
+	remote, err := netip.ParseAddrPort(r.RemoteAddr)
+	if err != nil {
+		return false
+	}
+	if remote.Addr().Unmap().IsLoopback() {
+		return true
+	}
+	local, ok := r.Context().Value(http.LocalAddrContextKey).(fmt.Stringer)
+	if !ok {
+		return false
+	}
+	l, err := netip.ParseAddrPort(local.String())
+	return err == nil && l.Addr().Unmap() == remote.Addr().Unmap()
+}
+
+type speaksKey struct{}
+
+// guardAgent lets agents through. Each handler asks mayNot for the host.
+func (s *Server) guardAgent(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		speaks := s.cfg.Access.Agent(r)
+		if speaks == nil {
+			w.Header().Set("WWW-Authenticate", `Bearer realm="sluice"`)
+			why := "the agent's token is missing or wrong: sluice agent-token HOST prints it, on the server"
+			if s.cfg.Access.certificates {
+				why = "this server wants a client certificate of the host's name (sluice agent --tls-cert, --tls-key), signed by its --tls-ca"
+			}
+			problem(w, http.StatusUnauthorized, why)
+			return
+		}
+		next.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), speaksKey{}, speaks)))
+	})
+}
+
+// mayNot answers the request when its caller does not speak for the host.
+func mayNot(w http.ResponseWriter, r *http.Request, host string) bool {
+	speaks, ok := r.Context().Value(speaksKey{}).(Speaks)
+	if !ok {
+		problem(w, http.StatusForbidden, "no agent is known here")
+		return true
+	}
+	if err := speaks(host); err != nil {
+		problem(w, http.StatusForbidden, err.Error())
+		return true
+	}
+	return false
+}
