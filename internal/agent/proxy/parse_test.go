@@ -7,8 +7,12 @@ import (
 	"io"
 	"net/http"
 	"net/http/httputil"
+	"regexp"
+	"strconv"
 	"strings"
 	"testing"
+
+	"golang.org/x/net/http2"
 )
 
 // smuggled are requests on whose end two servers could disagree. Each must be
@@ -283,4 +287,64 @@ func FuzzChunks(f *testing.F) {
 			t.Errorf("%q became %q: %v", in, again, err)
 		}
 	})
+}
+
+// FuzzGRPCTimeout holds the reading of grpc-timeout against what the protocol says:
+// never negative, never over the bound, and what is not one is none.
+func FuzzGRPCTimeout(f *testing.F) {
+	for _, s := range []string{"1S", "00000001n", "99999999H", "5", "S", "-1S", "1 S", "123456789m", "0m"} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, s string) {
+		d := grpcTimeout(s)
+		if d < 0 || d > maxGRPCTimeout {
+			t.Errorf("%q is %s", s, d)
+		}
+		if valid := regexp.MustCompile(`\A[0-9]{1,8}[HMSmun]\z`).MatchString(s); valid != (d > 0) {
+			t.Errorf("%q is %s", s, d)
+		}
+	})
+}
+
+func FuzzGRPCStatus(f *testing.F) {
+	for _, s := range []string{"", "0", "00", "14", "-1", "1,2", "999999999", "9999999999"} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, s string) {
+		n := grpcStatus(s)
+		if m, err := strconv.Atoi(s); err == nil && len(s) <= 9 && s[0] != '-' && s[0] != '+' {
+			if n != m {
+				t.Errorf("%q is %d", s, n)
+			}
+		} else if n != grpcUnknown {
+			t.Errorf("%q is %d", s, n)
+		}
+	})
+}
+
+// FuzzSettings holds isSettings against the framer of golang.org/x/net/http2.
+func FuzzSettings(f *testing.F) {
+	f.Add([]byte("\x00\x00\x00\x04\x00\x00\x00\x00\x00"))
+	f.Add([]byte("\x00\x00\x06\x04\x00\x00\x00\x00\x00\x00\x03\x00\x00\x00\x64"))
+	f.Add([]byte("HTTP/1.1 400 Bad Request\r\n\r\n"))
+	f.Add([]byte("\x00\x00\x00\x04\x01\x00\x00\x00\x00"))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		is := isSettings(b)
+		head, err := http2.ReadFrameHeader(bytes.NewReader(b))
+		want := err == nil && head.Type == http2.FrameSettings && head.Flags == 0 && head.StreamID == 0 && head.Length%6 == 0 && head.Length <= 16<<10
+		if is != want {
+			t.Errorf("%q: %v; want %v", b, is, want)
+		}
+	})
+}
+
+func TestWhatIsGRPC(t *testing.T) {
+	for s, want := range map[string]bool{
+		"application/grpc": true, "application/grpc+proto": true, "application/grpc;x": true,
+		"application/grpc-web": false, "application/grpc-web+proto": false, "application/json": false, "": false,
+	} {
+		if isGRPC(s) != want {
+			t.Errorf("%q", s)
+		}
+	}
 }
