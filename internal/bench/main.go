@@ -47,6 +47,7 @@ var parts = []part{
 	{"idle", idle},
 	{"recovery", recovery},
 	{"rollback", rollbacks},
+	{"fleet", fleet},
 	{"proxy", proxies},
 	{"lint", lint},
 	{"store", storeTimes},

@@ -29,6 +29,7 @@ type plane struct {
 	url   string
 	token string
 	log   *os.File
+	args  []string // of up, beside the usual ones
 	cmd   *exec.Cmd
 	done  chan struct{} // closed when cmd has ended
 }
@@ -69,7 +70,7 @@ func (p *plane) up() (time.Duration, error) {
 	if runner.Probe(p.s.ctx) != nil {
 		isolation = runner.None
 	}
-	p.cmd = exec.Command(p.s.sluice, "up", "--data", p.dir, "--addr", p.addr, "--isolation", string(isolation))
+	p.cmd = exec.Command(p.s.sluice, append([]string{"up", "--data", p.dir, "--addr", p.addr, "--isolation", string(isolation)}, p.args...)...)
 	p.cmd.Stdout, p.cmd.Stderr = p.log, p.log
 	began := time.Now()
 	if err := p.cmd.Start(); err != nil {

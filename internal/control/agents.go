@@ -60,15 +60,8 @@ func (c *Controller) Report(ctx context.Context, o wire.Observed) error {
 			before = was[0].Observed
 		}
 		for _, key := range changed(before, o) {
-			r, live, err := tx.LiveRollout(key)
-			if err != nil {
-				return fmt.Errorf("couldn't look for a live rollout of %s: %w", key, err)
-			}
-			if !live {
-				continue
-			}
-			if err := tx.Wake("rollouts", r.Project, r.ID, tx.Now()); err != nil {
-				return fmt.Errorf("couldn't wake rollout %s: %w", r.ID, err)
+			if err := tx.WakeLive(key); err != nil {
+				return err
 			}
 		}
 		return nil

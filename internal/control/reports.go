@@ -3,7 +3,6 @@ package control
 import (
 	"context"
 	"fmt"
-	"slices"
 	"sync"
 	"time"
 
@@ -94,8 +93,10 @@ func (c *Controller) watchHosts(ctx context.Context) error {
 }
 
 // lookAtHosts wakes the live rollouts of hosts that fell silent or came back since
-// the last look. The first look has nothing to compare with, and wakes all: what
-// happened while no control plane ran is not known.
+// the last look: those of the services that a host last spoke of. (One that it
+// never spoke of is being prepared, and looks by itself.) The first look has
+// nothing to compare with, and wakes all: what happened while no control plane ran
+// is not known.
 //
 // If we die between the look and the wake, the next life's first look wakes them.
 func (c *Controller) lookAtHosts(ctx context.Context, r *reach) error {
@@ -117,33 +118,29 @@ func (c *Controller) lookAtHosts(ctx context.Context, r *reach) error {
 			turned = append(turned, h)
 		}
 	}
-	if len(turned) > 0 {
-		if err := c.wakeRolloutsOf(ctx, turned, first); err != nil {
+	if len(turned) == 0 {
+		return nil
+	}
+	err = c.store.Update(ctx, func(tx *store.Tx) error {
+		if first {
+			return tx.WakeAllLive()
+		}
+		reports, err := c.reports.of(tx, turned...)
+		if err != nil {
 			return err
 		}
-	}
-	r.silent = now
-	return nil
-}
-
-func (c *Controller) wakeRolloutsOf(ctx context.Context, hosts []string, all bool) error {
-	live := true
-	return c.store.Update(ctx, func(tx *store.Tx) error {
-		rows, err := tx.Rollouts(store.RolloutFilter{Live: &live})
-		if err != nil {
-			return fmt.Errorf("couldn't list live rollouts: %w", err)
-		}
-		for _, row := range rows {
-			if !all {
-				t, err := c.turnOf(tx, row)
-				if err == nil && !slices.ContainsFunc(t.plan.Environment.Target.Hosts, func(h string) bool { return slices.Contains(hosts, h) }) {
-					continue
+		for _, rep := range reports {
+			for _, s := range rep.Services {
+				if err := tx.WakeLive(s.Key); err != nil {
+					return err
 				}
-			}
-			if err := tx.Wake("rollouts", row.Project, row.ID, tx.Now()); err != nil {
-				return fmt.Errorf("couldn't wake rollout %s: %w", row.ID, err)
 			}
 		}
 		return nil
 	})
+	if err != nil {
+		return err
+	}
+	r.silent = now
+	return nil
 }

@@ -89,6 +89,9 @@ func (c *Controller) idle(ctx context.Context, table string, topics <-chan strin
 // hold runs handle while it keeps the lease alive. A lost lease ends handle's
 // context: what it had not committed is left to the new owner.
 func (c *Controller) hold(ctx context.Context, lease store.Lease, handle func(context.Context, store.Lease) error) {
+	lateness.WithLabelValues(lease.Table).Observe(lease.Late.Seconds())
+	began := time.Now()
+	defer func() { turnSeconds.WithLabelValues(lease.Table).Observe(time.Since(began).Seconds()) }()
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	var wg sync.WaitGroup

@@ -7,6 +7,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/sluicehq/sluice/internal/release"
 	"github.com/uptrace/bun"
 )
 
@@ -248,6 +249,41 @@ func (tx *Tx) WakeRuns(project, service, except string, at time.Time) error {
 	return nil
 }
 
+// WakeLive wakes the live rollout of k, if there is one.
+func (tx *Tx) WakeLive(k release.Key) error {
+	if err := tx.writable("set an alarm"); err != nil {
+		return err
+	}
+	n, err := affected(tx.db.NewUpdate().Table("rollouts").Set("wake_at = CASE WHEN wake_at IS NULL OR wake_at > ? THEN ? ELSE wake_at END, wakes = wakes + 1", tx.now, tx.now).
+		Where(byKey+" AND live", k.Project, k.Service, k.Environment).Exec(tx.ctx))
+	if err != nil {
+		return fmt.Errorf("couldn't wake the live rollout of %s: %w", k, err)
+	}
+	if n > 0 {
+		tx.Notify(TopicWork)
+	}
+	return nil
+}
+
+// WakeAllLive wakes every live rollout, each a little after the one before, so
+// that thousands don't come at once: a few are due now, ten thousand within half
+// a minute.
+func (tx *Tx) WakeAllLive() error {
+	if err := tx.writable("set alarms"); err != nil {
+		return err
+	}
+	at := "? + (number % 10000) * 3000" // microseconds
+	if tx.s.dialect == Postgres {
+		at = "?::timestamptz + (number % 10000) * interval '3 milliseconds'"
+	}
+	_, err := tx.db.ExecContext(tx.ctx, "UPDATE rollouts SET wake_at = "+at+", wakes = wakes + 1 WHERE live AND wake_at > "+at, tx.now, tx.now)
+	if err != nil {
+		return fmt.Errorf("couldn't wake the live rollouts: %w", err)
+	}
+	tx.Notify(TopicWork)
+	return nil
+}
+
 // Sleep puts a row that is due before the given time off until then. A row that
 // is asleep stays asleep. It takes precedence over wake-ups before that time.
 func (tx *Tx) Sleep(table, project, id string, until time.Time) error {
@@ -290,6 +326,7 @@ func (s *Store) NextWake(ctx context.Context, table string) (time.Duration, bool
 		return 0, false, fmt.Errorf("couldn't look for the next alarm: %w", err)
 	}
 	now, _ := s.leaseTime(0)
+	asked := time.Now()
 	_, far := s.leaseTime(tooFar)
 	later := bun.Safe("max(wake_at, lease_until)")
 	if s.dialect == Postgres {
@@ -303,7 +340,7 @@ func (s *Store) NextWake(ctx context.Context, table string) (time.Duration, bool
 	if err != nil {
 		return 0, false, explain(fmt.Errorf("couldn't look for the next alarm of %s: %w", table, err))
 	}
-	if s.afterJump(ctx, at.Time) {
+	if s.afterJump(ctx, at.Time, asked) {
 		return 0, true, nil
 	}
 	next := free
@@ -354,9 +391,10 @@ func (j *jumps) owe() {
 
 // afterJump wakes everything that sleeps when the clock went back: it would
 // sleep for that much too long. When it went forward, things are due too early,
-// which is harmless.
-func (s *Store) afterJump(ctx context.Context, wall time.Time) bool {
-	if !s.jumps.on || !s.jumps.back(wall, time.Now()) {
+// which is harmless. mono is our own clock when the database's said wall: what
+// was done since may have taken long.
+func (s *Store) afterJump(ctx context.Context, wall, mono time.Time) bool {
+	if !s.jumps.on || !s.jumps.back(wall, mono) {
 		return false
 	}
 	s.log.WarnContext(ctx, "the clock went back; waking everything that sleeps", "now", wall)

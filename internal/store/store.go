@@ -106,6 +106,7 @@ type Tx struct {
 	s      *Store
 	db     bun.Tx
 	now    time.Time
+	began  time.Time // our own clock, when it was now
 	write  bool
 	topics map[string]struct{}
 	undo   []func() // gives rows back as they were, if this does not commit
@@ -159,7 +160,7 @@ func (s *Store) Update(ctx context.Context, f func(tx *Tx) error) error {
 		tx, err := s.update(ctx, f)
 		if err == nil {
 			s.publish(tx)
-			s.afterJump(ctx, tx.now)
+			s.afterJump(ctx, tx.now, tx.began)
 			return nil
 		}
 		if tx != nil {
@@ -197,6 +198,7 @@ func (s *Store) update(ctx context.Context, f func(tx *Tx) error) (*Tx, error) {
 	if tx.now, err = s.begin(ctx, db, true); err != nil {
 		return tx, err
 	}
+	tx.began = time.Now()
 	if err := f(tx); err != nil {
 		return tx, err
 	}

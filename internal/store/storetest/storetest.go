@@ -47,6 +47,7 @@ func Run(t *testing.T, open Open) {
 		{"two workers never hold one row", twoWorkers},
 		{"the row that has been due for longest goes first", oldestFirst},
 		{"a wake-up between read and save is kept", wakeBeforeSave},
+		{"a live rollout is woken by what it is about", wakeLive},
 		{"no wake-up is lost in any order of events", wakeProperty},
 		{"no wake-up is lost under concurrency", wakeHammer},
 		{"numbers rise in the order of commits", commitOrder},

@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/sluicehq/sluice/internal/release"
 	"github.com/sluicehq/sluice/internal/store"
 	"pgregory.net/rapid"
 )
@@ -573,5 +574,52 @@ func subscriptions(t *testing.T, s *store.Store) {
 	}
 	if len(got) != 4 || got["work"] != 1 || got["feed:default"] > 2 {
 		t.Errorf("a slow subscriber got %v", got)
+	}
+}
+
+func wakeLive(t *testing.T, s *store.Store) {
+	add := func(service string, live bool) (id string) {
+		update(t, s, func(tx *store.Tx) error {
+			o := store.Rollout{Project: "default", Service: service, Environment: "prod", Live: live}
+			if o.WakeAt = at(tx, time.Hour); !live {
+				o.WakeAt = nil
+			}
+			err := tx.InsertRollout(&o)
+			id = o.ID
+			return err
+		})
+		return id
+	}
+	one, two := add("one", true), add("two", true)
+	add("gone", false)
+	update(t, s, func(tx *store.Tx) error {
+		for _, service := range []string{"one", "gone", "nobody"} {
+			if err := tx.WakeLive(release.Key{Project: "default", Service: service, Environment: "prod"}); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if l := acquire(t, s, "rollouts", "w", time.Minute); l.ID != one || l.Late < 0 || l.Late > time.Minute {
+		t.Errorf("woken: %+v", l)
+	}
+	if l, ok, err := s.Acquire(t.Context(), "rollouts", "w", time.Minute); ok || err != nil {
+		t.Errorf("woken beside it: %+v %v", l, err)
+	}
+	update(t, s, func(tx *store.Tx) error { return tx.WakeAllLive() })
+	if d, ok, err := s.NextWake(t.Context(), "rollouts"); err != nil || !ok || d > time.Second {
+		t.Fatalf("all were woken, the next in %v: %v %v", d, ok, err)
+	}
+	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(time.Millisecond) { // each comes a little after the one before
+		l, ok, err := s.Acquire(t.Context(), "rollouts", "w", time.Minute)
+		if err != nil || time.Now().After(deadline) {
+			t.Fatalf("nobody was woken: %v", err)
+		}
+		if ok {
+			if l.ID != two {
+				t.Errorf("woken: %+v", l)
+			}
+			return
+		}
 	}
 }
