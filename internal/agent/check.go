@@ -20,7 +20,7 @@ const (
 )
 
 // known are the features that a desired state may require of this build.
-var known = []string{wire.FeatureShares, wire.FeaturePreview, wire.FeatureWorker, wire.FeatureSynthetic}
+var known = []string{wire.FeatureShares, wire.FeaturePreview, wire.FeatureWorker, wire.FeatureSynthetic, wire.FeatureShadow}
 
 // check refuses what this agent does not understand or could not do.
 func check(d *wire.Desired) error {
@@ -118,6 +118,9 @@ func checkRevision(r wire.Revision) error {
 	}
 	if r.Weight < 0 || r.Weight > wire.FullWeight {
 		return fmt.Errorf("weight %d is not within 0 and %d", r.Weight, wire.FullWeight)
+	}
+	if r.Shadow < 0 || r.Shadow > wire.FullWeight {
+		return fmt.Errorf("shadow %d is not within 0 and %d", r.Shadow, wire.FullWeight)
 	}
 	if r.Instances < 0 || r.Instances > maxInstances {
 		return fmt.Errorf("%d instances are not within 0 and %d", r.Instances, maxInstances)

@@ -131,6 +131,7 @@ func (s *service) observe() (w wire.Service, busy bool) {
 		v := r.observe()
 		v.Release = id
 		v.Counters, v.Synthetic = s.proxy.Counters(id), s.proxy.Synthetic(id)
+		v.Shadow, v.ShadowDropped = s.proxy.Shadow(id)
 		if v.Counters == nil {
 			v.Counters = []wire.Counters{}
 		}

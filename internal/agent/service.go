@@ -491,7 +491,7 @@ func (a *agent) settleRoute(s *service) {
 		if e.weight > 0 {
 			serving = append(serving, spec)
 		}
-		p := proxy.Revision{Release: e.release, Weight: e.weight, Candidate: e.candidate}
+		p := proxy.Revision{Release: e.release, Weight: e.weight, Shadow: spec.Shadow, DrainIn: spec.Health.DrainIn, Candidate: e.candidate}
 		if r.verified && r.group != nil && !r.stopping {
 			for _, i := range r.group.Ready() {
 				p.Instances = append(p.Instances, proxy.Instance{ID: i.Serial, Addr: i.Addr()})
@@ -589,6 +589,6 @@ func falls(now, before proxy.Route) bool {
 
 func sameRoute(x, y proxy.Route) bool {
 	return x.Sticky == y.Sticky && slices.EqualFunc(x.Revisions, y.Revisions, func(a, b proxy.Revision) bool {
-		return a.Release == b.Release && a.Weight == b.Weight && a.Candidate == b.Candidate && slices.Equal(a.Instances, b.Instances)
+		return a.Release == b.Release && a.Weight == b.Weight && a.Shadow == b.Shadow && a.DrainIn == b.DrainIn && a.Candidate == b.Candidate && slices.Equal(a.Instances, b.Instances)
 	})
 }

@@ -31,6 +31,7 @@ const Buckets = 16
 // Features that a desired state may require.
 const (
 	FeatureSynthetic = "synthetic" // Desired.Synthetic
+	FeatureShadow    = "shadow"    // Revision.Shadow
 
 	FeatureShares  = "shares"  // Revision.Shares
 	FeaturePreview = "preview" // Desired.Preview
@@ -170,6 +171,8 @@ type RevisionObserved struct {
 	Counters  []Counters `json:"counters"`            // one per bucket that had requests
 	Shadow    []Counters `json:"shadow,omitempty"`    // copied requests, in no other count
 	Synthetic []Counters `json:"synthetic,omitempty"` // requests that Sluice made itself, in no other count
+
+	ShadowDropped uint64 `json:"shadowDropped,omitempty"` // copies that were not made: too many were open, or none was ready
 }
 
 // Instance is one process of a revision.
