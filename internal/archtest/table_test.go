@@ -140,7 +140,7 @@ var table = []row{
 		why: "speaks of rollouts in the agent's documents; desired states live in the store, which both replicas and agents reach",
 	},
 	{
-		pkg: "metric/embedded", may: "agent/wire release",
+		pkg: "metric/embedded", may: "agent/wire release", tests: "agent/agenttest",
 		why: "stores what agents scraped and answers PromQL; which query means what is the judge's",
 	},
 	{

@@ -12,11 +12,15 @@ import (
 
 	"go.uber.org/goleak"
 
+	"github.com/sluicehq/sluice/internal/agent/agenttest"
 	"github.com/sluicehq/sluice/internal/agent/wire"
 	"github.com/sluicehq/sluice/internal/release"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	agenttest.Main()
+	goleak.VerifyTestMain(m)
+}
 
 func open(t testing.TB) *DB {
 	t.Helper()

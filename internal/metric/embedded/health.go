@@ -73,13 +73,17 @@ func (d *DB) why(key release.Key) string {
 	age := func(at int64) string {
 		return (time.Duration(d.now()-at) * time.Millisecond).Round(100 * time.Millisecond).String()
 	}
+	silent := time.Duration(d.now()-newestSeen)*time.Millisecond > lookback
 	for _, name := range names {
 		// The last word of an instance that still reports.
-		if i := all[name]; i.problem != "" && newestSeen-i.seen <= lookback.Milliseconds() {
+		if i := all[name]; !silent && i.problem != "" && newestSeen-i.seen <= lookback.Milliseconds() {
 			return fmt.Sprintf("instance %s: %s", name, strings.TrimSpace(i.problem))
 		}
 	}
-	if newest == 0 || time.Duration(d.now()-newest)*time.Millisecond > lookback {
+	if newest == 0 {
+		return fmt.Sprintf("no metrics of %s in %s could be read since the start", key.Service, key.Environment)
+	}
+	if time.Duration(d.now()-newest)*time.Millisecond > lookback {
 		return fmt.Sprintf("the newest sample of %s in %s is %s old, and one is due every %s", key.Service, key.Environment, age(newest), ScrapeInterval)
 	}
 	return fmt.Sprintf("its instances are scraped, and no series of %s in %s matches it", key.Service, key.Environment)
