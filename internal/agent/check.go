@@ -17,10 +17,11 @@ import (
 const (
 	maxInstances = 256
 	maxRevisions = 16
+	maxAlso      = 4
 )
 
 // known are the features that a desired state may require of this build.
-var known = []string{wire.FeatureShares, wire.FeaturePreview, wire.FeatureWorker, wire.FeatureSynthetic, wire.FeatureShadow}
+var known = []string{wire.FeatureShares, wire.FeaturePreview, wire.FeatureAlso, wire.FeatureWorker, wire.FeatureSynthetic, wire.FeatureShadow}
 
 // check refuses what this agent does not understand or could not do.
 func check(d *wire.Desired) error {
@@ -76,13 +77,21 @@ func check(d *wire.Desired) error {
 // checkAddresses wants an address of everything but a worker, which has none.
 func checkAddresses(d *wire.Desired) error {
 	if worker(d) {
-		if d.Listen != "" || d.Preview != "" {
+		if d.Listen != "" || d.Preview != "" || len(d.Also) > 0 {
 			return errors.New("it is a worker and has an address to listen on")
 		}
 		return nil
 	}
 	if _, err := listenAddress(d.Listen, "127.0.0.1"); err != nil {
 		return err
+	}
+	if len(d.Also) > maxAlso {
+		return fmt.Errorf("%d addresses besides its own are more than %d", len(d.Also), maxAlso)
+	}
+	for _, also := range d.Also {
+		if _, err := listenAddress(also, "127.0.0.1"); err != nil {
+			return fmt.Errorf("also: %w", err)
+		}
 	}
 	if d.Preview == "" {
 		return nil

@@ -268,9 +268,6 @@ func (a *agent) await() (stop func(), err error) {
 	return func() { _ = l.Close(); wait.Wait() }, nil
 }
 
-// doors lists a service's listeners.
-func (s *service) doors() []*door { return []*door{&s.front, &s.side} }
-
 // handOver gives everything to the next agent. True means that it serves now, and
 // that our last request has ended; false that we go on.
 func (a *agent) handOver(ctx context.Context, next *link) bool {
@@ -326,12 +323,12 @@ func (a *agent) offer(next *link) error {
 		return err
 	}
 	for _, s := range a.services {
-		for i, d := range s.doors() {
+		for _, d := range s.openings() {
 			l, ok := d.listener.(syscall.Conn)
 			if !ok {
 				continue
 			}
-			if err := next.send(note{Type: "listener", Key: s.key, Side: i == 1, Opened: d.opened}, l); err != nil {
+			if err := next.send(note{Type: "listener", Key: s.key, Side: d.side, Opened: d.opened}, l); err != nil {
 				return err
 			}
 		}
@@ -432,11 +429,17 @@ func (a *agent) inherit(p *predecessor) {
 			_ = h.listener.Close()
 			continue
 		}
-		d := s.doors()[0]
-		if h.Side {
-			d = s.doors()[1]
+		switch d := (door{listener: h.listener, opened: h.Opened}); {
+		case h.Side:
+			s.side = d
+		case s.front.listener == nil: // the first that comes
+			s.front = d
+		default:
+			if s.also == nil {
+				s.also = make(map[string]*door)
+			}
+			s.also[h.Opened] = &d
 		}
-		*d = door{listener: h.listener, opened: h.Opened}
 	}
 }
 
@@ -477,10 +480,9 @@ func (a *agent) takeOver(ctx context.Context, p *predecessor) error {
 	a.absorb(p.counts, nil)
 	writePID(a.lock)
 	for _, s := range a.services {
-		for i, d := range s.doors() {
+		for _, d := range s.openings() {
 			if l := d.listener; l != nil && slices.ContainsFunc(p.listeners, func(h handed) bool { return h.listener == l }) {
-				srv := []*proxy.Server{s.proxy, s.preview}[i]
-				a.doors.Go(func() { _ = srv.Serve(l) })
+				a.doors.Go(func() { _ = d.by.Serve(l) })
 			}
 		}
 	}

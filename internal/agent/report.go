@@ -119,11 +119,11 @@ func (s *service) observe() (w wire.Service, busy bool) {
 	w = wire.Service{Key: s.key, Generation: s.desired.Generation, Reason: s.reason, Total: s.proxy.Total()}
 	w.Address, w.Preview = s.front.address(), s.side.address()
 	// One at an earlier address stays open meanwhile.
-	open := s.front.listener != nil && s.front.why == "" && s.side.why == "" || worker(&s.desired)
-	w.Listening = open && !s.desired.Removed
-	for _, why := range []string{s.front.why, s.side.why} {
+	w.Listening = !s.desired.Removed && (s.front.listener != nil || worker(&s.desired))
+	for _, d := range s.openings() {
+		w.Listening = w.Listening && d.why == ""
 		if w.Reason == "" {
-			w.Reason = why
+			w.Reason = d.why
 		}
 	}
 	w.Revisions = []wire.RevisionObserved{}

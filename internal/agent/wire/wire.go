@@ -34,6 +34,7 @@ const (
 	FeatureShadow    = "shadow"    // Revision.Shadow
 
 	FeatureShares  = "shares"  // Revision.Shares
+	FeatureAlso    = "also"    // Desired.Also
 	FeaturePreview = "preview" // Desired.Preview
 	FeatureWorker  = "worker"  // no Listen: processes that nothing is routed to; a weight is their share of the work
 )
@@ -46,6 +47,10 @@ type Desired struct {
 	release.Key
 	Hosts  []string `json:"hosts"`
 	Listen string   `json:"listen"` // host:port, or :port for the agent's own address; empty with feature "worker": no traffic
+	// Also are more addresses with the same traffic as Listen: where it is to move
+	// when its release was judged good, which must be known to be free before.
+	// Feature "also"
+	Also []string `json:"also,omitempty"`
 	// Preview is a second address, where everything goes to the candidate alone,
 	// also at weight 0. Its requests are in no count. Feature "preview"
 	Preview   string     `json:"preview,omitempty"`
