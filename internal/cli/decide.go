@@ -256,11 +256,13 @@ func (a *app) command(name string) *cobra.Command {
 	f := c.Flags()
 	f.StringVarP(&env, "env", "e", "", "environment; default the one that is under way")
 	f.StringVar(&reason, "reason", "", "why; kept as evidence")
+	if name != "abort" { // which is taken whatever was looked at
+		f.Int64Var(&q.Revision, "revision", 0, "of the rollout that you looked at (status --json); refused if it moved")
+	}
 	switch name {
 	case "advance":
 		f.BoolVar(&q.Full, "full", false, "to 100 %")
 		f.BoolVar(&q.Override, "override", false, "without a pass of the judge; needs --reason")
-		f.Int64Var(&q.Revision, "revision", 0, "of the rollout that you looked at (status --json); refused if it moved")
 	case "abort":
 		f.BoolVar(&noWait, "no-wait", false, "don't wait for the end")
 	}

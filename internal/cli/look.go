@@ -279,11 +279,14 @@ func (a *app) printExplanation(x control.Explanation) {
 		}
 	}
 	label := "you can"
-	for _, line := range x.Can {
-		command, what, found := strings.Cut(line, "   ")
-		s.put(label, clean(command))
-		if found {
-			sheet{a: a, w: a.out, label: 2, indent: 9}.put("", clean(what))
+	for _, c := range x.Choices {
+		if line := c.Line(); line != "" {
+			s.put(label, clean(line))
+			if c.Text != "" {
+				sheet{a: a, w: a.out, label: 2, indent: 9}.put("", clean(c.Text))
+			}
+		} else {
+			s.put(label, clean(c.Text))
 		}
 		label = ""
 	}

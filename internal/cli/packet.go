@@ -69,7 +69,28 @@ func (a *app) printPacket(w io.Writer, p control.Packet, of httpapi.Packet) {
 		label = ""
 	}
 	s.put("watched", clean(watched(p)))
-	s.put("back", clean(p.RollbackPlan.Sentence))
+	back := p.RollbackPlan
+	if back.Cold != "" {
+		back.Sentence += " Later, " + back.Cold + "."
+	}
+	s.put("back", clean(back.Sentence))
+	if back.OnFail != "" {
+		s.put("on fail", clean(back.OnFail))
+	}
+	if d := back.Drill; d != nil {
+		text := fmt.Sprintf("in %s, run %s, %s: ", d.Environment, d.Run, moment(d.At))
+		if d.Succeeded {
+			text += fmt.Sprintf("back in %s, forward again in %s (%s)", took(time.Duration(d.BackMillis)*time.Millisecond), took(time.Duration(d.OnMillis)*time.Millisecond), d.Way)
+		} else {
+			text += "failed: " + d.Reason
+		}
+		s.put("drilled", clean(text))
+	}
+	label = "know"
+	for _, f := range p.Findings {
+		s.hang(label, a.paint(w, yellow, clean(f)), 2)
+		label = ""
+	}
 	s.put("owner", clean(p.Owner))
 }
 

@@ -75,6 +75,8 @@ func (a *app) printEnvironment(e preview.Environment, same bool) {
 		s.put("", text)
 	}
 	a.printSteps(s, e.Steps)
+	s.hang("moves", clean(e.Moves), 2)
+	s.hang("old", clean(e.Leaves), 2)
 	s.put("first", clean(e.FirstNote))
 	label = "back"
 	if same {

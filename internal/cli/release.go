@@ -60,9 +60,10 @@ func (a *app) rollback() *cobra.Command {
 		Use:   "rollback SERVICE --env ENV",
 		Short: "Take a service back to its previous release, in one step",
 		Long: `Says first how the way back would go (warm: it still runs; cold: it must be started;
-or impossible) and how long it takes, then asks on a terminal. A rollout that is under
-way is aborted; otherwise all users go to the earlier release at once, without a
-canary. It follows until that is observed.`,
+or impossible), how long it takes, from where its files come and which release is
+then quarantined; then asks on a terminal. A rollout that is under way is aborted;
+otherwise all users go to the earlier release at once, without a canary. It follows
+until that is observed.`,
 		Example: "  sluice rollback checkout --env production\n  sluice rollback checkout --env production --to 9f86d081884c --yes --reason 'orders are lost'",
 		Args:    cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -80,13 +81,11 @@ canary. It follows until that is observed.`,
 			var way control.Way
 			wayErr := c.do(ctx, http.MethodGet, c.path("services/%s/environments/%s/way-back", args[0], env)+query("to", to), nil, &way)
 			if wayErr != nil {
-				var r *refused
-				if !errors.As(wayErr, &r) || r.Status != http.StatusConflict {
-					return wayErr
-				}
-				a.say("%s", lines(r.Detail)) // a first release may be under way: then it is aborted
-			} else {
-				a.say("%s", a.wayBack(way))
+				return wayErr
+			}
+			a.say("%s", a.wayBack(way))
+			if way.Kind == "impossible" && way.Aborts == "" {
+				return &exit{code: Failed, err: errors.New("there is no way back, so nothing was done")}
 			}
 			if !yes {
 				ok, err := a.confirm(ctx, fmt.Sprintf("Take %s in %s back?", clean(args[0]), clean(env)))
@@ -122,7 +121,68 @@ func (a *app) wayBack(w control.Way) string {
 	if colour == "" {
 		colour = red
 	}
-	return fmt.Sprintf("way back: %s. %s", a.paint(a.err, colour, clean(w.Kind)), clean(w.Sentence))
+	out := fmt.Sprintf("way back: %s. %s", a.paint(a.err, colour, clean(w.Kind)), clean(w.Sentence))
+	if !strings.HasSuffix(out, ".") {
+		out += "."
+	}
+	return out
+}
+
+func (a *app) rehearse() *cobra.Command {
+	var env, reason string
+	var yes, noWait bool
+	c := &cobra.Command{
+		Use:   "rehearse SERVICE --env ENV",
+		Short: "Go back to the previous release and forward again, to see how long it takes",
+		Long: `Drills a rollback: takes the environment back to its previous release and forward
+again, all users at once, through rollouts like any other and with its checks. Nothing
+is quarantined. What came of it, and how long each way took, is kept as evidence, which
+a gate can ask for: gates: [{name: rehearsed, within: 168h, env: staging}].`,
+		Example: "  sluice rehearse checkout --env staging\n  sluice rehearse checkout --env staging --yes --reason 'before the release of March'",
+		Args:    cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			ctx := cmd.Context()
+			if env == "" {
+				return usage("say where with --env ENV")
+			}
+			if !yes && !a.interactive() {
+				return usage("nobody can be asked here: say --yes to take %s back and forward again without a question", args[0])
+			}
+			c, err := a.connect()
+			if err != nil {
+				return err
+			}
+			var way control.Way
+			if err := c.do(ctx, http.MethodGet, c.path("services/%s/environments/%s/way-back", args[0], env), nil, &way); err != nil {
+				return err
+			}
+			if way.Kind != "impossible" && way.Aborts == "" {
+				a.say("All users of %s in %s go from release %s to %s (%s, about %d s) and back again.", clean(args[0]), clean(env), short(way.From), short(way.To), clean(way.Kind), way.Seconds)
+			}
+			if !yes {
+				ok, err := a.confirm(ctx, fmt.Sprintf("Rehearse a rollback of %s in %s?", clean(args[0]), clean(env)))
+				if err != nil {
+					return err
+				}
+				if !ok {
+					return &exit{code: Cancelled, err: errors.New("nothing was done")}
+				}
+			}
+			var started httpapi.Started
+			if err := c.do(ctx, http.MethodPost, c.path("services/%s/environments/%s/rehearsals", args[0], env), httpapi.RehearseRequest{Reason: reason}, &started); err != nil {
+				return err
+			}
+			return a.followTo(ctx, c, started.Run, noWait)
+		},
+	}
+	f := c.Flags()
+	f.StringVarP(&env, "env", "e", "", "environment")
+	f.StringVar(&reason, "reason", "", "why; kept as evidence")
+	f.BoolVarP(&yes, "yes", "y", false, "don't ask")
+	f.BoolVar(&noWait, "no-wait", false, "end with code 4 when it waits for a person")
+	c.ValidArgsFunction = first(a.services())
+	complete(c, "env", a.environments())
+	return c
 }
 
 func (a *app) artifact() *cobra.Command {

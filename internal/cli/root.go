@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/signal"
 	"runtime/debug"
+	"slices"
 	"strings"
 	"syscall"
 
@@ -90,9 +91,35 @@ func execute(ctx context.Context, args []string, in io.Reader, out, errOut io.Wr
 		e = &exit{code: Failed, err: err}
 	}
 	if e.err != nil {
+		if a.json || slices.Contains(args, "--json") { // a wrong flag ends the reading of flags
+			_ = a.printJSON(struct {
+				Error told `json:"error"`
+			}{tell(e)})
+		}
 		a.say("%s %s", a.paint(errOut, red, "sluice:"), e.err)
 	}
 	return int(e.code)
+}
+
+// told is an error for programs: with --json it stands on standard output, in the
+// place of what was asked for.
+type told struct {
+	Message string `json:"message"`
+	Hint    string `json:"hint"` // what to do, if the message ends with it
+	Code    Code   `json:"code"` // exit code
+}
+
+// tell parts an error into what happened and what to do: that follows the last
+// semicolon, or stands on the lines after the first.
+func tell(e *exit) told {
+	text := e.err.Error()
+	out := told{Message: text, Code: e.code}
+	if first, rest, more := strings.Cut(text, "\n"); more {
+		out.Message, out.Hint = first, rest
+	} else if i := strings.LastIndex(text, "; "); i > 0 {
+		out.Message, out.Hint = text[:i], text[i+2:]
+	}
+	return out
 }
 
 func isTerminal(w io.Writer) bool {
@@ -147,9 +174,9 @@ Begin with "sluice demo", or with "sluice init" in a service's repository.`,
 		}
 	}
 	add("start", a.demo(), a.up(), a.down(), a.agent(), a.agentToken())
-	add("define", a.init(), a.lint(), a.plan(), a.judge())
-	add("release", a.run(), a.promote(), a.rollback())
-	add("look", a.runs(), a.status(), a.logs(), a.watch(), a.explain(), a.artifact(), a.evidence())
+	add("define", a.init(), a.lint(), a.plan(), a.advise(), a.judge())
+	add("release", a.run(), a.promote(), a.rollback(), a.rehearse())
+	add("look", a.runs(), a.status(), a.logs(), a.watch(), a.explain(), a.replay(), a.artifact(), a.evidence())
 	add("control", a.decide("approve"), a.decide("reject"), a.command("advance"), a.command("pause"), a.command("resume"), a.command("abort"), a.giveUp(), a.quarantine())
 	root.AddCommand(a.version())
 	root.InitDefaultCompletionCmd()

@@ -148,7 +148,7 @@ func TestARollbackTellsTheWayBeforeItAsks(t *testing.T) {
 		answer(w, httpapi.Started{Run: "7"})
 	})
 	code, shown := newTerminal(t).run(t, f, "n\n", "rollback", "shop", "--env", "production")
-	if code != 6 || taken != 0 || !strings.Contains(plainText(shown), "way back: cold. release 1 must be started first (at most 60 s)\nTake shop in production back? [y/N]") {
+	if code != 6 || taken != 0 || !strings.Contains(plainText(shown), "way back: cold. release 1 must be started first (at most 60 s).\nTake shop in production back? [y/N]") {
 		t.Errorf("code %d, taken %d:\n%s", code, taken, shown)
 	}
 	code, shown = newTerminal(t).run(t, f, "y\n", "rollback", "shop", "--env", "production", "--no-wait")

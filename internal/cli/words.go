@@ -124,12 +124,28 @@ func (a *app) environmentLines(e control.EnvironmentStatus, s control.Status, w 
 	for _, f := range []struct {
 		on   bool
 		word string
-	}{{e.Paused, "paused"}, {e.Held != "", "held"}, {e.Stuck, "stuck"}} {
+	}{{e.Paused, "paused"}, {e.Held != "", "held"}} {
 		if f.on {
 			text += ", " + a.paint(w, yellow, f.word)
 		}
 	}
+	if e.Stuck {
+		text += ", " + a.paint(w, red, "ROLLBACK STUCK")
+	}
 	put(clean(e.Name), text)
+	if e.Stuck {
+		put("", a.paint(w, red, "it goes on being tried; look at it now: ")+"sluice explain "+clean(s.Run))
+	}
+	if q := e.Queue; q != nil {
+		line := fmt.Sprintf("place %d in the queue", q.Position)
+		if q.Behind != "" {
+			line += ", behind run " + clean(q.Behind)
+		}
+		if len(q.Before) > 0 {
+			line += ", after run " + clean(strings.Join(q.Before, ", "))
+		}
+		put("", line)
+	}
 	if e.Rollout != "" && !e.Phase.Terminal() {
 		line := fmt.Sprintf("%s %s %%", bar(e.Weight), number(e.Weight))
 		if e.Bake != nil {

@@ -153,7 +153,7 @@ func (t *runTurn) rollbackPlan(e *run.Environment, plan rollout.Plan) (RollbackP
 	id, stays := e.Previous.Short(), pipeline.Short(plan.RetireAfter)
 	out.Sentence = fmt.Sprintf("Release %s keeps running at weight 0 for %s after the rollout; all traffic goes back to it in one step, without registry or network.", id, stays)
 	out.Warm = stays
-	out.Cold = fmt.Sprintf("then it must be started first, which takes at most %s", pipeline.Short(current.Health.StartIn))
+	out.Cold = fmt.Sprintf("it must be started first, which takes at most %s", pipeline.Short(current.Health.StartIn))
 	out.Drill, err = t.lastDrill(e.Name)
 	return out, err
 }
@@ -166,11 +166,11 @@ func onFailWords(p rollout.Plan) string {
 	}
 	switch p.OnFail {
 	case pipeline.Freeze:
-		return "a failure freezes the rollout where it is, until a person aborts it or goes on"
+		return "the rollout freezes where it is, until a person aborts it or goes on"
 	case pipeline.RollForward:
-		return "a failure freezes the rollout where it is, until the next release takes its place or a person aborts it"
+		return "the rollout freezes where it is, until the next release takes its place or a person aborts it"
 	}
-	return "on a failure " + back
+	return back
 }
 
 // lastDrill is the last rehearsal in an environment, or where there was none the

@@ -55,12 +55,12 @@ func (c *Controller) command(ctx context.Context, project, runID string, cmd Com
 		if building := t.state.Phase == run.Queued || t.state.Phase == run.Building; building && cmd.Kind == rollout.Abort {
 			return t.cancel(cmd.By, cmd.Reason)
 		}
+		if t.state.Phase == run.Ended {
+			return refuse("run %s has ended (%s), so there is nothing to %s; `sluice explain %s` says what you can do", runID, t.state.Outcome, cmd.Kind, runID)
+		}
 		e, err := t.environment(cmd.Environment)
 		if err != nil {
 			return err
-		}
-		if t.state.Phase == run.Ended {
-			return refuse("run %s has ended (%s), so there is nothing to %s; `sluice explain %s` says what you can do", runID, t.state.Outcome, cmd.Kind, runID)
 		}
 		if e.Rollout == "" {
 			if cmd.Kind == rollout.Abort {
@@ -99,7 +99,7 @@ func (t *runTurn) environment(name string) (*run.Environment, error) {
 		if i >= 0 {
 			return &t.state.Environments[i], nil
 		}
-		return nil, refuse("run %s has ended (%s)", t.row.ID, t.state.Outcome)
+		return nil, refuse("run %s is about to end", t.row.ID)
 	}
 	i := slices.IndexFunc(t.state.Environments, func(e run.Environment) bool { return e.Name == name })
 	if i < 0 {

@@ -110,8 +110,19 @@ func (c *Controller) about(tx *store.Tx, project string, all iter.Seq2[evidence.
 func (c *Controller) Leaves(ctx context.Context, project string, f store.LeafFilter) ([]store.Leaf, error) {
 	var out []store.Leaf
 	err := c.store.View(ctx, func(tx *store.Tx) (err error) {
-		out, err = tx.LeavesOf(project, f)
-		return err
+		if out, err = tx.LeavesOf(project, f); err != nil || len(out) > 0 {
+			return err
+		}
+		// Nothing is said of what is there, which is something else than of what
+		// isn't.
+		if f.Run != "" {
+			if _, err := tx.Run(project, f.Run); errors.Is(err, store.ErrNotFound) {
+				return missing("there is no run %q; `sluice runs` lists them", clip(f.Run))
+			} else if err != nil {
+				return err
+			}
+		}
+		return known(tx, project, "")
 	})
 	return out, err
 }

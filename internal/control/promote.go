@@ -127,10 +127,10 @@ func (t *runTurn) promote(i int, found findings) error {
 			return err
 		}
 		approvals = envelopes
-		if !found.stored {
-			t.wakeIn(0) // it was decided meanwhile: first its artifacts are read
-			return nil
-		}
+	}
+	if !found.stored {
+		t.wakeIn(0) // it was decided meanwhile: first its artifacts are read
+		return nil
 	}
 	return t.enter(e, env, plan, restore, gateEnvelopes, approvals)
 }
@@ -162,7 +162,11 @@ func (t *runTurn) enter(e *run.Environment, env pipeline.Environment, plan rollo
 		return fmt.Errorf("couldn't write the promotion: %w", err)
 	}
 	candidate := revision(m, rel, signed.Envelope, env)
-	return t.start(e, planned{Plan: plan, Environment: env}, candidate, restore)
+	gone, err := t.displace(key, rel.ID)
+	if err != nil {
+		return err
+	}
+	return t.start(e, planned{Plan: plan, Environment: env, Displaced: gone}, candidate, restore)
 }
 
 // start writes the row of a rollout.

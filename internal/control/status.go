@@ -118,16 +118,13 @@ func (c *Controller) Runs(ctx context.Context, f store.RunFilter) ([]Status, err
 // known tells a project or service that is empty from one that is not there: what
 // nobody ever ran has no rows at all.
 func known(tx *store.Tx, project, service string) error {
-	if service != "" {
-		rows, err := tx.Runs(store.RunFilter{Project: project, Limit: 1})
-		if err != nil {
-			return fmt.Errorf("couldn't look for service %s: %w", service, err)
-		}
-		if len(rows) > 0 {
-			return missing("there is no service %q in project %s; `sluice runs` lists what there is", service, project)
-		}
-	}
-	if project == release.DefaultProject {
+	rows, err := tx.Runs(store.RunFilter{Project: project, Limit: 1})
+	switch {
+	case err != nil:
+		return fmt.Errorf("couldn't look for project %s: %w", project, err)
+	case len(rows) > 0 && service != "":
+		return missing("there is no service %q in project %s; `sluice runs` lists what there is", service, project)
+	case len(rows) > 0, project == release.DefaultProject:
 		return nil
 	}
 	return missing("there is no project %q: nothing ever ran in it; without --project it is %s", project, release.DefaultProject)

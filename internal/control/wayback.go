@@ -235,7 +235,7 @@ func (w *Way) expect(p place, otherwise int) {
 	w.Seconds = otherwise
 	for _, m := range p.Measured {
 		if m.Way == w.Kind {
-			w.Measured, w.Seconds = &m, int(math.Ceil(float64(m.Millis)/1000))
+			w.Measured, w.Seconds = &m, max(1, int(math.Ceil(float64(m.Millis)/1000)))
 		}
 	}
 }

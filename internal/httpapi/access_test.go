@@ -193,7 +193,7 @@ func TestProblems(t *testing.T) {
 			{"POST", project + "runs", map[string]any{"repository": "/x", "what": 1}, 422, ""},
 			{"POST", project + "runs", large, 413, ""},
 			{"POST", project + "promotions", map[string]string{"release": id.Hex(), "environment": "moon"}, 422, "no environment"},
-			{"POST", project + "runs/" + run + "/environments/dev/commands", map[string]string{"command": "advance"}, 409, "no rollout"},
+			{"POST", project + "runs/" + run + "/environments/dev/commands", map[string]string{"command": "advance"}, 409, "nothing to advance"},
 			{"POST", project + "runs/" + run + "/environments/dev/commands", map[string]string{"command": "dance"}, 422, ""},
 			{"POST", project + "runs/" + run + "/environments/dev/decisions", map[string]string{"decision": "approve", "packet": string(id)}, 409, "waits for no approval"},
 			{"POST", project + "quarantines/" + id.Hex() + "/lift", map[string]string{"reason": "safe"}, 409, "not quarantined"},

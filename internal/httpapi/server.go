@@ -58,6 +58,7 @@ func New(ctx context.Context, cfg Config) *Server {
 	s.api = humago.New(rest, hc)
 	s.runs()
 	s.services()
+	s.replay()
 	s.evidence()
 	rest.HandleFunc("GET "+Prefix+"/projects/{project}/evidence/bundle", s.bundle)
 	rest.HandleFunc("GET "+Prefix+"/projects/{project}/events", s.events(ctx))
