@@ -80,16 +80,21 @@ var answersModel = object("answers", DefaultAnswers,
 	word("state", func(a *Answers, v string) { a.State = v }),
 )
 
-// ParseAnswers reads a file of answers, strictly; what it leaves out is as
-// [DefaultAnswers] says.
-func ParseAnswers(file string, src []byte) (Answers, Problems) {
+// ParseAnswers reads a file of answers, strictly, over those that are known.
+func ParseAnswers(file string, src []byte, known Answers) (Answers, Problems) {
 	p := &parser{file: file, positions: Positions{}, homes: sync.OnceValue(func() map[string][]string { return homesOf(&answersModel.shape) }), bad: map[string]bool{}, seen: map[Problem]bool{}}
 	root := p.load(src)
 	if root == nil {
-		return DefaultAnswers, p.finish()
+		return known, p.finish()
 	}
-	a, _ := answersModel.read(p, root, "")
-	if !p.full() && a.Worker && a.RPS > 0 {
+	read, _ := answersModel.read(p, root, "")
+	a := known
+	for _, q := range Questions {
+		if p.positions.Has(q.Key) {
+			a = merged(a, read, q.Key)
+		}
+	}
+	if !p.full() && p.positions.Has("rps") && a.Worker && a.RPS > 0 {
 		p.at(p.keyAt("rps"), "rps", Error, "worker", "a worker gets no requests, so that rps says nothing", "remove rps, or worker")
 	}
 	return a, p.finish()
@@ -98,14 +103,14 @@ func ParseAnswers(file string, src []byte) (Answers, Problems) {
 // Answer puts one answer, as a person typed it, in its place.
 func Answer(a Answers, key, value string) (Answers, error) {
 	src := key + ": " + value + "\n"
-	one, problems := ParseAnswers("answer", []byte(src))
+	one, problems := ParseAnswers("answer", []byte(src), a)
 	switch {
 	case problems.Failed():
 		return a, fmt.Errorf("%s; %s", problems[0].Message, problems[0].Mend)
 	case strings.ContainsAny(value, "\r\n"):
 		return a, fmt.Errorf("%q is more than one answer", clip(value))
 	}
-	return merged(a, one, key), nil
+	return one, nil
 }
 
 // merged is a with one answer of b.

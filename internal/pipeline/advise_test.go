@@ -42,7 +42,7 @@ func TestQuestions(t *testing.T) {
 // A file of answers is as strict as any: unknown keys, wrong types and words that
 // are none are told with their place.
 func TestAnswersFile(t *testing.T) {
-	a, problems := pipeline.ParseAnswers("answers.yaml", []byte("risk: critical\nrps: 120\nstate: migration\n"))
+	a, problems := pipeline.ParseAnswers("answers.yaml", []byte("risk: critical\nrps: 120\nstate: migration\n"), pipeline.DefaultAnswers)
 	if problems.Failed() || a.Risk != "critical" || a.RPS != 120 || a.State != "migration" || !a.UserFacing || a.Capacity != "double" {
 		t.Errorf("%+v, %v", a, problems)
 	}
@@ -56,7 +56,7 @@ func TestAnswersFile(t *testing.T) {
 		"- risk\n":               "mapping of keys",
 		"":                       "says nothing",
 	} {
-		_, problems := pipeline.ParseAnswers("answers.yaml", []byte(src))
+		_, problems := pipeline.ParseAnswers("answers.yaml", []byte(src), pipeline.DefaultAnswers)
 		if text := problems.Render([]byte(src), false); !problems.Failed() || !strings.Contains(text, want) {
 			t.Errorf("%q wants %q:\n%s", src, want, text)
 		}
@@ -67,7 +67,7 @@ func FuzzAnswers(f *testing.F) {
 	f.Add([]byte("risk: critical\nrps: 120\n"))
 	f.Add([]byte("worker: true\ninstances: 3"))
 	f.Fuzz(func(t *testing.T, src []byte) {
-		a, problems := pipeline.ParseAnswers("answers.yaml", src)
+		a, problems := pipeline.ParseAnswers("answers.yaml", src, pipeline.DefaultAnswers)
 		checkPositions(t, src, problems)
 		if !problems.Failed() && (a.Instances < 1 || !(a.RPS >= 0) || a.Risk == "") {
 			t.Fatalf("%+v", a)

@@ -28,6 +28,12 @@ func (p *parser) check(d *Definition) {
 		p.checkBakes(at, e)
 		p.checkSources(at, e)
 	}
+	for i := range d.Environments {
+		// What a strategy checks before traffic is that hook, by another name.
+		e := &d.Environments[i]
+		e.Hooks.BeforeTraffic = append(e.Rollout.PreTraffic, e.Hooks.BeforeTraffic...)
+		e.Rollout.PreTraffic = nil
+	}
 }
 
 // each returns what get takes out of every item.

@@ -28,10 +28,6 @@ func (p *parser) checkStrategy(at string, e Environment) {
 		p.at(pos, where, Error, "strategy-target", fmt.Sprintf("a target of type %s cannot do %s%s", kind, strategy, why),
 			fmt.Sprintf("the nearest that it can do is %s; it can do %s", nearestStrategy(strategy, can), listing(can, "and")))
 	}
-	p.unique(at+".rollout."+e.Rollout.Strategy+".preTraffic", "check", each(e.Rollout.PreTraffic, func(c Check) string { return c.Name }))
-	if where := strategyAt(p, at, e.Rollout.Strategy) + ".preTraffic"; p.positions.Has(where) && p.positions.Has(at+".hooks.beforeTraffic") {
-		p.at(p.keyAt(where), where, Error, "one-of", "preTraffic and hooks.beforeTraffic are the same moment", "keep one of them")
-	}
 }
 
 // strategyAt is where a file says its strategy.
@@ -91,6 +87,10 @@ func (p *parser) checkInstances(at string, e Environment) {
 			at = where + "." + key
 		}
 		p.at(p.keyAt(at), at, Error, "strategy-instances", message, mend)
+	}
+	if r := e.Rollout; r.OnFail == RollForward && (r.Strategy == Rolling || r.Strategy == Immutable && total > 1 || e.Target.Worker()) {
+		at := at + ".rollout.onFail"
+		p.at(p.keyAt(at), at, Error, "strategy-instances", "the fix would take the place of a release that is half replaced: only strategies that move weights roll forward", "write onFail: freeze, or use canary, linear, traffic-splitting, blue-green or all-at-once")
 	}
 	if b := e.Rollout.Batches; b != nil && e.Rollout.Strategy == Rolling {
 		size := b.Size(total)

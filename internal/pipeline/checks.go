@@ -85,7 +85,7 @@ func (p *parser) checkChecks(at string, e Environment) {
 	for _, l := range []struct {
 		path   string
 		checks []Check
-	}{{at + ".hooks." + BeforeTraffic, e.Hooks.BeforeTraffic}, {at + ".hooks." + AfterStep, e.Hooks.AfterStep}, {at + ".verify", e.Verify}, {at + ".hooks." + AfterTraffic, e.Hooks.AfterTraffic}} {
+	}{{strategyAt(p, at, e.Rollout.Strategy) + ".preTraffic", e.Rollout.PreTraffic}, {at + ".hooks." + BeforeTraffic, e.Hooks.BeforeTraffic}, {at + ".hooks." + AfterStep, e.Hooks.AfterStep}, {at + ".verify", e.Verify}, {at + ".hooks." + AfterTraffic, e.Hooks.AfterTraffic}} {
 		for i, c := range l.checks {
 			where := fmt.Sprintf("%s[%d]", l.path, i)
 			if p.positions.Has(where + ".name") {

@@ -18,8 +18,6 @@ func (p *parser) complete(d *Definition) {
 		at := fmt.Sprintf("environments[%d]", i)
 		e := &d.Environments[i]
 		p.resolve(at, e)
-		// What a strategy checks before traffic is that hook, by another name.
-		e.Hooks.BeforeTraffic = append(e.Rollout.PreTraffic, e.Hooks.BeforeTraffic...)
 		if len(e.Target.Hosts) == 0 {
 			e.Target.Hosts = []string{Local}
 		}

@@ -93,6 +93,14 @@ type Environment struct {
 	Hooks    Hooks     `json:"hooks,omitzero"`
 
 	Synthetic *Synthetic `json:"synthetic,omitempty"`
+	Shadow    *Shadow    `json:"shadow,omitempty"`
+}
+
+// Shadow begins a rollout with copies of users' requests: the candidate answers
+// them, nobody sees its answers, and it is judged by them.
+type Shadow struct {
+	Share float64       `json:"share"` // percent of the requests that may be made twice
+	Bake  time.Duration `json:"bake"`
 }
 
 // Target is where it runs.

@@ -80,7 +80,7 @@ var rows = map[string][2]string{
 	"blueGreen.preTraffic":      {"{canary: {steps: [{weight: 50}]}}", "{blue-green: {preTraffic: [{name: x, http: {path: /}}]}}"},
 	"blueGreen.bake":            {"{canary: {steps: [{weight: 50}]}}", "{blue-green: {bake: 20m}}"},
 	"blueGreen.retireAfter":     {"{canary: {steps: [{weight: 50}]}}", "{blue-green: {retireAfter: 2h}}"},
-	"immutable.preTraffic":      {"{canary: {steps: [{weight: 50}]}}", "{immutable: {}}"},
+	"immutable.preTraffic":      {"{canary: {steps: [{weight: 50}]}}", "{immutable: {preTraffic: [{name: x, http: {path: /}}]}}"},
 	"immutable.bake":            {"{canary: {steps: [{weight: 50}]}}", "{immutable: {bake: 20m}}"},
 	"linear.step":               {"{canary: {steps: [{weight: 50}]}}", "{linear: {step: 20}}"},
 	"linear.every":              {"{canary: {steps: [{weight: 50}]}}", "{linear: {every: 20m}}"},

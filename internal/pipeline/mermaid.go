@@ -58,7 +58,7 @@ func Mermaid(d Definition) string {
 			node("p", "[/"+quoted(fmt.Sprintf("approval by %d\nwithin %s", e.Approval.Quorum, Short(e.Approval.Expires)))+"/]")
 		}
 		for j, s := range Weights(e.Rollout) {
-			text := strconv.FormatFloat(s.Weight, 'f', -1, 64) + " %"
+			text := strconv.FormatFloat(s.Weight, 'f', -1, 64) + " %" + e.Rollout.manner(e.Target)
 			if s.Bake > 0 {
 				text += "\nbake " + Short(s.Bake)
 			}

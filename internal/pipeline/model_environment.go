@@ -36,15 +36,20 @@ var environmentModel = object("environment", Environment{Analysis: defaultAnalys
 	key("verify", "Checks that must pass at 100 %, before the stage is done.", list(checkModel, 0), func(e *Environment, v []Check) { e.Verify = v }),
 	key("hooks", "Checks around the moves of traffic. One that fails ends the rollout by its safe action.", hooksModel, func(e *Environment, v Hooks) { e.Hooks = v }),
 	key("synthetic", "Requests that Sluice makes itself while the new release is judged, where real traffic is thin. They are marked, and apart from users' metrics.", syntheticModel, func(e *Environment, v Synthetic) { e.Synthetic = &v }, byDefault("none are made")),
+	key("shadow", "Begin with copies of users' requests: the new release answers them, nobody sees its answers, and it is judged by them before any user reaches it.", shadowModel, func(e *Environment, v Shadow) { e.Shadow = &v }, byDefault("no request is copied")),
 
 	notYet[Environment]("alarms", "watch alarms", "use an analysis metric of kind limit"),
 	notYet[Environment]("config", "load versioned configuration", "write the variables into target.env; they are part of the release"),
 	notYet[Environment]("windows", "keep release windows", "ask for an approval and decide then"),
 	notYet[Environment]("freezes", "keep freezes", "ask for an approval and decide then"),
 	notYet[Environment]("flags", "move feature flags", "let the service read its flags itself"),
-	notYet[Environment]("shadow", "mirror requests", "begin the canary with a small weight"),
 	notYet[Environment]("waves", "release in waves", "write one environment per wave, each after the one before"),
 	notYet[Environment]("protected", "take protection from a service's file", "name the environment production, and give it gates and an approval"),
+)
+
+var shadowModel = object("shadow", Shadow{Share: 10, Bake: defaultBake},
+	key("share", "Percent of the requests that are copied, in hundredths at the finest. Only those are that may be made twice: GET, HEAD and OPTIONS without a body.", hundredths(number(above(0, 100))), func(s *Shadow, v float64) { s.Share = v }, byDefault("10")),
+	key("bake", "How long it answers copies alone.", duration(time.Second), func(s *Shadow, v time.Duration) { s.Bake = v }, byDefault("15m")),
 )
 
 // TestsPassed is the built-in gate that holds when every test report of the

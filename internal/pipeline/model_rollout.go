@@ -173,13 +173,13 @@ func (g group) set(r *Rollout, strategy string) {
 }
 
 var blueGreenModel = object("blueGreen", group{bake: defaultBake},
-	key("preTraffic", "Checks of the new group, before any user reaches it. They are asked at target.preview where it is given. The same as hooks.beforeTraffic.", list(checkModel, 1), func(g *group, v []Check) { g.preTraffic = v }),
+	key("preTraffic", "Checks of the new group, before any user reaches it. They are asked at target.preview where it is given. They come before those of hooks.beforeTraffic.", list(checkModel, 1), func(g *group, v []Check) { g.preTraffic = v }),
 	key("bake", "How long it is watched after the switch, against the time before.", duration(0), func(g *group, v time.Duration) { g.bake = v }, byDefault("15m")),
 	key("retireAfter", "How long the old group stays ready to take all traffic back at once. The same as retireAfter beside the strategy.", duration(0), func(g *group, v time.Duration) { g.retireAfter = &v }, byDefault("1h")),
 )
 
 var immutableModel = object("immutable", group{bake: defaultBake},
-	key("preTraffic", "Checks of the new group, before any user reaches it. They are asked at target.preview where it is given. The same as hooks.beforeTraffic.", list(checkModel, 1), func(g *group, v []Check) { g.preTraffic = v }),
+	key("preTraffic", "Checks of the new group, before any user reaches it. They are asked at target.preview where it is given. They come before those of hooks.beforeTraffic.", list(checkModel, 1), func(g *group, v []Check) { g.preTraffic = v }),
 	key("bake", "How long it is watched after the swap, against the time before.", duration(0), func(g *group, v time.Duration) { g.bake = v }, byDefault("15m")),
 )
 

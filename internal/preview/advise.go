@@ -62,11 +62,15 @@ func Advise(q pipeline.Answers) (Advice, error) {
 			a.Refused = append(a.Refused, Option{s, strings.Join(reasons[s], "; ")})
 		}
 	}
-	a.Why = append(why(q, best), a.OnFailWhy)
 	e, err := a.environment()
 	if err != nil {
 		return a, err
 	}
+	first := 100.0
+	if len(e.Rollout.Steps) > 0 {
+		first = e.Rollout.Steps[0].Weight
+	}
+	a.Why = append(why(q, best, first), a.OnFailWhy)
 	plan, err := rollout.Compile(e, true)
 	if err != nil {
 		return a, fmt.Errorf("couldn't compile the advice: %w", err)
@@ -129,14 +133,14 @@ func refusals(q pipeline.Answers, s string) []string {
 }
 
 // why says what speaks for a strategy.
-func why(q pipeline.Answers, s string) []string {
+func why(q pipeline.Answers, s string, first float64) []string {
 	var out []string
 	switch s {
 	case pipeline.Canary:
 		if q.Worker {
 			return []string{"A part of the instances works with the new release first, and is judged on its own metrics, so that most work is safe from a bad one."}
 		}
-		out = append(out, fmt.Sprintf("At %s risk a bad release shall reach few: the first step exposes %s %% of users, and is judged against the running release at the same time.", q.Risk, number(shares(q)[0])))
+		out = append(out, fmt.Sprintf("At %s risk a bad release shall reach few: the first step exposes %s %% of users, and is judged against the running release at the same time.", q.Risk, number(first)))
 		if q.Rollback == "seconds" {
 			out = append(out, "The running release stays at full capacity beside, so all users are back within about a second.")
 		}
@@ -237,6 +241,7 @@ var bakeLadder = []time.Duration{
 
 const (
 	usualBake     = 15 * time.Minute // of unknown traffic
+	longFirst     = 2 * time.Hour
 	extendsSeldom = 0.1              // chance of an extension that is no nuisance
 )
 
@@ -311,6 +316,19 @@ func (a *Advice) environment() (pipeline.Environment, error) {
 		case pipeline.TrafficSplitting:
 			weights = weights[:1]
 		}
+		// A first step that hardly anybody sees is worth hours only to few.
+		for len(weights) > 1 && a.Strategy == pipeline.Canary {
+			d, err := size(nil, weights[0]/100)
+			if err != nil {
+				return e, err
+			}
+			if d <= longFirst {
+				break
+			}
+			a.Watch = append(a.Watch, fmt.Sprintf("At %s requests per second a first step of %s %% would have to bake for %s or longer, so it begins with %s %%.", number(q.RPS), number(weights[0]), pipeline.Short(d), number(weights[1])))
+			weights = weights[1:]
+		}
+		thin = false
 		var earlier []analysis.PlanStep
 		for _, w := range weights {
 			d, err := size(earlier, w/100)

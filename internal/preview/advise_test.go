@@ -35,7 +35,7 @@ func TestAdvise(t *testing.T) {
 		change                         func(*pipeline.Answers)
 		strategy, action, refused, why string
 	}{
-		"a critical shop": {func(q *pipeline.Answers) { q.Risk, q.RPS, q.Instances = "critical", 300, 8 },
+		"a critical shop": {func(q *pipeline.Answers) { q.Risk, q.RPS, q.Instances = "critical", 600, 8 },
 			pipeline.Canary, pipeline.GoBack, "all-at-once: every user meets a bad release at once", "1 % of users"},
 		"no room": {func(q *pipeline.Answers) { q.Capacity, q.Instances, q.Rollback = "none", 8, "minutes" },
 			pipeline.Rolling, pipeline.GoBack, "canary: it runs a second full set beside (8 instances more)", "up to 2 instances less"},
@@ -85,6 +85,9 @@ func TestAdviceSizesBakes(t *testing.T) {
 			t.Fatal(err)
 		}
 		return a
+	}
+	if few := strings.Join(at(3).Watch, " "); !strings.Contains(few, "so it begins with 25 %") {
+		t.Errorf("few requests: %s", few)
 	}
 	thick, medium, thin := at(2000), at(60), at(0.2)
 	if !(thick.Seconds < medium.Seconds && medium.Seconds < thin.Seconds) {

@@ -35,7 +35,7 @@ func steps(e pipeline.Environment, p rollout.Plan, t *Traffic) ([]Step, error) {
 				return nil, err
 			}
 			x.Bake = b
-			earlier = append(earlier, analysis.PlanStep{Share: float64(s.Weight) / rollout.FullWeight, Bake: s.Bake})
+			earlier = append(earlier, analysis.PlanStep{Share: share(s), Bake: s.Bake})
 		}
 		out = append(out, x)
 	}
@@ -65,6 +65,9 @@ func text(s rollout.PlanStep, p rollout.Plan) string {
 		return fmt.Sprintf("done; the previous release stays warm for %s", pipeline.Short(p.RetireAfter))
 	case rollout.StepBake:
 		out := fmt.Sprintf("bake %s at %s", pipeline.Short(s.Bake), weight)
+		if s.Shadow > 0 {
+			out = fmt.Sprintf("bake %s on copies of %s %% of the requests that may be made twice", pipeline.Short(s.Bake), number(float64(s.Shadow)/100))
+		}
 		switch {
 		case !s.Analysis:
 			return out + ", not judged"
@@ -78,10 +81,20 @@ func text(s rollout.PlanStep, p rollout.Plan) string {
 	return string(s.Kind)
 }
 
+// share is the candidate's part of all requests that are counted in a step. Copies
+// come on top of users' requests.
+func share(s rollout.PlanStep) float64 {
+	n := float64(s.Share()) / rollout.FullWeight
+	if s.Shadow > 0 {
+		return n / (1 + n)
+	}
+	return n
+}
+
 // bake says what one bake can see of the metrics whose events are requests.
 func bake(e pipeline.Environment, s rollout.PlanStep, earlier []analysis.PlanStep, t Traffic) (*Bake, error) {
 	set := Settings(e.Analysis)
-	share := float64(s.Weight) / rollout.FullWeight
+	share := share(s)
 	b := &Bake{NeedRPS: need(set, append(slices.Clone(earlier), analysis.PlanStep{Share: share, Bake: s.Bake}))}
 	if t.RPS <= 0 {
 		return b, nil

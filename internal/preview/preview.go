@@ -66,6 +66,8 @@ type Environment struct {
 	Approval   *Approval      `json:"approval,omitempty"`
 	Strategy   string         `json:"strategy"`
 	Rollout    string         `json:"rolloutRisk"` // that the strategy removes
+	Moves      string         `json:"moves"`       // who moves the traffic
+	Leaves     string         `json:"leaves"`      // when the release before is gone
 	Metrics    []string       `json:"metrics"`
 	Steps      []Step         `json:"steps"`      // when a release runs there already
 	FirstSteps []Step         `json:"firstSteps"` // when none does
@@ -202,6 +204,7 @@ func environment(d pipeline.Definition, e pipeline.Environment, t Traffic) (Envi
 		return x, err
 	}
 	x.FirstNote, x.Rollback = firstNote(e, first), rollback(plan)
+	x.Moves, x.Leaves = moves(e.Target, plan), leaves(plan)
 	return x, nil
 }
 
@@ -292,8 +295,8 @@ func firstNote(e pipeline.Environment, p rollout.Plan) string {
 }
 
 func rollback(p rollout.Plan) []string {
-	out := []string{"At any time, also while paused or held, a failing verdict, health, check or timeout moves all users back to the previous release in one step."}
-	if p.RetireAfter > 0 {
+	out := []string{failing(p)}
+	if p.RetireAfter > 0 && p.Warm() {
 		out = append(out, fmt.Sprintf("The previous release stays warm at weight 0 for %s after the rollout; until then going back takes about a second and needs neither registry nor network.", pipeline.Short(p.RetireAfter)))
 	}
 	return append(out,

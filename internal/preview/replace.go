@@ -2,7 +2,9 @@ package preview
 
 import (
 	"fmt"
+	"strings"
 
+	"github.com/sluicehq/sluice/internal/pipeline"
 	"github.com/sluicehq/sluice/internal/rollout"
 )
 
@@ -44,4 +46,43 @@ func whose(p rollout.Plan) string {
 		return "the work"
 	}
 	return "users"
+}
+
+// moves says who moves users, or work.
+func moves(t pipeline.Target, p rollout.Plan) string {
+	on := "host " + strings.Join(t.Hosts, "")
+	if len(t.Hosts) != 1 {
+		on = fmt.Sprintf("each of %d hosts", len(t.Hosts))
+	}
+	if p.Worker {
+		return fmt.Sprintf("the agent on %s, by the number of instances that it runs", on)
+	}
+	return fmt.Sprintf("the agent's proxy on %s, at %s; weights are read back, and nothing is built on others than those that were set", on, t.Listen)
+}
+
+// leaves says when the release before is gone.
+func leaves(p rollout.Plan) string {
+	switch {
+	case !p.Warm():
+		return "the old release goes batch by batch, and is gone with its last instance; its files stay on the hosts"
+	case p.RetireAfter == 0:
+		return "the old release stops when the rollout has succeeded; its files stay on the hosts"
+	}
+	return fmt.Sprintf("the old release runs on at weight 0 for %s after the rollout, then it stops; its files stay on the hosts", pipeline.Short(p.RetireAfter))
+}
+
+// failing says what a failure does.
+func failing(p rollout.Plan) string {
+	when := "At any time, also while paused or held, a failing verdict, health, check or timeout "
+	switch {
+	case p.OnFail == pipeline.Freeze:
+		return when + "freezes it: nothing moves until a person aborts, which moves all users back, or overrides."
+	case p.OnFail == pipeline.RollForward:
+		return when + "freezes it until the fix takes its place, without going back first; a person may abort, which moves all users back."
+	case p.Worker:
+		return when + "stops the new instances at once and starts the old ones again; work waits meanwhile."
+	case !p.Warm():
+		return when + "starts what is missing of the previous release and then moves all users back to it in one step."
+	}
+	return when + "moves all users back to the previous release in one step."
 }

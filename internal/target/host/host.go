@@ -298,15 +298,27 @@ type Bucket struct {
 // Counters returns the counters of every revision of key on the wanted hosts:
 // users' requests alone.
 func Counters(reports []Report, key release.Key, hosts []string) []Counts {
-	return counters(reports, key, hosts, false)
+	return counters(reports, key, hosts, func(c *Counts, r wire.RevisionObserved) { c.add(r.Counters) })
 }
 
 // AllCounters adds the requests that Sluice made itself.
 func AllCounters(reports []Report, key release.Key, hosts []string) []Counts {
-	return counters(reports, key, hosts, true)
+	return counters(reports, key, hosts, func(c *Counts, r wire.RevisionObserved) {
+		c.add(r.Counters)
+		c.add(r.Synthetic)
+	})
 }
 
-func counters(reports []Report, key release.Key, hosts []string, synthetic bool) []Counts {
+// ShadowCounters returns the counters of copied requests. They are a series of
+// their own beside those of [Counters].
+func ShadowCounters(reports []Report, key release.Key, hosts []string) []Counts {
+	return counters(reports, key, hosts, func(c *Counts, r wire.RevisionObserved) {
+		c.Boot += "/shadow"
+		c.add(r.Shadow)
+	})
+}
+
+func counters(reports []Report, key release.Key, hosts []string, take func(*Counts, wire.RevisionObserved)) []Counts {
 	var out []Counts
 	for _, r := range reports {
 		for _, h := range hosts {
@@ -319,10 +331,7 @@ func counters(reports []Report, key release.Key, hosts []string, synthetic bool)
 				}
 				for _, rev := range s.Revisions {
 					c := Counts{Host: r.Host, Boot: r.Boot, Release: rev.Release}
-					c.add(rev.Counters)
-					if synthetic {
-						c.add(rev.Synthetic)
-					}
+					take(&c, rev)
 					out = append(out, c)
 				}
 			}
