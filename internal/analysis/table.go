@@ -7,7 +7,6 @@ import (
 	"math/rand/v2"
 	"slices"
 	"strings"
-	"text/tabwriter"
 	"time"
 )
 
@@ -20,6 +19,7 @@ type workload struct {
 	share    func(at float64) float64 // default 5 %
 	cluster  int64                    // errors come in groups of this size; 0 is 1
 	window   bool                     // the stable's counts of the hour before are known
+	split    bool                     // φ is measured, by the stable's hash buckets
 	until    time.Duration            // default 1 h
 }
 
@@ -52,6 +52,13 @@ func (w workload) run(rng *rand.Rand, toTheEnd bool) outcome {
 		frozen.Bad = w.draw(rng, frozen.Total, w.baseline(0))
 	}
 	r := NewRate("http-errors", s, 1, frozen)
+	var spread Spread
+	if w.split && w.window {
+		// As the control plane does: the A/A split of the hour before, by 5 min.
+		for range 12 {
+			spread.Add(w.buckets(rng, frozen.Bad/12, frozen.Total/12))
+		}
+	}
 	out := outcome{failed: math.Inf(1), passed: math.Inf(1)}
 	bin := s.Bin.Seconds()
 	after, was := 0.0, 0.05
@@ -74,6 +81,10 @@ func (w workload) run(rng *rand.Rand, toTheEnd bool) outcome {
 		} else {
 			after += float64(b.NC)
 		}
+		if w.split {
+			spread.Add(w.buckets(rng, b.KB, b.NB))
+			r.Settings.Phi = spread.Phi()
+		}
 		r.Add(b, kind)
 		if r.Failed != nil {
 			out.failed = after
@@ -85,6 +96,23 @@ func (w workload) run(rng *rand.Rand, toTheEnd bool) outcome {
 				break
 			}
 		}
+	}
+	return out
+}
+
+// buckets deals bad requests of the stable version to its hash buckets: those of
+// one cluster are of one user, and so in one bucket.
+func (w workload) buckets(rng *rand.Rand, bad, all int64) [][2]int64 {
+	out := make([][2]int64, 16)
+	for i := range out {
+		out[i][1] = all / int64(len(out))
+	}
+	size := max(1, w.cluster)
+	left := bad / size
+	for i := range out {
+		n := binomial(rng, left, 1/float64(len(out)-i))
+		left -= n
+		out[i][0] = min(n*size, out[i][1])
 	}
 	return out
 }
@@ -165,7 +193,7 @@ func healthy(rps float64) []struct {
 		most float64
 		workload
 	}
-	incident, drift, cold, cluster, split := base(), base(), base(), base(), base()
+	incident, drift, cold, cluster, split, plain := base(), base(), base(), base(), base(), base()
 	incident.baseline = func(at float64) float64 {
 		if at >= 1200 && at < 1500 {
 			return 0.05
@@ -183,52 +211,69 @@ func healthy(rps float64) []struct {
 		return tableBase
 	}
 	cluster.cluster, split.cluster = 3, 3
-	split.settings.Phi = 3
+	split.split, plain.split = true, true
 	return []row{
 		{"independent errors", 0.01, base()},
 		{"shared 5-min incident at 5 %", 0.01, incident},
 		{"weights 5→25→50 %, drifting ±60 %", 0.01, drift},
 		{"2-min cold start at 3 %", 0.01, cold},
 		{"clusters of three, φ unknown", 0.05, cluster},
-		{"clusters of three, φ = 3", 0.05, split},
+		{"clusters of three, φ by the A/A split", 0.05, split},
+		{"independent errors, φ by the A/A split", 0.01, plain},
 	}
 }
 
-// Table prints what judge.md says that the judge must reach, measured over runs
-// simulated rollouts per cell.
+// Table writes, as Markdown, what judge.md says that the judge must reach,
+// measured over runs simulated rollouts per cell. A cell that misses its bound is
+// bold.
 func Table(w io.Writer, runs int, seed uint64) error {
 	rates := []float64{2, 20, 200}
-	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	fmt.Fprintf(t, "baseline 0.5 %%, 5 %% share, 60 min, 10 s bins, %d runs per cell, seed %d\n\n", runs, seed)
-	fmt.Fprintln(t, "false fail of a healthy canary\t2 rps\t20 rps\t200 rps\tat most")
-	for i, row := range healthy(2) {
-		fmt.Fprint(t, row.name)
+	var t strings.Builder
+	head := func(cells ...string) {
+		t.WriteString("\n| " + strings.Join(cells, " | ") + " |\n|" + strings.Repeat("---|", len(cells)) + "\n")
+	}
+	row := func(cells ...string) { t.WriteString("| " + strings.Join(cells, " | ") + " |\n") }
+	mark := func(ok bool, s string) string {
+		if ok {
+			return s
+		}
+		return "**" + s + "**"
+	}
+	fmt.Fprintf(&t, "Baseline 0.5 %%, 5 %% share, 60 min, 10 s bins, %s runs per cell, seed %d. Rates are canary requests per second.\n", count(int64(runs)), seed)
+
+	head("false fail of a healthy canary", "2 rps", "20 rps", "200 rps", "at most")
+	for i, r := range healthy(2) {
+		cells := []string{r.name}
 		for _, rps := range rates {
 			fails, _ := healthy(rps)[i].many(runs, seed, true)
-			fmt.Fprintf(t, "\t%.2f %%", 100*happened(fails))
+			cells = append(cells, mark(happened(fails) <= r.most, fmt.Sprintf("%.2f %%", 100*happened(fails))))
 		}
-		fmt.Fprintf(t, "\t%.0f %%\n", 100*row.most)
+		row(append(cells, fmt.Sprintf("%.0f %%", 100*r.most))...)
 	}
-	fmt.Fprintln(t, "\nrequests after warm-up until fail, 2 rps\tmedian\tp95\tseen\tat most")
-	for _, row := range []struct {
-		rate float64
-		most string
-	}{{0.02, "1 000 / 2 000"}, {0.05, "– / 350"}, {0.2, "– / 75"}} {
-		fails, _ := degraded(row.rate).many(runs, seed, true)
-		fmt.Fprintf(t, "canary at %.0f %%\t%.0f\t%.0f\t%.1f %%\t%s\n", 100*row.rate, quantile(fails, 0.5), quantile(fails, 0.95), 100*happened(fails), row.most)
+
+	head("requests after warm-up until fail, 2 rps", "median", "p95", "seen", "at most")
+	for _, r := range []struct {
+		rate, median, p95 float64
+		most              string
+	}{{0.02, 1000, 2000, "1 000 / 2 000"}, {0.05, math.Inf(1), 350, "– / 350"}, {0.2, math.Inf(1), 75, "– / 75"}} {
+		fails, _ := degraded(r.rate).many(runs, seed, true)
+		m, p := quantile(fails, 0.5), quantile(fails, 0.95)
+		row(fmt.Sprintf("canary at %.0f %%", 100*r.rate), mark(m <= r.median, fmt.Sprintf("%.0f", m)), mark(p <= r.p95, fmt.Sprintf("%.0f", p)), fmt.Sprintf("%.1f %%", 100*happened(fails)), r.most)
 	}
-	fmt.Fprintln(t, "\npass within 60 min\t2 rps\t20 rps\t200 rps\tmust be")
-	for _, row := range passing() {
-		fmt.Fprint(t, row.name)
+
+	head("pass within 60 min", "2 rps", "20 rps", "200 rps", "must be")
+	for _, r := range passing() {
+		cells := []string{r.name}
 		for _, rps := range rates {
-			_, passes := row.at(rps).many(runs, seed, false)
-			fmt.Fprintf(t, "\t%.1f %%", 100*happened(passes))
+			_, passes := r.at(rps).many(runs, seed, false)
+			p := happened(passes)
+			cells = append(cells, mark(strings.HasPrefix(r.must, "≥") && p >= 0.95 || strings.HasPrefix(r.must, "≤") && p <= 0.05, fmt.Sprintf("%.1f %%", 100*p)))
 		}
-		fmt.Fprintf(t, "\t%s\n", row.must)
+		row(append(cells, r.must)...)
 	}
-	fmt.Fprintln(t, "\nfor comparison: healthy canary rolled back\t2 rps\t20 rps\t200 rps\t")
-	var limits, points []string
-	var needs []string
+
+	head("for comparison: healthy canary rolled back", "2 rps", "20 rps", "200 rps")
+	limits, points, needs := []string{"more than 1 % over a minute, looked at every 10 s"}, []string{"Kayenta on minutes, looked at every minute"}, []string{"Kayenta: median requests to see a canary at 2 %"}
 	for _, rps := range rates {
 		rng := newRandom(seed)
 		var limit, point, bad []float64
@@ -244,10 +289,10 @@ func Table(w io.Writer, runs int, seed uint64) error {
 		limits, points = append(limits, fmt.Sprintf("%.1f %%", 100*happened(limit))), append(points, fmt.Sprintf("%.1f %%", 100*happened(point)))
 		needs = append(needs, fmt.Sprintf("%.0f", quantile(bad, 0.5)))
 	}
-	fmt.Fprintf(t, "more than 1 %% in a minute\t%s\t\n", strings.Join(limits, "\t"))
-	fmt.Fprintf(t, "Kayenta on minutes, each minute\t%s\t\n", strings.Join(points, "\t"))
-	fmt.Fprintf(t, "Kayenta: median requests to see 2 %%\t%s\t\n", strings.Join(needs, "\t"))
-	if err := t.Flush(); err != nil {
+	row(limits...)
+	row(points...)
+	row(needs...)
+	if _, err := io.WriteString(w, t.String()); err != nil {
 		return fmt.Errorf("couldn't print the table: %w", err)
 	}
 	return nil

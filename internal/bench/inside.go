@@ -199,6 +199,6 @@ func judge(s *suite) error {
 	if err := analysis.Table(&table, runs, 1); err != nil {
 		return err
 	}
-	s.report.detail("What the judge reaches", fmt.Sprintf("%d simulated rollouts per cell took %s. So few say little of a cell near its bound: `-full` simulates 2 000.\n\n```\n%s```\n", runs, ms(time.Since(began)), table.String()))
+	s.report.detail("What the judge reaches", fmt.Sprintf("%d simulated rollouts per cell took %s. So few say little of a cell near its bound: `-full` simulates 2 000. A cell that misses its bound is bold.\n\n%s", runs, ms(time.Since(began)), table.String()))
 	return nil
 }
