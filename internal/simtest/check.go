@@ -14,13 +14,12 @@ import (
 
 // truth is what the test knows of a rollout, from what truly happened.
 type truth struct {
-	said     verdict.Verdict // delivered for this very bake
-	served   int64           // requests of the candidate when its weight last changed
-	samples  int             // of the limit, since then
-	left     bool            // every judged bake so far was left on a pass, or by a person
-	person   bool            // somebody overrode or skipped
-	back     bool            // it went back
-	replayed int
+	said    verdict.Verdict // delivered for this very bake
+	served  int64           // requests of the candidate when its weight last changed
+	samples int             // of the limit, since then
+	left    bool            // every judged bake so far was left on a pass, or by a person
+	person  bool            // somebody overrode or skipped
+	back    bool            // it went back
 }
 
 func (s *sim) violated(n int, format string, args ...any) {
@@ -73,7 +72,7 @@ func (s *sim) checkStep(r *row, x *step) {
 	}
 	if a.Weight > b.Weight && !advance {
 		for _, q := range s.routers {
-			if q.read < b.Wanted || !slices.Contains(q.weights, b.Weight) {
+			if q.read < b.Wanted || !slices.Contains(q.weights, s.was(r, b, q)) {
 				s.violated(1, "weight %d → %d, but %s was last read at generation %d with %v, and generation %d is wanted", b.Weight, a.Weight, q.name, q.read, q.weights, b.Wanted)
 			}
 		}
@@ -96,6 +95,13 @@ func (s *sim) checkStep(r *row, x *step) {
 	if b.Capacity && !a.Capacity && (a.Phase != rollout.RollingBack || a.Weight > 0) {
 		s.violated(3, "the candidate is removed in %s at weight %d", a.Phase, a.Weight)
 	}
+	if a.Keep < b.Keep && a.Phase != rollout.RollingBack {
+		for _, q := range s.routers {
+			if q.read < b.Wanted || !q.full {
+				s.violated(3, "%d of %d instances of the previous release go, but %s was last read at generation %d (all ready %t), and generation %d is wanted", b.Keep-a.Keep, b.Keep, q.name, q.read, q.full, b.Wanted)
+			}
+		}
+	}
 	s.checkRollback(r, x, has(rollout.Alarm))
 	s.checkVerdict(r, x, advance)
 	// 9
@@ -110,6 +116,20 @@ func (s *sim) checkStep(r *row, x *step) {
 	if a.Weight != b.Weight {
 		tr.served, tr.samples = s.served, 0
 	}
+}
+
+// was is the weight that a router had to have in a state.
+func (s *sim) was(r *row, b *rollout.State, q *router) int {
+	shares := r.plan.Shares(*b)
+	if shares == nil {
+		return b.Weight
+	}
+	for i, h := range s.target.Hosts { // which are sorted
+		if h == q.name {
+			return shares[i].Weight
+		}
+	}
+	return -1
 }
 
 // checkRollback is invariant 4.
@@ -165,7 +185,7 @@ func (s *sim) checkVerdict(r *row, x *step, advance bool) {
 	override := advance && e.Command.Override && e.Command.Reason != ""
 	for i := b.Step; i < a.Step; i++ {
 		p := plan.Steps[i]
-		if p.Kind != rollout.StepBake || !p.Analysis || override || advance && e.Command.Full && i > b.Step {
+		if p.Kind != rollout.StepBake || !p.Analysis || override || a.Hurry || advance && e.Command.Full && i > b.Step {
 			continue
 		}
 		if i > b.Step || tr.said != verdict.Pass {
@@ -181,8 +201,11 @@ func (s *sim) checkVerdict(r *row, x *step, advance bool) {
 		k := &s.releases[r.rel]
 		// One is bad only beside a stable that is not, and was left alone.
 		alone := !s.disturbed && r.old >= 0 && s.releases[r.old].errors < 0.4
+		if w := r.watch.rate; alone && w != nil {
+			alone = w.Frozen.Bad*20 <= w.Frozen.Total
+		}
 		if r.watch.rate != nil && !plan.First && k.errors > 0.4 && alone || r.watch.limit != nil && k.load > 10 {
-			s.violated(6, "step %d passed a release that is bad", i)
+			s.violated(6, "step %d passed a release that is bad: %+v: %s", i, *k, b.Sentence)
 		}
 	}
 	tr.said = ""
@@ -208,6 +231,7 @@ func (s *sim) checkFacts(r *row, x *step) {
 	need(a.Verdict != b.Verdict && a.Verdict != "", rollout.FactVerdict, string(a.Verdict))
 	need(a.Paused != b.Paused, rollout.FactPaused, "")
 	need(a.Held != b.Held, rollout.FactHeld, "")
+	need(a.Run != b.Run || a.Keep != b.Keep, rollout.FactCounts, "")
 	need(a.Stuck != b.Stuck, rollout.FactStuck, "")
 	if c := x.event.Command; c != nil {
 		need(true, rollout.FactCommand, string(c.Kind))
@@ -276,14 +300,19 @@ func (s *sim) checkDrift(t *turn, r *row) {
 		if svc.Generation < st.Wanted {
 			return
 		}
-		w := 0
+		w, want := 0, st.Weight
 		for _, v := range svc.Revisions {
 			if v.Release == id(r.rel) {
 				w = v.Weight
 			}
 		}
-		if w != st.Weight {
-			differs = fmt.Sprintf("%s has %d where %d is recorded, and it is %s (held %q)", q.Host, w, st.Weight, st.Phase, st.Held.Cause)
+		for _, x := range s.routers {
+			if x.name == q.Host {
+				want = s.was(r, st, x)
+			}
+		}
+		if w != want && !s.worker {
+			differs = fmt.Sprintf("%s has %d where %d is recorded, and it is %s (held %q)", q.Host, w, want, st.Phase, st.Held.Cause)
 		}
 	}
 	if differs != "" {
@@ -328,10 +357,10 @@ func (s *sim) checkWorld() {
 			if l == nil || v.rel != l.rel || r.drift != nil || l.state.Applying || r.doc.Generation != l.state.Wanted {
 				continue
 			}
-			if v.want != l.state.Weight {
+			if v.want != l.state.Weight && l.plan.Instances == 0 {
 				s.violated(1, "%s was told %d at generation %d, and %d is recorded", r.name, v.want, l.state.Wanted, l.state.Weight)
 			}
-			if v.weight > l.plan.Steps[l.state.Step].Weight {
+			if v.weight > l.plan.Steps[l.state.Step].Weight && l.plan.Instances == 0 {
 				s.violated(1, "%s gives %d at a step of %d", r.name, v.weight, l.plan.Steps[l.state.Step].Weight)
 			}
 		}
@@ -344,6 +373,9 @@ func (s *sim) checkEnd() {
 	p := &s.store.place
 	if l == nil || l.state.Phase == rollout.RollbackFailed || p.current < 0 {
 		return
+	}
+	if l.state.Phase == rollout.Superseded && l.state.Exposed {
+		return // it waits for the release that mends it
 	}
 	for _, r := range s.routers {
 		v := r.find(p.current)

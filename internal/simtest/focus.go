@@ -18,6 +18,20 @@ func cellOf(seed uint64) cell {
 	return cell{Fault(seed % n), columns[seed/n%uint64(len(columns))]}
 }
 
+// struck reports whether the seed's own cell was, or can't be.
+func (s *sim) struck() bool {
+	c := s.cover[s.focus.fault]
+	if impossible(s.focus.fault, s.focus.phase) {
+		return true
+	}
+	for i, p := range columns {
+		if p == s.focus.phase {
+			return c != nil && c[i] > 0
+		}
+	}
+	return true
+}
+
 // ofWorld are the faults that strike by themselves, and not at a point of a turn
 // or of a message.
 var ofWorld = []Fault{driftFault, metricGap, clockForward, clockBack, routerDown, routerRestart, instanceDies, candidateFails, commandStale, commandTwice, secondStart}
@@ -51,7 +65,7 @@ func (s *sim) phaseChanged() {
 		for _, r := range s.routers {
 			if v := r.find(l.rel); v != nil {
 				s.traffic(r)
-				v.ready, r.tell = s.now+s.dur(10*time.Second, 40*time.Second), s.now
+				v.have, v.ready, r.tell = 0, s.now+s.dur(10*time.Second, 40*time.Second), s.now
 			}
 		}
 	case here && ofEffects(s.focus.fault) && l.state.Phase != rollout.Pending && l.state.Phase != rollout.Preparing:

@@ -25,7 +25,7 @@ type mutant struct {
 
 var mutants = []mutant{
 	{1, "the next step is taken without having read every router", "rollout/walk.go",
-		"if !done || !m.agreed() {", "if !done {"},
+		"if !done || !m.agreed() || ", "if !done || "},
 	{1, "an agent takes a lower generation than it has seen", "simtest/target.go",
 		"if d.Generation <= r.doc.Generation {\n\t\treturn\n\t}\n\ts.take", "if d.Generation == r.doc.Generation {\n\t\treturn\n\t}\n\ts.take"},
 	{2, "the candidate is exposed before it is there and verified", "rollout/walk.go",

@@ -6,6 +6,7 @@ import (
 
 	"github.com/sluicehq/sluice/internal/agent/wire"
 	"github.com/sluicehq/sluice/internal/rollout"
+	"github.com/sluicehq/sluice/internal/target/host"
 )
 
 // plane is one control plane's process.
@@ -13,6 +14,8 @@ type plane struct {
 	id   int
 	poll time.Duration // when it looks for work, or begins again after a crash
 	dead bool
+
+	silent []bool // which hosts were, at its last look
 }
 
 // task is something that a process is in the middle of: a turn on a leased row,
@@ -72,6 +75,7 @@ func (s *sim) poll(p *plane) {
 			s.store.wake(&s.store.place.alarm, s.wall())
 		}
 	}
+	s.lookAtHosts(p)
 	for _, table := range []string{tableRollouts, tablePlace} {
 		if next := s.store.nextWake(s.wall()); next > 0 {
 			break
@@ -98,10 +102,25 @@ func (s *sim) poll(p *plane) {
 	p.poll = s.now + min(2*time.Second, max(time.Millisecond, s.store.nextWake(s.wall())))
 }
 
+// lookAtHosts wakes the live rollout when a host fell silent or came back since
+// this plane's last look. The first look has nothing to compare with.
+func (s *sim) lookAtHosts(p *plane) {
+	turned := p.silent == nil
+	now := make([]bool, len(s.store.observed))
+	for i, o := range s.store.observed {
+		now[i] = host.Silent(o.Arrived, s.wall())
+		turned = turned || i >= len(p.silent) || p.silent[i] != now[i]
+	}
+	p.silent = now
+	if l := s.store.live(); turned && l != nil {
+		s.store.wake(&l.alarm, s.wall())
+	}
+}
+
 // crash ends a process and all that it was doing.
 func (s *sim) crash(plane int) {
 	p := s.planes[plane]
-	p.dead, p.poll = true, s.now+s.dur(500*time.Millisecond, 8*time.Second)
+	p.silent, p.dead, p.poll = nil, true, s.now+s.dur(500*time.Millisecond, 8*time.Second)
 	s.tasks = slices.DeleteFunc(s.tasks, func(t *task) bool { return t.plane == plane })
 	s.events++
 	s.say("plane %d dies", plane)
@@ -272,7 +291,12 @@ func (s *sim) call(t *task, e effect) {
 		t.pc = atOutcome // it is past
 		return
 	}
+	if d := s.store.busy.Sub(s.wall()); d > 0 && d < leaseTTL { // a call of another row's worker may still land
+		t.at = s.now + d
+		return
+	}
 	bound := min(time.Second, (t.until-s.now)/2)
+	s.store.busy = s.wall().Add(bound)
 	land := s.now + s.dur(time.Millisecond, 50*time.Millisecond)
 	if s.rate[desiredLate] > 0 && s.hit(desiredLate) {
 		land = s.now + s.dur(0, bound)
@@ -287,6 +311,7 @@ func (s *sim) call(t *task, e effect) {
 // answered reads the load balancer back.
 func (s *sim) answered(t *task) {
 	r, e := s.routers[0], t.pending[0]
+	s.store.busy = time.Time{}
 	if s.hit(crashAfterEffect) {
 		s.crash(t.plane)
 		return

@@ -14,6 +14,8 @@ import (
 const (
 	MinEvents = 200
 	MinFaults = 3
+
+	patience = 5 * MinEvents // for the seed's own cell of the table
 )
 
 // Result is what a seed came to.
@@ -60,6 +62,7 @@ type sim struct {
 
 	target    pipeline.Target
 	unfenced  bool
+	worker    bool // nothing is routed to it
 	judged    metrics
 	warmUp    time.Duration
 	env       pipeline.Environment
@@ -158,6 +161,9 @@ func Run(seed uint64, transcript bool) (res Result) {
 		if s.unfenced {
 			res.Target = "load balancer"
 		}
+		if s.worker {
+			res.Target = "worker"
+		}
 		for _, r := range s.store.rollouts {
 			res.Ends[r.state.Phase]++
 		}
@@ -169,7 +175,7 @@ func Run(seed uint64, transcript bool) (res Result) {
 			res.Violation = v
 		}
 	}()
-	for s.events < MinEvents+int(seed%97) || s.faults < MinFaults {
+	for s.events < MinEvents+int(seed%97) || s.faults < MinFaults || !s.struck() && s.events < patience {
 		s.next()
 		if s.events > 20*MinEvents {
 			s.violated(0, "after %d events there were %d faults", s.events, s.faults)
@@ -201,7 +207,18 @@ func newSim(seed uint64) *sim {
 			s.rate[f] = one(s, 0.01, 0.03, 0.1)
 		}
 	}
+	s.worker = !s.unfenced && s.chance(0.15)
+	s.target.Type, s.target.Listen, s.target.Instances = "host", ":8080", one(s, 1, 1, 2, 4)
+	if s.unfenced {
+		s.target.Type, s.target.Instances = "load-balancer", 1
+	}
+	if s.worker {
+		s.target.Listen = ""
+	}
 	s.judged = metrics{rate: s.chance(0.7), limit: s.chance(0.4)}
+	if s.worker {
+		s.judged.rate = false // nobody counts its requests
+	}
 	s.rps = one(s, 5.0, 100, 1000)
 	s.focus = cellOf(seed)
 	s.rate[s.focus.fault] = max(s.rate[s.focus.fault], 0.02)

@@ -78,7 +78,6 @@ type watch struct {
 	base             map[baseKey][2]int64
 	rate             *analysis.Rate
 	limit            *analysis.Limit
-	spread           analysis.Spread
 }
 
 type baseKey struct {
@@ -88,12 +87,11 @@ type baseKey struct {
 
 // effect is a promise of a transaction, as in package store.
 type effect struct {
-	owner   int // rollout; -1: the environment
-	gen     int64
-	kind    rollout.EffectKind
-	doc     wire.Desired
-	step    int
-	outcome string
+	owner int // rollout; -1: the environment
+	gen   int64
+	kind  rollout.EffectKind
+	doc   wire.Desired
+	step  int
 }
 
 // place is the environment's row.
@@ -116,7 +114,8 @@ type store struct {
 	quarantine map[int]bool
 	leaves     int
 	commits    int
-	acked      int64 // highest generation that an unfenced target was read back at
+	acked      int64     // highest generation that an unfenced target was read back at
+	busy       time.Time // until then a call to an unfenced target may land
 }
 
 func (st *store) last() *row {

@@ -27,6 +27,7 @@ type router struct {
 	drift   *int // a weight that somebody else gave the candidate
 	read    int64
 	weights []int // candidate's weights that were reported at generation read
+	full    bool  // and once with all instances ready that were wanted of it
 	journal []int64
 }
 
@@ -34,6 +35,7 @@ type router struct {
 type revision struct {
 	rel       int
 	want      int // weight
+	n, have   int // instances: wanted, and ready at least
 	weight    int // in effect
 	candidate bool
 	pulled    time.Duration // when content and promotion are looked at
@@ -77,6 +79,17 @@ func (r *router) find(rel int) *revision {
 
 func relOf(d release.ID) int { return slices.Index(ids[:], d) }
 
+// running is how many instances are ready.
+func (v *revision) running(now time.Duration) int {
+	switch {
+	case v.failed != "" || !v.verified:
+		return 0
+	case v.ready <= now:
+		return v.n
+	}
+	return min(v.have, v.n)
+}
+
 // offer hands the agent a document. The agent keeps the highest generation and
 // refuses lower ones.
 func (s *sim) offer(r *router, d wire.Desired) {
@@ -90,6 +103,11 @@ func (s *sim) offer(r *router, d wire.Desired) {
 func (s *sim) take(r *router, d wire.Desired) {
 	s.traffic(r)
 	s.checkTake(r, d)
+	if r.drift != nil { // it knows only what it has set itself
+		for _, v := range r.revs {
+			v.weight = v.want
+		}
+	}
 	r.doc, r.drift = d, nil
 	r.journal = append(r.journal, d.Generation)
 	for _, x := range d.Revisions {
@@ -97,11 +115,19 @@ func (s *sim) take(r *router, d wire.Desired) {
 		v, k := r.find(rel), &s.releases[rel]
 		if v == nil {
 			v = &revision{rel: rel, pulled: s.now + s.dur(20*time.Millisecond, k.slow)}
-			v.ready = v.pulled + s.dur(30*time.Millisecond, k.slow)
 			r.revs = append(r.revs, v)
 			r.tell = min(r.tell, v.pulled)
 		}
 		v.want, v.candidate = x.Weight, x.Candidate
+		n := x.Instances
+		if own, ok := x.Shares[r.name]; ok {
+			v.want, n = own.Weight, own.Instances
+		}
+		if n > v.n {
+			v.have = v.running(s.now)
+			v.ready = max(v.pulled, s.now) + s.dur(30*time.Millisecond, k.slow)
+		}
+		v.n = n
 	}
 	r.revs = slices.DeleteFunc(r.revs, func(v *revision) bool {
 		return !slices.ContainsFunc(d.Revisions, func(x wire.Revision) bool { return x.Release == id(v.rel) })
@@ -129,7 +155,7 @@ func (s *sim) effect(r *router) {
 				}
 			}
 		}
-		v.served = v.served || v.verified && v.failed == "" && v.ready <= s.now
+		v.served = v.served || v.n > 0 && v.running(s.now) > 0
 	}
 	var stable *revision
 	blocked, blockedStable := false, false
@@ -146,6 +172,12 @@ func (s *sim) effect(r *router) {
 	}
 	for _, v := range r.revs {
 		v.weight = v.want
+		if s.worker {
+			v.weight = 0
+		}
+	}
+	if s.worker {
+		return
 	}
 	if blocked && !blockedStable && stable != nil {
 		for _, v := range r.revs {
@@ -185,7 +217,7 @@ func (s *sim) traffic(r *router) {
 		n := int64(v.share)
 		v.share -= float64(n)
 		rate := k.errors
-		if v.failed != "" || v.ready > s.now {
+		if v.running(s.now) == 0 {
 			rate = 1
 		}
 		v.fails += float64(n) * rate
@@ -210,10 +242,14 @@ func (s *sim) report(r *router) wire.Observed {
 		switch {
 		case v.failed != "":
 			x.Phase, x.Reason = wire.Failed, v.failed
-		case v.verified && v.ready <= s.now:
-			x.Phase, x.Ready = wire.Ready, 1
+		case v.verified && v.running(s.now) >= v.n:
+			x.Phase = wire.Ready
 		case v.verified:
 			x.Phase = wire.Starting
+		}
+		x.Ready = v.running(s.now)
+		if v.verified {
+			x.Instances = instances[:min(v.n, len(instances))]
 		}
 		if v.requests > 0 {
 			x.Counters = []wire.Counters{{Requests: uint64(v.requests), Bad: uint64(v.bad)}}
@@ -223,6 +259,8 @@ func (s *sim) report(r *router) wire.Observed {
 	o.Services = []wire.Service{svc}
 	return o
 }
+
+var instances = make([]wire.Instance, 16)
 
 var boots = []string{"b0", "b1", "b2", "b3", "b4", "b5", "b6", "b7", "b8", "b9"}
 
@@ -243,16 +281,28 @@ func (s *sim) receive(r *router, o wire.Observed) {
 func (s *sim) reads(r *router, o wire.Observed) {
 	svc := &o.Services[0]
 	if svc.Generation != r.read {
-		r.read, r.weights = svc.Generation, r.weights[:0]
+		r.read, r.weights, r.full = svc.Generation, r.weights[:0], false
 	}
-	w := 0
-	if l := s.store.last(); l != nil {
-		for _, v := range svc.Revisions {
-			if v.Release == id(l.rel) {
-				w = v.Weight
-			}
+	l := s.store.last()
+	if l == nil {
+		return
+	}
+	w, full, cand, old := 0, true, 0, 0
+	for _, v := range svc.Revisions {
+		if v.Release == id(l.rel) {
+			w, cand = v.Weight, len(v.Instances)
+		} else {
+			old += len(v.Instances)
+		}
+		if r.doc.Generation == svc.Generation {
+			have := r.find(relOf(v.Release))
+			full = full && have != nil && v.Ready >= have.n
 		}
 	}
+	if s.worker && cand > 0 {
+		w = cand * wire.FullWeight / (cand + old)
+	}
+	r.full = r.full || full
 	if !slices.Contains(r.weights, w) {
 		r.weights = append(r.weights, w)
 	}

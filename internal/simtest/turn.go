@@ -15,10 +15,25 @@ import (
 	"github.com/sluicehq/sluice/internal/verdict"
 )
 
+// How long a live rollout sleeps although nothing is due, as in control.
 const (
-	observeEvery = time.Second // as in control
-	minBin       = 2 * time.Second
+	movingRest = time.Second
+	bakingRest = 10 * time.Second
+	heldRest   = 5 * time.Minute
+	minBin     = 2 * time.Second
 )
+
+func restFor(s *rollout.State) time.Duration {
+	switch {
+	case s.Phase == rollout.Pending:
+		return heldRest
+	case s.Paused.On, s.Held.On && s.Held.Cause != rollout.CauseDrift:
+		return heldRest
+	case s.Phase == rollout.Baking && !s.Held.On:
+		return bakingRest
+	}
+	return movingRest
+}
 
 // turn is one decision about one rollout in one transaction, like control's turn.
 // Nothing of it is in the store before commit.
@@ -126,7 +141,7 @@ func (t *turn) close() {
 	if t.row.live = t.row.live && !t.row.state.Phase.Terminal(); !t.row.live {
 		return
 	}
-	next := observeEvery
+	next := restFor(&t.row.state)
 	if d, ok := rollout.NextWake(t.row.plan, t.row.state); ok {
 		next = min(next, d)
 	}
@@ -145,13 +160,25 @@ func (t *turn) close() {
 func (t *turn) document() wire.Desired {
 	d := host.Document(key, t.s.target, t.apply)
 	st := &t.row.state
+	var old, cand *wire.Revision
 	if st.Old && t.row.old >= 0 {
-		d.Revisions = append(d.Revisions, wire.Revision{Release: id(t.row.old), Weight: wire.FullWeight - st.Weight, Instances: 1})
+		old = &wire.Revision{Release: id(t.row.old), Weight: wire.FullWeight - st.Weight, Instances: t.s.target.Instances}
 	}
 	if st.Capacity {
-		d.Revisions = append(d.Revisions, wire.Revision{Release: id(t.row.rel), Weight: st.Weight, Candidate: true, Instances: 1})
+		cand = &wire.Revision{Release: id(t.row.rel), Weight: st.Weight, Candidate: true, Instances: t.s.target.Instances}
+	}
+	t.wanted().Put(&d, old, cand)
+	for _, r := range []*wire.Revision{old, cand} {
+		if r != nil {
+			d.Revisions = append(d.Revisions, *r)
+		}
 	}
 	return d
+}
+
+// wanted is the share of each host, where the plan counts instances.
+func (t *turn) wanted() *host.Wanted {
+	return host.WantedOf(t.row.plan, t.row.state, t.s.target.Hosts, t.s.target.Instances)
 }
 
 // commit puts the turn into the store, all of it in one moment.
@@ -235,7 +262,7 @@ func (t *turn) events(ask answer) error {
 	if t.row.old >= 0 {
 		old = string(id(t.row.old))
 	}
-	seen := host.Observe(reports, key, t.s.target.Hosts, id(t.row.rel), idOf(old), t.at)
+	seen := t.wanted().Observe(reports, key, t.s.target.Hosts, id(t.row.rel), idOf(old), t.at)
 	elapsed := time.Duration(0)
 	if !w.ticked.IsZero() {
 		elapsed = max(0, min(t.at.Sub(w.ticked), 2*w.planned))
@@ -439,7 +466,7 @@ func (s *sim) stepPlace() {
 		p.retire = time.Time{}
 		st.generation++
 		d := host.Document(key, s.target, st.generation)
-		d.Revisions = append(d.Revisions, wire.Revision{Release: id(p.current), Weight: wire.FullWeight, Instances: 1})
+		d.Revisions = append(d.Revisions, wire.Revision{Release: id(p.current), Weight: wire.FullWeight, Instances: s.target.Instances})
 		st.effects = append(slices.Clip(st.effects), effect{owner: -1, gen: st.generation, kind: rollout.Apply, doc: d})
 		s.say("release %d is retired (generation %d)", p.previous, st.generation)
 		next = now.Add(time.Second)

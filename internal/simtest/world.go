@@ -107,7 +107,7 @@ func (s *sim) mischief() {
 		s.traffic(r)
 		r.boot, r.seq, r.drift, r.tell = r.boot+1, 0, nil, s.now+time.Second
 		for _, v := range r.revs {
-			v.requests, v.bad, v.ready, v.served = 0, 0, s.now+s.dur(0, s.releases[v.rel].slow), false
+			v.requests, v.bad, v.have, v.ready, v.served = 0, 0, 0, s.now+s.dur(0, s.releases[v.rel].slow), false
 		}
 		s.effect(r)
 	case instanceDies:
@@ -117,7 +117,7 @@ func (s *sim) mischief() {
 		s.strike(f)
 		v := one(s, r.revs...)
 		s.traffic(r)
-		v.ready, r.tell = s.now+s.dur(time.Second, 40*time.Second), s.now
+		v.have, v.ready, r.tell = s.rng.IntN(v.n+1), s.now+s.dur(time.Second, 40*time.Second), s.now
 		s.say("release %d dies on %s", v.rel, r.name)
 	case candidateFails:
 		if live == nil || live.state.Phase == rollout.Pending {
@@ -179,7 +179,9 @@ func (s *sim) speak() {
 	switch {
 	case s.healed && !l.live:
 		return
-	case st.Paused.On && (s.healed || s.chance(0.7)):
+	case s.healed && st.Phase != rollout.RollingBack && (st.Frozen != "" && s.chance(0.5) || st.Frozen == "" && st.Seen.Failed != ""):
+		k = rollout.Abort
+	case st.Paused.On && (s.healed || s.chance(0.7)), st.Held.Cause == rollout.CauseDrift && l.plan.OnDrift != "" && (s.healed || s.chance(0.5)):
 		k = rollout.Resume
 	case s.healed && st.Phase == rollout.RollingBack:
 		return
@@ -200,6 +202,9 @@ func (s *sim) ship() {
 	s.deploy = s.now + s.dur(100*time.Millisecond, 5*time.Second)
 	st := &s.store
 	if live := st.live(); live != nil {
+		if live.state.Frozen != "" && live.plan.OnFail == pipeline.RollForward {
+			s.order(rollout.Supersede, live.revision) // the next release is the mended one
+		}
 		if live.state.Phase == rollout.Pending && s.chance(0.2) && !s.healed {
 			s.events++
 			s.order(rollout.Supersede, live.revision)
@@ -252,6 +257,37 @@ func (s *sim) start(rel int, plan rollout.Plan) {
 	}
 }
 
+// shape is what a strategy needs beside its name. What its target can't do is
+// replaced by the nearest, as the definition's rules say.
+func (s *sim) shape(r *pipeline.Rollout, bake func() time.Duration) {
+	n := s.target.Total()
+	switch {
+	case s.worker && (r.Strategy == pipeline.BlueGreen || r.Strategy == pipeline.Immutable):
+		r.Strategy = pipeline.Rolling
+	case s.unfenced && r.Strategy == pipeline.Rolling:
+		r.Strategy = pipeline.Canary
+	}
+	switch r.Strategy {
+	case pipeline.Rolling:
+		r.Batches = &pipeline.Batches{Batch: pipeline.Amount{Count: 1 + s.rng.IntN(n)}, Additional: s.chance(0.5)}
+	case pipeline.Linear:
+		for w := 25.0; w < 100; w += 25 {
+			r.Steps = append(r.Steps, pipeline.CanaryStep{Weight: w, Bake: bake()})
+		}
+	case pipeline.TrafficSplitting:
+		r.Steps = []pipeline.CanaryStep{{Weight: 20, Bake: bake()}}
+	case pipeline.Canary:
+		for i := range 1 + s.rng.IntN(3) {
+			r.Steps = append(r.Steps, pipeline.CanaryStep{Weight: float64(5 + 25*i), Bake: bake()})
+		}
+	}
+	if s.worker && r.Stepped() {
+		if _, err := pipeline.WorkerCounts(r.Steps, n); err != nil {
+			r.Strategy, r.Steps = pipeline.AllAtOnce, nil
+		}
+	}
+}
+
 // draw makes an environment with a strategy.
 func (s *sim) draw() pipeline.Environment {
 	bake := func() time.Duration {
@@ -263,7 +299,7 @@ func (s *sim) draw() pipeline.Environment {
 	e := pipeline.Environment{Name: "production", Target: s.target}
 	r := &e.Rollout
 	*r = pipeline.Rollout{
-		Strategy:        one(s, pipeline.AllAtOnce, pipeline.Canary, pipeline.Canary),
+		Strategy:        one(s, pipeline.Strategies...),
 		OnInconclusive:  one(s, rollout.Extend, rollout.HoldThere),
 		OnNoData:        one(s, rollout.Extend, rollout.HoldThere),
 		Timeout:         one(s, 20*time.Second, 2*time.Minute, 30*time.Minute),
@@ -274,9 +310,9 @@ func (s *sim) draw() pipeline.Environment {
 	if s.focus.phase == ended || s.focus.phase == rollout.Pending {
 		r.RetireAfter = time.Second
 	}
-	for i := range 1 + s.rng.IntN(3) {
-		r.Steps = append(r.Steps, pipeline.CanaryStep{Weight: float64(5 + 25*i), Bake: bake()})
-	}
+	s.shape(r, bake)
+	r.OnFail = one(s, "", "", "", pipeline.Freeze, pipeline.RollForward)
+	r.OnDrift = one(s, "", "", "", pipeline.DriftHold)
 	if s.judged.rate {
 		e.Analysis.Metrics = append(e.Analysis.Metrics, pipeline.Metric{Name: "http-errors", Kind: pipeline.HTTPErrors})
 	}
@@ -287,6 +323,15 @@ func (s *sim) draw() pipeline.Environment {
 	s.warmUp = one(s, 0, 2*time.Second)
 	if s.focus.phase == rollout.Checking || s.chance(0.5) {
 		e.Verify = []pipeline.Check{{Name: "smoke"}}
+	}
+	if s.chance(0.2) {
+		e.Hooks.BeforeTraffic = []pipeline.Check{{Name: "before"}}
+	}
+	if s.chance(0.2) {
+		e.Hooks.AfterStep = []pipeline.Check{{Name: "step"}}
+	}
+	if s.chance(0.1) {
+		e.Hooks.AfterTraffic = []pipeline.Check{{Name: "after"}}
 	}
 	return e
 }
