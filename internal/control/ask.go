@@ -66,7 +66,7 @@ func (c *Controller) ask(ctx context.Context, project, id string) (answers, erro
 			return err
 		}
 		key = t.key()
-		if !t.state.Exposed {
+		if !t.state.Judged() {
 			queries = t.queriesBefore()
 			return nil
 		}

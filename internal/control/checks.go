@@ -348,10 +348,13 @@ func (c *Controller) readyFor(ctx context.Context, d pipeline.Definition, envs [
 	return nil
 }
 
-// besides adds to a desired state what checks and a thin judge need: an address of
+// besides adds to a desired state what shadows, checks and a thin judge need: an address of
 // the candidate alone until somebody is exposed, and traffic of our own while it
 // is.
 func (t *turn) besides(d *wire.Desired) {
+	if t.candidate.Shadow = t.state.Shadow; t.state.Shadow > 0 {
+		d.Requires = append(d.Requires, wire.FeatureShadow)
+	}
 	if !t.state.Capacity || t.state.Phase == rollout.RollingBack || t.state.Phase.Terminal() || d.Listen == "" {
 		return
 	}
@@ -387,10 +390,14 @@ func (t *turn) endSynthetic(current wire.Revision) error {
 // Sluice made where the definition asks for them.
 func (t *turn) counts(reports []host.Report) []host.Counts {
 	e := t.plan.Environment
+	out := host.Counters(reports, t.key(), e.Target.Hosts)
 	if e.Synthetic != nil && e.Synthetic.Count {
-		return host.AllCounters(reports, t.key(), e.Target.Hosts)
+		out = host.AllCounters(reports, t.key(), e.Target.Hosts)
 	}
-	return host.Counters(reports, t.key(), e.Target.Hosts)
+	if e.Shadow != nil {
+		out = append(out, host.ShadowCounters(reports, t.key(), e.Target.Hosts)...)
+	}
+	return out
 }
 
 // counted says in a verdict's sentence that not only users were counted.

@@ -163,7 +163,7 @@ func (w *watch) rollbackMillis() *int64 {
 }
 
 func (w *watch) nextBin(s rollout.State, a pipeline.Analysis) (time.Duration, bool) {
-	if len(w.Tests) == 0 || !s.Exposed || s.Phase == rollout.RollingBack {
+	if len(w.Tests) == 0 || !s.Judged() || s.Phase == rollout.RollingBack {
 		return 0, false
 	}
 	if w.Flush {
@@ -191,8 +191,8 @@ func (c *Controller) newWatch(tx *store.Tx, key release.Key, env pipeline.Enviro
 func (t *turn) judge(reports []host.Report, ask answers, elapsed time.Duration) (*rollout.Judged, error) {
 	w, a := &t.watch, t.plan.Environment.Analysis
 	counts := t.counts(reports)
-	if !t.state.Exposed || t.state.Phase == rollout.RollingBack {
-		if !t.state.Exposed {
+	if !t.state.Judged() || t.state.Phase == rollout.RollingBack {
+		if !t.state.Judged() {
 			w.rebase(counts, t.row.Release, t.restoreID())
 			return nil, w.freezeRates(ask, preview.Settings(a))
 		}

@@ -45,6 +45,9 @@ func Compile(env pipeline.Environment, previous bool) (Plan, error) {
 		}
 	}
 	n := env.Target.Total()
+	if err := p.shadow(env, previous, judged); err != nil {
+		return Plan{}, err
+	}
 	switch {
 	case !slices.Contains(pipeline.Strategies, r.Strategy):
 		return Plan{}, fmt.Errorf("couldn't compile the rollout of %s: strategy %q is not one of %s",
@@ -113,6 +116,19 @@ func Compile(env pipeline.Environment, previous bool) (Plan, error) {
 	return p, nil
 }
 
+// shadow begins with copies of requests, where a release runs whose requests they
+// can be. The candidate has to run beside it then.
+func (p *Plan) shadow(env pipeline.Environment, previous, judged bool) error {
+	switch s := env.Shadow; {
+	case s == nil || !previous:
+	case env.Target.Worker() || p.Strategy == pipeline.Rolling || p.Strategy == pipeline.Immutable:
+		return fmt.Errorf("couldn't compile the rollout of %s: shadow needs all of the candidate beside the running release, behind one router, which %s of this target hasn't; the nearest is %s", env.Name, p.Strategy, pipeline.Canary)
+	default:
+		p.Steps = append(p.Steps, PlanStep{Kind: StepBake, Shadow: int(math.Round(s.Share * 100)), Bake: s.Bake, Basis: BasisConcurrent, Analysis: judged})
+	}
+	return nil
+}
+
 // basis is what the next bake is judged against: at 100 % nothing is left to
 // compare with.
 func (p *Plan) basis() Basis {
@@ -140,7 +156,7 @@ func CompileRollback(env pipeline.Environment) Plan {
 
 // needs is the engine that the plan needs.
 func (p Plan) needs() int {
-	if p.counted() || p.OnFail != "" || p.OnDrift != "" {
+	if p.counted() || p.OnFail != "" || p.OnDrift != "" || slices.ContainsFunc(p.Steps, func(s PlanStep) bool { return s.Shadow > 0 }) {
 		return 2
 	}
 	return 1
@@ -217,7 +233,7 @@ func (p Plan) Validate() error {
 		return fmt.Errorf("%w: it was compiled by engine %d and this build knows 1 to %d: use the version of Sluice that compiled it, or a newer one", ErrPlan, p.Engine, Engine)
 	}
 	if p.Engine < p.needs() {
-		return fmt.Errorf("%w: engine %d has neither counts nor safe actions", ErrPlan, p.Engine)
+		return fmt.Errorf("%w: engine %d has neither counts, safe actions nor shadows", ErrPlan, p.Engine)
 	}
 	n := len(p.Steps)
 	if n < 3 || n > 1000 || p.Steps[0].Kind != StepPrepare || p.Steps[n-1].Kind != StepRetire {
@@ -249,7 +265,7 @@ func (p Plan) Validate() error {
 			}
 			weight = s.Weight
 		case StepBake:
-			if s.Bake < 0 || weight == 0 {
+			if s.Bake < 0 || weight == 0 && s.Shadow == 0 {
 				return fmt.Errorf("%w: step %d bakes %s at %s", ErrPlan, i, s.Bake, percent(weight))
 			}
 			if s.Bake == 0 && s.Analysis {
@@ -258,6 +274,9 @@ func (p Plan) Validate() error {
 		case StepCheck, StepHold:
 		default:
 			return fmt.Errorf("%w: step %d is of the unknown kind %q", ErrPlan, i, s.Kind)
+		}
+		if s.Shadow < 0 || s.Shadow > FullWeight || s.Shadow > 0 && (s.Kind != StepBake || weight > 0) {
+			return fmt.Errorf("%w: step %d copies %s of the requests: only a bake before any user does", ErrPlan, i, percent(s.Shadow))
 		}
 		if s.Weight != weight {
 			return fmt.Errorf("%w: step %d says %s while the candidate has %s", ErrPlan, i, percent(s.Weight), percent(weight))

@@ -151,7 +151,7 @@ func (m *machine) now() string {
 	case StepCheck:
 		return "running " + checks(len(p.Checks)) + " at " + percent(s.Weight)
 	case StepBake:
-		out := fmt.Sprintf("baking at %s for %s of %s", percent(s.Weight), round(s.InPhase), p.Bake)
+		out := fmt.Sprintf("baking at %s for %s of %s", p.where(), round(s.InPhase), p.Bake)
 		if s.Extended > 0 {
 			out += ", extended " + times(s.Extended)
 		}
@@ -160,6 +160,14 @@ func (m *machine) now() string {
 		return "waiting at " + percent(s.Weight)
 	}
 	return "finishing at " + percent(s.Weight)
+}
+
+// where says what a bake's candidate sees.
+func (s PlanStep) where() string {
+	if s.Shadow > 0 {
+		return percent(s.Shadow) + " of requests copied, without users"
+	}
+	return percent(s.Weight)
 }
 
 func (m *machine) why() string {
@@ -188,7 +196,7 @@ func (m *machine) after() string {
 		case StepReplace:
 			follows = fmt.Sprintf("%d of %d instances run the candidate, with %s of %s", n.Run, m.plan.total(), percent(n.Weight), m.users())
 		case StepBake:
-			follows = fmt.Sprintf("it bakes for %s at %s", n.Bake, percent(n.Weight))
+			follows = fmt.Sprintf("it bakes for %s at %s", n.Bake, n.where())
 		case StepCheck:
 			follows = checks(len(n.Checks)) + " must be answered"
 		case StepHold:

@@ -188,7 +188,7 @@ func (m *machine) judged(j Judged) error {
 	s := &m.s
 	switch {
 	case s.Phase == RollingBack: // late: it can't get worse
-	case !s.Exposed:
+	case !s.Judged():
 		return m.unlisted("judged " + string(j.Verdict))
 	case j.Verdict == verdict.Fail: // whatever bake it came from
 		s.Verdict, s.Sentence = j.Verdict, j.Sentence

@@ -9,7 +9,7 @@ import (
 
 // Engine numbers the meaning of plans and states; a rollout keeps its own. Plans
 // that need no more are still compiled for 1, so that the Sluice before, which may
-// run beside this one, can take them on. 2 has counts and safe actions.
+// run beside this one, can take them on. 2 has counts, safe actions and shadows.
 const Engine = 2
 
 // FullWeight is all traffic, in basis points.
@@ -46,6 +46,7 @@ type PlanStep struct {
 	Bake     time.Duration `json:"bake,omitempty"`     // StepBake
 	Basis    Basis         `json:"basis,omitempty"`    // StepBake
 	Analysis bool          `json:"analysis,omitempty"` // StepBake: a pass is needed to leave
+	Shadow   int           `json:"shadow,omitempty"`   // StepBake at weight 0: share of requests that are copied to the candidate, basis points
 	Checks   []string      `json:"checks,omitempty"`   // StepCheck: names of the definition's checks
 	Hook     string        `json:"hook,omitempty"`     // StepCheck: the moment that they belong to (pipeline.BeforeTraffic, …); empty: verify
 
@@ -129,15 +130,16 @@ const (
 type State struct {
 	V        int   `json:"v"` // of this encoding, for upcasters
 	Phase    Phase `json:"phase"`
-	Step     int   `json:"step"`            // index into Plan.Steps
-	Weight   int   `json:"weight"`          // of the candidate, as wanted, basis points
-	Exposed  bool  `json:"exposed"`         // a weight above 0 was ever wanted
-	Capacity bool  `json:"capacity"`        // the candidate shall run
-	Old      bool  `json:"old"`             // the previous release shall run
-	Run      int   `json:"run,omitempty"`   // of a counted plan, as wanted: instances of the candidate
-	Keep     int   `json:"keep,omitempty"`  // instances of the previous release
-	Moved    int   `json:"moved,omitempty"` // places whose traffic goes to the candidate
-	Taken    bool  `json:"taken,omitempty"` // fewer instances of the previous release than all were ever wanted
+	Step     int   `json:"step"`             // index into Plan.Steps
+	Weight   int   `json:"weight"`           // of the candidate, as wanted, basis points
+	Exposed  bool  `json:"exposed"`          // a weight above 0 was ever wanted
+	Capacity bool  `json:"capacity"`         // the candidate shall run
+	Old      bool  `json:"old"`              // the previous release shall run
+	Run      int   `json:"run,omitempty"`    // of a counted plan, as wanted: instances of the candidate
+	Keep     int   `json:"keep,omitempty"`   // instances of the previous release
+	Moved    int   `json:"moved,omitempty"`  // places whose traffic goes to the candidate
+	Shadow   int   `json:"shadow,omitempty"` // share of requests that are copied to the candidate, as wanted, basis points
+	Taken    bool  `json:"taken,omitempty"`  // fewer instances of the previous release than all were ever wanted
 
 	Seen     Observation `json:"seen"`               // the last one
 	Wanted   int64       `json:"wanted"`             // generation of the last Apply; an older observation completes nothing
@@ -168,6 +170,14 @@ type State struct {
 	Aborted  bool          `json:"aborted,omitempty"`  // a person asked for the end
 	Rollback string        `json:"rollback,omitempty"` // result: "", done, given-up
 }
+
+// Judged reports whether there can be evidence of the candidate: users' requests,
+// or copies of them.
+func (s State) Judged() bool { return s.Exposed || s.Shadow > 0 }
+
+// Share is what part of users' requests a step's candidate sees, in basis points:
+// as their answer, or as copies.
+func (s PlanStep) Share() int { return max(s.Weight, s.Shadow) }
 
 // Observation is what the target was read to be, over all its hosts.
 type Observation struct {

@@ -30,7 +30,10 @@ func (m *machine) enter(i int) {
 	s := &m.s
 	s.Step, s.InPhase = i, 0
 	s.Held, s.HeldFor, s.Resumed = Flag{}, 0, false
-	switch p := m.step(); p.Kind {
+	p := m.step()
+	copies := s.Shadow != p.Shadow
+	s.Shadow = p.Shadow
+	switch p.Kind {
 	case StepPrepare:
 		s.Phase, s.Capacity, s.Old = Preparing, true, !m.plan.First
 		m.place(p)
@@ -47,6 +50,9 @@ func (m *machine) enter(i int) {
 		m.effects = append(m.effects, Effect{Kind: Check})
 	case StepRetire:
 		s.Phase = Finishing
+	}
+	if copies {
+		m.apply()
 	}
 }
 
@@ -210,7 +216,7 @@ func (m *machine) goBack(reason string, loud bool) {
 	s := &m.s
 	s.Phase, s.Reason = RollingBack, reason
 	s.Paused, s.Held, s.HeldFor, s.Frozen = Flag{}, Flag{}, 0, ""
-	s.InPhase, s.Back = 0, 0
+	s.InPhase, s.Back, s.Shadow = 0, 0, 0
 	switch {
 	case s.Weight > 0 && s.Keep < m.plan.kept() && !m.plan.Worker:
 		// In the middle of a replacement the previous release has too little to

@@ -141,6 +141,9 @@ func stepWords(p rollout.PlanStep) string {
 		return "move " + weight(p.Weight) + " of users"
 	case rollout.StepBake:
 		s := "bake for " + span(p.Bake) + " at " + weight(p.Weight)
+		if p.Shadow > 0 {
+			s = "bake for " + span(p.Bake) + " on copies of " + weight(p.Shadow) + " of requests"
+		}
 		switch {
 		case !p.Analysis:
 			return s + ", not judged"
