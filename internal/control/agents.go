@@ -1,6 +1,7 @@
 package control
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -23,13 +24,35 @@ func (c *Controller) DesiredFor(ctx context.Context, hostName string, since time
 		if err != nil {
 			return fmt.Errorf("couldn't read the desired states: %w", err)
 		}
+		var said []host.Report
+		if len(rows) > 0 {
+			if said, err = c.reports.of(tx, hostName); err != nil {
+				return err
+			}
+		}
+		runs := map[release.Key]bool{}
+		for _, rep := range said {
+			for _, s := range rep.Services {
+				runs[s.Key] = true
+			}
+		}
+		name, err := json.Marshal(hostName)
+		if err != nil {
+			return fmt.Errorf("couldn't encode the host's name: %w", err)
+		}
 		for _, r := range rows {
+			if !runs[r.Key] && !bytes.Contains(r.Document, name) {
+				continue // surely not about this host: thousands need not be decoded
+			}
 			var d wire.Desired
 			if err := json.Unmarshal(r.Document, &d); err != nil {
 				return fmt.Errorf("couldn't read the desired state of %s: %w", r.Key, err)
 			}
-			if slices.Contains(d.Hosts, hostName) {
+			switch {
+			case slices.Contains(d.Hosts, hostName):
 				docs = append(docs, d)
+			case host.Runs(said, d): // who is not named any more has to hear of that
+				docs = append(docs, host.LetGo(d))
 			}
 		}
 		return nil
