@@ -92,6 +92,10 @@ func (p *parser) checkInstances(at string, e Environment) {
 		at := at + ".rollout.onFail"
 		p.at(p.keyAt(at), at, Error, "strategy-instances", "the fix would take the place of a release that is half replaced: only strategies that move weights roll forward", "write onFail: freeze, or use canary, linear, traffic-splitting, blue-green or all-at-once")
 	}
+	if r := e.Rollout; e.Shadow != nil && !e.Target.Worker() && (r.Strategy == Rolling || r.Strategy == Immutable) {
+		at := at + ".shadow"
+		p.at(p.keyAt(at), at, Error, "strategy-instances", "requests are copied to a candidate that stands whole beside the running release, and "+r.Strategy+" replaces instances", "remove shadow, or use "+Canary)
+	}
 	if b := e.Rollout.Batches; b != nil && e.Rollout.Strategy == Rolling {
 		size := b.Size(total)
 		all := fmt.Sprintf("the target runs %s", counted(total, "instance"))
@@ -135,6 +139,7 @@ func (p *parser) checkWorker(at string, e Environment) {
 	}
 	needs(at+".target.sticky", "it has no users to recognise", "remove sticky, or add listen: 127.0.0.1:9001")
 	needs(at+".target.preview", "it has no address to preview", "remove preview, or add listen: 127.0.0.1:9001")
+	needs(at+".shadow", "it has no requests to copy", "remove shadow, or add listen: 127.0.0.1:9001")
 	needs(at+".synthetic", "it has no address to ask", "remove synthetic, or add listen: 127.0.0.1:9001")
 	for i, m := range e.Analysis.Metrics {
 		if m.Kind == HTTPErrors || m.Kind == HTTPLatency {
@@ -177,6 +182,9 @@ func (p *parser) checkBakes(at string, e Environment) {
 			p.at(p.valueAt(where), where, Error, "bake-too-short", fmt.Sprintf("bake %s is too short for its judge: it must be longer than the warm-up of %s and 4 bins of %s, together %s", Short(bake), Short(a.WarmUp), Short(a.Bin), Short(least)),
 				"bake for "+Short(suggestBake(p, at, e))+" or longer, or set analysis.warmUp and analysis.bin")
 		}
+	}
+	if where := at + ".shadow.bake"; e.Shadow != nil && len(a.Metrics) > 0 && p.positions.Has(where) {
+		short(where, e.Shadow.Bake)
 	}
 	inner := strategyAt(p, at, r.Strategy)
 	switch {

@@ -32,6 +32,7 @@ environments:
     purpose: feedback
     target: {type: host, listen: ':1', run: ./shop}
     rollout: {all-at-once: {bake: 15m}}
+    shadow: {share: 20, bake: 30m}
   - name: prod
     after: [dev]
     target:
@@ -194,6 +195,9 @@ var rows = map[string][2]string{
 	"hooks.beforeTraffic":       {"      beforeTraffic: [{name: shell, command: {run: ./smoke.sh}}]\n", ""},
 	"hooks.afterStep":           {"      afterStep: [{name: shown, browser: {path: /shown}}]\n", ""},
 	"hooks.afterTraffic":        {"afterTraffic: [{name: last", "afterTraffic: [{name: end"},
+	"environment.shadow":        {"    shadow: {share: 20, bake: 30m}\n", ""},
+	"shadow.share":              {"share: 20", "share: 30"},
+	"shadow.bake":               {"share: 20, bake: 30m", "share: 20, bake: 31m"},
 	"synthetic.rate":            {"{rate: 5}", "{rate: 7}"},
 	"synthetic.paths":           {"{rate: 5}", "{rate: 5, paths: [/a]}"},
 	"synthetic.count":           {"{rate: 5}", "{rate: 5, count: true}"},
