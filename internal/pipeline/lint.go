@@ -179,7 +179,7 @@ func (l *linter) production(at string, e Environment) {
 		if !l.positions.Has(where) {
 			where = name
 		}
-		l.warn(where, "all-at-once", fmt.Sprintf("%s exposes every user to a new release at once", e.Name), "write rollout: canary, which begins with 5 % and judges it")
+		l.warn(where, "all-at-once", fmt.Sprintf("%s exposes every user to a new release at once", e.Name), "write rollout: canary, which begins with 5 % and judges it; `sluice advise` weighs what suits the service")
 	}
 	if len(e.Analysis.Metrics) == 0 {
 		l.warn(name, "no-analysis", fmt.Sprintf("nothing is judged in %s: a bad release stays until a person sees it", e.Name), "use a canary, or write analysis: {metrics: [http-errors]} and a bake")

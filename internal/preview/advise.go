@@ -242,7 +242,7 @@ var bakeLadder = []time.Duration{
 const (
 	usualBake     = 15 * time.Minute // of unknown traffic
 	longFirst     = 2 * time.Hour
-	extendsSeldom = 0.1              // chance of an extension that is no nuisance
+	extendsSeldom = 0.1 // chance of an extension that is no nuisance
 )
 
 // sized returns the shortest bake at which a healthy release seldom has to be
