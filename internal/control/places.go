@@ -257,6 +257,9 @@ func (t *turn) finish() error {
 		if err := t.settle(&row, &p); err != nil {
 			return err
 		}
+		if err := t.move(&row); err != nil {
+			return err
+		}
 	} else if t.state.Exposed && !t.plan.Drill {
 		// A release that nobody was exposed to may be tried again as it is: what
 		// stopped it can lie outside of it, such as a port that was taken.
@@ -278,6 +281,29 @@ func (t *turn) finish() error {
 		return fmt.Errorf("couldn't write what runs in %s: %w", key, err)
 	}
 	return t.tx.WakeRuns(t.row.Project, t.row.Service, "", t.tx.Now())
+}
+
+// move leaves the address and the hosts of the release before, now that the one
+// after it was judged good.
+func (t *turn) move(row *store.Environment) error {
+	to := t.plan.Environment.Target
+	if t.plan.Before == nil || !host.Moves(*t.plan.Before, to) {
+		return nil
+	}
+	now := t.candidate
+	now.Weight, now.Candidate = wire.FullWeight, false
+	all := []wire.Revision{now}
+	if t.state.Old && t.restore != nil { // warm for a way back
+		old := *t.restore
+		old.Weight, old.Candidate = 0, false
+		all = append(all, old)
+	}
+	if err := t.c.want(t.tx, row.Key, placeEffects(row.Key), to, all...); err != nil {
+		return err
+	}
+	at := t.tx.Now()
+	row.WakeAt = &at
+	return nil
 }
 
 // measure keeps how long going back took, so that the next one can say what to

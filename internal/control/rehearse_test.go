@@ -200,6 +200,7 @@ func TestRollbackToTheSettingsBefore(t *testing.T) {
 		v1 := w.first(production)
 		moved := strings.Replace(strings.Replace(production, "127.0.0.1:9001", "127.0.0.1:9100", 1), "run: ./app", "instances: 3, run: ./app", 1)
 		w.released(moved, "v2")
+		w.pause(2 * time.Second)
 		if d := w.hosts[0].shop("production").doc; d.Listen != "127.0.0.1:9100" {
 			w.Fatalf("it listens on %s", d.Listen)
 		}

@@ -365,6 +365,13 @@ func (t *turn) document(gen int64) wire.Desired {
 		before := host.Document(t.key(), *t.plan.Before, gen)
 		d.Listen, d.Sticky, d.Requires = before.Listen, before.Sticky, before.Requires
 	}
+	var leaving []string
+	if b := t.plan.Before; b != nil && t.state.Phase != rollout.Succeeded {
+		// Until it was judged good nothing moves away, neither to another address nor
+		// from a host.
+		host.Underway(&d, *b)
+		leaving = host.Leaving(d.Hosts, b.Hosts)
+	}
 	t.besides(&d)
 	var old, cand *wire.Revision
 	if t.state.Old && t.restore != nil {
@@ -378,6 +385,7 @@ func (t *turn) document(gen int64) wire.Desired {
 		cand = &r
 	}
 	t.wanted().Put(&d, old, cand)
+	host.Stay(&d, leaving, old, cand)
 	for _, r := range []*wire.Revision{old, cand} {
 		if r != nil {
 			d.Revisions = append(d.Revisions, *r)

@@ -18,6 +18,11 @@ func Underway(d *wire.Desired, before pipeline.Target) {
 	require(d, wire.FeatureAlso)
 }
 
+// Moves reports whether a service is to leave an address or a host.
+func Moves(before, now pipeline.Target) bool {
+	return before.Listen != "" && now.Listen != "" && before.Listen != now.Listen || len(Leaving(now.Hosts, before.Hosts)) > 0
+}
+
 // Leaving are the hosts of before that now does not name.
 func Leaving(now, before []string) []string {
 	var out []string
@@ -58,6 +63,11 @@ func require(d *wire.Desired, feature string) {
 	if !slices.Contains(d.Requires, feature) {
 		d.Requires = append(slices.Clone(d.Requires), feature)
 	}
+}
+
+// LetGo is what a host is told that d does not name: nothing of what runs elsewhere.
+func LetGo(d wire.Desired) wire.Desired {
+	return wire.Desired{Protocol: d.Protocol, Generation: d.Generation, Key: d.Key, Hosts: d.Hosts, Revisions: []wire.Revision{}, Removed: true}
 }
 
 // Runs reports whether a host that d does not name was last heard to run it, so
