@@ -136,6 +136,7 @@ type Controller struct {
 	checking   sync.Map // checks that run here
 	builds     chan struct{}
 	logs       logs
+	forecasts  forecasts
 	reports    reports
 }
 

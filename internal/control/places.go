@@ -84,20 +84,19 @@ func (c *Controller) counters(tx *store.Tx, key release.Key, hosts []string, id 
 // before is what the stable release counted in the window before a rollout: now
 // less the oldest snapshot in the window. The snapshots between show how its
 // errors spread over hash buckets: an A/A split, before anything is exposed.
-func (c *Controller) before(tx *store.Tx, key release.Key, env pipeline.Environment, stable release.ID) (cumulative, analysis.Spread, error) {
+func (c *Controller) before(tx *store.Tx, key release.Key, env pipeline.Environment, stable release.ID) (counts cumulative, spread analysis.Spread, window time.Duration, err error) {
 	out := cumulative{Latency: map[int]uint64{}}
-	var spread analysis.Spread
 	row, ok, err := tx.Environment(key)
 	if err != nil || !ok {
-		return out, spread, err
+		return out, spread, 0, err
 	}
 	p, err := decodePlace(row)
 	if err != nil {
-		return out, spread, err
+		return out, spread, 0, err
 	}
 	now, err := c.counters(tx, key, env.Target.Hosts, stable)
 	if err != nil {
-		return out, spread, err
+		return out, spread, 0, err
 	}
 	var old map[string]cumulative
 	last := map[string]cumulative{}
@@ -106,7 +105,7 @@ func (c *Controller) before(tx *store.Tx, key release.Key, env pipeline.Environm
 			continue
 		}
 		if old == nil {
-			old = s.Counts
+			old, window = s.Counts, tx.Now().Sub(s.At)
 		}
 		spread.Join(splitOf(last, s.Counts))
 		last = s.Counts
@@ -120,7 +119,7 @@ func (c *Controller) before(tx *store.Tx, key release.Key, env pipeline.Environm
 			out.Latency[i] += n
 		}
 	}
-	return out, spread, nil
+	return out, spread, window, nil
 }
 
 // splitOf is the A/A split of what was counted between two snapshots.

@@ -7,6 +7,7 @@ import (
 
 	"github.com/sluicehq/sluice/internal/analysis"
 	"github.com/sluicehq/sluice/internal/gate"
+	"github.com/sluicehq/sluice/internal/preview"
 	"github.com/sluicehq/sluice/internal/release"
 	"github.com/sluicehq/sluice/internal/rollout"
 	"github.com/sluicehq/sluice/internal/run"
@@ -65,6 +66,7 @@ type EnvironmentStatus struct {
 	RollbackMillis  *int64             `json:"rollbackMillis,omitempty"`
 	DetectSeconds   *float64           `json:"detectSeconds,omitempty"` // first exposure → verdict fail
 	Points          []Point            `json:"points,omitempty"`
+	Forecast        *preview.Bake      `json:"forecast,omitempty"` // of the bake that runs or comes next, at the traffic measured before
 }
 
 // BakeStatus is how far a bake is.
@@ -82,7 +84,7 @@ func (c *Controller) Status(ctx context.Context, project, id string, points bool
 		if err != nil {
 			return err
 		}
-		out, err = t.status(points)
+		out, err = t.status(true, points)
 		return err
 	})
 	return out, err
@@ -104,7 +106,7 @@ func (c *Controller) Runs(ctx context.Context, f store.RunFilter) ([]Status, err
 			if err != nil {
 				return err
 			}
-			s, err := t.status(false)
+			s, err := t.status(false, false)
 			if err != nil {
 				return err
 			}
@@ -130,7 +132,7 @@ func known(tx *store.Tx, project, service string) error {
 	return missing("there is no project %q: nothing ever ran in it; without --project it is %s", project, release.DefaultProject)
 }
 
-func (t *runTurn) status(points bool) (Status, error) {
+func (t *runTurn) status(single, points bool) (Status, error) {
 	s := Status{
 		Run: t.row.ID, Kind: t.row.Kind, Project: t.row.Project, Service: t.row.Service, Repository: t.row.Repository, Commit: t.row.Commit,
 		Release: t.state.Release, Artifacts: t.state.Artifacts, State: t.state.Outcome, Reason: t.state.Reason, Actor: t.row.Actor,
@@ -164,6 +166,11 @@ func (t *runTurn) status(points bool) (Status, error) {
 				return s, err
 			}
 			ro.describe(&es)
+			if single {
+				if es.Forecast, err = ro.forecast(); err != nil {
+					return s, err
+				}
+			}
 			if points {
 				if es.Points, err = ro.points(); err != nil {
 					return s, err

@@ -32,6 +32,7 @@ type watch struct {
 	Flush      bool                  `json:"flush,omitempty"` // the weight changed: close the bin early
 	Base       map[string]cumulative `json:"base,omitempty"`  // router counters at the last close
 	Series     map[string]float64    `json:"series,omitempty"`
+	Traffic    preview.Traffic       `json:"traffic,omitzero"`  // of the stable, in the window before
 	Opening    *opening              `json:"opening,omitempty"` // to be kept with the first bin
 	Closed     int64                 `json:"closed,omitempty"`  // bins that were kept
 	Points     []Point               `json:"points,omitempty"`  // of rollouts from before bins had rows of their own
@@ -177,8 +178,12 @@ func (c *Controller) newWatch(tx *store.Tx, key release.Key, env pipeline.Enviro
 	w := watch{V: watchVersion, Base: map[string]cumulative{}, Series: map[string]float64{}, Opening: &opening{V: 1, First: plan.First}}
 	var err error
 	if restore != nil {
-		if w.Opening.Before, w.Opening.Spread, err = c.before(tx, key, env, restore.Release); err != nil {
+		var window time.Duration
+		if w.Opening.Before, w.Opening.Spread, window, err = c.before(tx, key, env, restore.Release); err != nil {
 			return w, err
+		}
+		if n := w.Opening.Before.Requests; n > 0 && window > 0 {
+			w.Traffic = preview.Traffic{RPS: min(1e7, float64(n)/window.Seconds()), BaselineRate: min(0.99, float64(w.Opening.Before.Bad)/float64(n))}
 		}
 	}
 	w.Spread = w.Opening.Spread

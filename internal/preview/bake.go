@@ -223,3 +223,22 @@ func count(n int64) string {
 	}
 	return s
 }
+
+// Forecast says what the bake at a step of a compiled plan can do, after the
+// bakes before it; nil where the judge has nothing to say of it.
+func Forecast(e pipeline.Environment, p rollout.Plan, step int, t Traffic) (*Bake, error) {
+	if step < 0 || step >= len(p.Steps) {
+		return nil, nil
+	}
+	var earlier []analysis.PlanStep
+	for i, s := range p.Steps[:step+1] {
+		if s.Kind != rollout.StepBake || !s.Analysis || s.Basis == rollout.BasisNone {
+			continue
+		}
+		if i == step {
+			return bake(e, s, earlier, t)
+		}
+		earlier = append(earlier, analysis.PlanStep{Share: float64(s.Weight) / rollout.FullWeight, Bake: s.Bake})
+	}
+	return nil, nil
+}

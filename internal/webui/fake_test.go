@@ -14,6 +14,7 @@ import (
 	"github.com/sluicehq/sluice/internal/control"
 	"github.com/sluicehq/sluice/internal/evidence"
 	"github.com/sluicehq/sluice/internal/gate"
+	"github.com/sluicehq/sluice/internal/preview"
 	"github.com/sluicehq/sluice/internal/release"
 	"github.com/sluicehq/sluice/internal/rollout"
 	"github.com/sluicehq/sluice/internal/run"
@@ -366,6 +367,7 @@ func baking() control.EnvironmentStatus {
 		Step: 4, Steps: len(canaryPlan), Weight: 25, Verdict: verdict.Inconclusive, Plan: canaryPlan, Gates: gatesPassed,
 		WaitingFor: "the judge has not passed it so far: http-errors: 2 of 4 310 requests failed; a canary at 0.9 % or more would have failed by now, and 0.5 points above the stable are not excluded yet",
 		Bake:       &control.BakeStatus{ElapsedSeconds: 402, TotalSeconds: 900, Extended: 1},
+		Forecast:   &preview.Bake{NeedRPS: 12, Advice: []string{"http-errors: bake 20m"}},
 		Metrics: []analysis.Metric{
 			{Name: "http-errors", Kind: "http-errors", Verdict: verdict.Inconclusive, Basis: "concurrent", KC: 2, NC: 4310, KB: 7, NB: 18211, Sentence: "2 of 4310 requests failed (0.05 %); the stable has 0.04 %. A rate 0.5 points above it is not excluded yet"},
 			{Name: "http-latency", Kind: "http-latency", Verdict: verdict.Pass, Basis: "concurrent", KC: 38, NC: 4310, KB: 171, NB: 18211, Sentence: "38 of 4310 requests were slower than the stable's 99th percentile of 47 ms; at most 1.5 times as slow is proven"},
@@ -391,10 +393,13 @@ func packetBody(id string) ([]byte, release.Digest) {
 		Version: 1, Project: "default", Service: "checkout", Owner: "payments", Environment: "production", Run: id, Release: rel3, Commit: commit3,
 		Artifacts: []release.Artifact{{Name: "main", Type: "files", Digest: release.DigestOf([]byte("a3")), Size: 13_511_004}},
 		Tests:     gate.Tests{Reports: 1, Passed: 148, Skipped: 2}, Isolation: "namespaces", Gates: gatesPassed, Previous: rel2,
-		Plan:         rollout.Plan{Engine: 1, Strategy: "canary", Steps: canaryPlan, Timeout: 30 * time.Minute, RollbackTimeout: 5 * time.Minute, RetireAfter: time.Hour},
-		Changes:      []control.Change{{Path: "env.LOG_LEVEL", Was: "info", Now: "debug"}, {Path: "env.NEW_PRICES", Now: "on"}},
-		RollbackPlan: control.RollbackPlan{To: rel2, Kind: "warm", Sentence: "Release " + rel2.Short() + " keeps running at weight 0 for 1h0m0s after the rollout; all traffic goes back to it in one step, without registry or network."},
-		Monitoring:   control.Monitoring{Metrics: []string{"http-errors", "http-latency"}, Owner: "payments"},
+		Plan:    rollout.Plan{Engine: 1, Strategy: "canary", Steps: canaryPlan, Timeout: 30 * time.Minute, RollbackTimeout: 5 * time.Minute, RetireAfter: time.Hour},
+		Changes: []control.Change{{Path: "env.LOG_LEVEL", Was: "info", Now: "debug"}, {Path: "env.NEW_PRICES", Now: "on"}},
+		RollbackPlan: control.RollbackPlan{To: rel2, Kind: "warm", Sentence: "Release " + rel2.Short() + " keeps running at weight 0 for 1h0m0s after the rollout; all traffic goes back to it in one step, without registry or network.",
+			Warm: "1h", Cold: "it must be started first, which takes at most 1m", OnFail: "all users go back to the release before, at once",
+			Drill: &control.Drill{Run: "09", Environment: "dev", At: at(30 * time.Hour), Succeeded: true, Way: "cold", BackMillis: 9130, OnMillis: 1140}},
+		Findings:   []string{"in the last rehearsal, in dev by run 09, going back took 9.1 s and going forward 1.1 s: the way back is slower than the deployment"},
+		Monitoring: control.Monitoring{Metrics: []string{"http-errors", "http-latency"}, Owner: "payments"},
 	})
 	if err != nil {
 		panic(err)
@@ -474,7 +479,9 @@ func newFake() *fake {
 	f.logs["19/test"] = "=== RUN   TestTotals\n--- PASS: TestTotals (0.02s)\n\x1b[32mok\x1b[0m  \texample.com/invoices\t0.41s\n"
 	f.open["19/test"] = true
 	f.logs["08/test"] = "--- FAIL: TestRounding (0.00s)\n    money_test.go:41: got 10.01, want 10.00\nFAIL\nexit status 1\n"
-	f.way = control.Way{Kind: "warm", From: rel2, To: rel1, Seconds: 1, Sentence: "release " + rel1.Short() + " still runs at weight 0: all traffic goes back to it in one step, in about a second"}
+	f.way = control.Way{Kind: "warm", From: rel2, To: rel1, Seconds: 1, Sentence: "release " + rel1.Short() + " still runs at weight 0: all traffic goes back to it in one step, in about 2 s, as the rehearsal of run 09 took on 2026-05-03. Release " + rel2.Short() + " is then quarantined, until a person lifts that",
+		Measured: &control.Measured{Way: "warm", Millis: 1210, Run: "09", Drill: true, At: at(30 * time.Hour)}, Artifact: "it still runs on its hosts", Quarantines: rel2,
+		Drill: &control.Drill{Run: "09", Environment: "production", At: at(30 * time.Hour), Succeeded: true, Way: "warm", BackMillis: 1210, OnMillis: 1140}}
 	f.banned = []store.Quarantine{{Service: "checkout", Release: rel3, Reason: rolledBack().Reason, At: at(3 * time.Hour)},
 		{Service: "checkout", Release: rel1, Reason: "x", At: at(90 * time.Hour), LiftedAt: ptr(at(80 * time.Hour)), LiftedBy: "local:ben", LiftedReason: "it was the load test"}}
 	for i, l := range []struct {
@@ -502,4 +509,20 @@ func envelope(typ, predicate string) []byte {
 		panic(err)
 	}
 	return b
+}
+
+// withQueue adds a run that waits for its turn behind the canary.
+func (f *fake) withQueue() {
+	s := status("17", "ledger", commit3, rel3, run.Waiting, 2*time.Minute)
+	s.Environments = []control.EnvironmentStatus{devDone(rel3), {
+		Name: "production", State: run.Waiting, Release: rel3, PreviousRelease: rel1, Strategy: "canary",
+		WaitingFor: "the rollout of release " + rel2.Short() + " (run 12) to end; one rollout at a time is live in an environment", Queue: &control.QueueStatus{Position: 1, Behind: "12", Before: []string{}},
+	}}
+	f.runs = append(f.runs, s)
+	f.explain["17"] = control.Explanation{
+		Run: "17", State: string(run.Waiting), Environment: "production", Now: "the release waits for its turn in production: place 1 in the queue",
+		Why:  s.Environments[1].WaitingFor + ". Run 12 is baking at 25 % for 6m42s of 15m0s, extended once",
+		Next: "its gates are asked again, and its rollout starts", When: "when run 12 has ended; run 12 takes its next step in 8m18s",
+		Choices: choicesOf("sluice abort 17   ends this run; nothing that users see has changed", "sluice explain 12   says what the one before it waits for"),
+	}
 }

@@ -248,6 +248,7 @@ func TestRunInEveryState(t *testing.T) {
 		d.has("title", "25 % production · running · ledger · run 12")
 		d.has("#headline .where", "production")
 		d.has("#headline", "Baking at 25 % for 6 min 42 s of 15 min, extended once.")
+		d.has(".forecast li", "eeds about 12 requests per second to pass by its end")
 		d.has(".story dd", "On a pass the candidate gets 100 % of users")
 		d.has(".story dd", "In 8 min 18 s.")
 		d.has("#env-production .traffic figcaption .stable", "75 % stable")
@@ -446,6 +447,7 @@ func TestEvidence(t *testing.T) {
 func TestRehearsal(t *testing.T) {
 	f := newFake()
 	at := "/services/checkout/environments/production"
+	f.way.Drill = nil
 	get(t, f, at).has("#drill", "No rollback was ever rehearsed here.")
 	f.way.Measured = &control.Measured{Way: "warm", Millis: 1210, Run: "09", Drill: true, At: noon}
 	f.way.Quarantines, f.way.Artifact = rel2, "it still runs on its hosts"
