@@ -75,6 +75,8 @@ func (t *turn) predicates(ev evidence.Event, f rollout.Fact, reason string) []ev
 			back.Stage = evidence.RollbackStuck
 			return []evidence.Predicate{step, back}
 		}
+	case rollout.FactCounts: // of both releases: "2/3" is 2 of the candidate, 3 of the one before
+		step.Kind = string(rollout.FactCapacity)
 	case rollout.FactPhase:
 		if f.To == string(rollout.RollingBack) {
 			back.Stage = evidence.RollbackStarted

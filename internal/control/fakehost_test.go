@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"time"
 
@@ -54,6 +55,8 @@ type fakeRevision struct {
 	ready        time.Time
 	share, fails float64 // that did not make a whole request yet
 	made         float64 // requests of Sluice's own
+	shadow       int     // basis points of users' requests that are copied to it
+	copied       float64
 	requests     [wire.Buckets]uint64
 	bad          [wire.Buckets]uint64
 	late         map[int]uint64
@@ -107,6 +110,13 @@ func (h *fakeHost) apply(d wire.Desired) bool {
 	if d.Generation == s.doc.Generation {
 		return false
 	}
+	d.Revisions = slices.Clone(d.Revisions)
+	for i := range d.Revisions { // what is said of this host in particular
+		r := &d.Revisions[i]
+		if x, named := r.Shares[h.name]; named {
+			r.Instances, r.Weight = x.Instances, x.Weight
+		}
+	}
 	s.doc = d
 	wanted := map[release.ID]bool{}
 	line := []string{}
@@ -117,7 +127,7 @@ func (h *fakeHost) apply(d wire.Desired) bool {
 			s.revisions[r.Release] = &fakeRevision{ready: h.w.clock.now().Add(h.startIn), late: map[int]uint64{}}
 			h.next = h.w.clock.now().Add(min(h.startIn, h.next.Sub(h.w.clock.now())))
 		}
-		s.revisions[r.Release].weight = r.Weight
+		s.revisions[r.Release].weight, s.revisions[r.Release].shadow = r.Weight, r.Shadow
 		if h.drift != nil && r.Candidate {
 			if x := h.drift(d); x != nil {
 				s.revisions[r.Release].weight = *x
@@ -140,6 +150,7 @@ func (h *fakeHost) live(d time.Duration) {
 			if y := s.doc.Synthetic; y != nil {
 				r.made += y.Rate * d.Seconds() * float64(r.weight) / wire.FullWeight
 			}
+			r.copied += h.rps * d.Seconds() * float64(r.shadow) / wire.FullWeight
 			r.share += h.rps * d.Seconds() * float64(r.weight) / wire.FullWeight
 			for ; r.share >= 1; r.share-- {
 				r.turn++
@@ -192,8 +203,14 @@ func (h *fakeHost) observed() wire.Observed {
 			} else if !h.w.clock.now().Before(r.ready) {
 				y.Phase, y.Ready = wire.Ready, rev.Instances
 			}
+			if rev.Shares != nil {
+				y.Instances = make([]wire.Instance, rev.Instances)
+			}
 			if r.made >= 1 {
 				y.Synthetic = []wire.Counters{{Requests: uint64(r.made), Latency: map[int]uint64{wire.LatencyIndex(20 * time.Millisecond): uint64(r.made)}}}
+			}
+			if n := uint64(r.copied); n > 0 {
+				y.Shadow = []wire.Counters{{Requests: n, Bad: uint64(r.copied * h.bad[rev.Release]), Latency: map[int]uint64{wire.LatencyIndex(20 * time.Millisecond): n}}}
 			}
 			for b := range r.requests {
 				if r.requests[b] == 0 {

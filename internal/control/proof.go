@@ -46,7 +46,7 @@ func (c *Controller) look(ctx context.Context, lease store.Lease, i int) (findin
 		row, s = t.row, t.state
 		e := s.Environments[i]
 		key := release.Key{Project: row.Project, Service: row.Service, Environment: e.Name}
-		if _, busy, err := tx.LiveRollout(key); err != nil || busy {
+		if busy, err := t.held(key); err != nil || busy {
 			turn = false
 			return err
 		}

@@ -90,6 +90,13 @@ func (t *runTurn) mayEnter(e *run.Environment, key release.Key) (bool, error) {
 	if err != nil {
 		return false, err
 	}
+	if busy && len(ahead) == 0 {
+		free, err := t.mayDisplace(live)
+		if err != nil {
+			return false, err
+		}
+		busy = !free
+	}
 	if !busy && len(ahead) == 0 {
 		e.Queued = false
 		return true, nil

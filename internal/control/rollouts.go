@@ -21,8 +21,9 @@ type planned struct {
 	rollout.Plan
 	Environment pipeline.Environment `json:"environment"`
 	Before      *pipeline.Target     `json:"before,omitempty"` // where what runs there was reached, for the way back
-	Way         string               `json:"way,omitempty"`    // of a rollback: warm or cold
-	Drill       bool                 `json:"drill,omitempty"`  // part of a rehearsal: nothing is taken back for good
+	Displaced   *displaced           `json:"displaced,omitempty"`
+	Way         string               `json:"way,omitempty"`   // of a rollback: warm or cold
+	Drill       bool                 `json:"drill,omitempty"` // part of a rehearsal: nothing is taken back for good
 }
 
 // turn is one decision about one rollout inside one transaction: open it, feed
@@ -95,6 +96,11 @@ func (t *turn) feed(e rollout.Event) error {
 	t.watch.follow(before, after, t.tx.Now())
 	if before.Phase != rollout.RollingBack && after.Phase == rollout.RollingBack {
 		t.watch.Cause = causeOf(e)
+	}
+	if before.Frozen == "" && after.Frozen != "" {
+		if err := t.wakeWaiting(); err != nil { // the fix may be among them
+			return err
+		}
 	}
 	seq, err := t.log(e, rollout.Quiet(before, after, e, effects))
 	if err != nil {
@@ -373,10 +379,18 @@ func (t *turn) document(gen int64) wire.Desired {
 		leaving = host.Leaving(d.Hosts, b.Hosts)
 	}
 	t.besides(&d)
-	var old, cand *wire.Revision
+	var old, cand, frozen *wire.Revision
+	if n := t.plan.Displaced.share(t.state); n > 0 {
+		r := t.plan.Displaced.Revision
+		r.Weight, r.Candidate = n, false
+		frozen = &r
+	}
 	if t.state.Old && t.restore != nil {
 		r := *t.restore
 		r.Weight, r.Candidate = wire.FullWeight-t.state.Weight, false
+		if frozen != nil {
+			r.Weight -= frozen.Weight
+		}
 		old = &r
 	}
 	if t.state.Capacity {
@@ -385,8 +399,8 @@ func (t *turn) document(gen int64) wire.Desired {
 		cand = &r
 	}
 	t.wanted().Put(&d, old, cand)
-	host.Stay(&d, leaving, old, cand)
-	for _, r := range []*wire.Revision{old, cand} {
+	host.Stay(&d, leaving, old, frozen, cand)
+	for _, r := range []*wire.Revision{old, frozen, cand} {
 		if r != nil {
 			d.Revisions = append(d.Revisions, *r)
 		}
