@@ -166,6 +166,7 @@ func (a *app) status() *cobra.Command {
 					fmt.Fprintln(a.out, part)
 				}
 			}
+			a.warnOpen(cmd.Context(), c)
 			return nil
 		},
 	}

@@ -158,7 +158,7 @@ access token, so it needs no server, and ends when that token is changed.`,
 			if a.json {
 				return a.printJSON(map[string]string{"host": host, "token": access.AgentToken(host)})
 			}
-			a.say("%s", access.AgentToken(host))
+			fmt.Fprintln(a.out, access.AgentToken(host))
 			return nil
 		},
 	}

@@ -121,12 +121,15 @@ func changed(a, b wire.Observed) []release.Key {
 
 // Host is what one host last said of itself.
 type Host struct {
-	Host     string        `json:"host"`
-	Agent    string        `json:"agent"` // version of its build
-	Boot     string        `json:"boot"`  // counts begin anew with each
-	At       time.Time     `json:"at"`    // when the report arrived
-	Missing  bool          `json:"missing"`
-	Services []HostService `json:"services"`
+	Host    string    `json:"host"`
+	Agent   string    `json:"agent"` // version of its build
+	Boot    string    `json:"boot"`  // counts begin anew with each
+	At      time.Time `json:"at"`    // when the report arrived
+	Missing bool      `json:"missing"`
+	// Isolation of services from the host's keys: "namespaces", or "none: " and why;
+	// empty if the agent does not say.
+	Isolation string        `json:"isolation,omitempty"`
+	Services  []HostService `json:"services"`
 }
 
 // HostService is what a host runs of one service. Requests and Bad are attempts
@@ -159,7 +162,7 @@ func (c *Controller) Hosts(ctx context.Context, project string) ([]Host, error) 
 			return err
 		}
 		for _, r := range reports {
-			h := Host{Host: r.Host, Agent: r.Agent, Boot: r.Boot, At: r.Arrived, Missing: host.Silent(r.Arrived, tx.Now()), Services: []HostService{}}
+			h := Host{Host: r.Host, Agent: r.Agent, Boot: r.Boot, At: r.Arrived, Missing: host.Silent(r.Arrived, tx.Now()), Isolation: r.Isolation, Services: []HostService{}}
 			for _, s := range r.Services {
 				if s.Project != project {
 					continue
