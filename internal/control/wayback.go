@@ -61,8 +61,12 @@ func (c *Controller) WayBack(ctx context.Context, project, service, env, to stri
 	if err != nil || point == nil || way.Kind == warm {
 		return way, err
 	}
-	return way, c.provable(ctx, release.Key{Project: project, Service: service, Environment: env}, *point, &way)
+	return way, c.provable(ctx, release.Key{Project: project, Service: service, Environment: env}, *point, &way, provenFor)
 }
+
+// provenFor is how long it is believed that a release could be started, for those
+// who only look: it takes to read every byte of it. Who acts looks anew.
+const provenFor = time.Minute
 
 // way is WayBack without a look into the registry. The point is nil where a
 // rollout is live, or there is no way.
@@ -84,8 +88,13 @@ func (c *Controller) way(ctx context.Context, key release.Key, to string) (way W
 
 // provable looks whether a release that runs nowhere could be started, and says
 // where its files come from. One that could not be is no way back.
-func (c *Controller) provable(ctx context.Context, key release.Key, point restorePoint, way *Way) error {
-	lacks, err := c.lacks(ctx, key, point.Revision, false)
+func (c *Controller) provable(ctx context.Context, key release.Key, point restorePoint, way *Way, believe time.Duration) error {
+	var lacks, err error
+	if at, ok := c.proven.Load(key.String() + point.Release.Hex()); !ok || time.Since(at.(time.Time)) >= believe {
+		if lacks, err = c.lacks(ctx, key, point.Revision, false); err == nil && lacks == nil {
+			c.proven.Store(key.String()+point.Release.Hex(), time.Now())
+		}
+	}
 	switch {
 	case err != nil:
 		return err
@@ -325,7 +334,7 @@ func (c *Controller) Rollback(ctx context.Context, project, service, env, to, re
 		return "", err
 	}
 	if point != nil && way.Kind == cold {
-		if err := c.provable(ctx, key, *point, &way); err != nil {
+		if err := c.provable(ctx, key, *point, &way, 0); err != nil {
 			return "", err
 		}
 	}

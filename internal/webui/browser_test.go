@@ -185,7 +185,7 @@ func (b *browser) shot(name string) {
 }
 
 var everyPage = map[string]string{
-	"services": "/", "runs": "/runs", "building": "/runs/19", "approval": "/runs/18", "canary": "/runs/12", "stuck": "/runs/11", "rolled-back": "/runs/10",
+	"services": "/", "runs": "/runs", "building": "/runs/19", "approval": "/runs/18", "queued": "/runs/17", "canary": "/runs/12", "stuck": "/runs/11", "rolled-back": "/runs/10",
 	"succeeded": "/runs/09", "failed": "/runs/08", "cancelled": "/runs/07", "log-live": "/runs/19/steps/test", "log": "/runs/08/steps/test",
 	"evidence": "/evidence", "evidence-release": "/evidence?release=" + rel3.Hex()[:8], "place": "/services/checkout/environments/production",
 	"place-live": "/services/ledger/environments/production", "missing": "/nowhere",
@@ -193,6 +193,7 @@ var everyPage = map[string]string{
 
 func TestBrowserLooks(t *testing.T) {
 	b := newBrowser(t, newSite(t))
+	b.site.fake.withQueue()
 	for _, width := range []int64{1280, 390} {
 		for name, path := range everyPage {
 			b.open(path, width)
