@@ -14,6 +14,7 @@ import (
 
 	"github.com/sluicehq/sluice/internal/agent"
 	"github.com/sluicehq/sluice/internal/evidence"
+	"github.com/sluicehq/sluice/internal/pipeline"
 	"github.com/sluicehq/sluice/internal/runner"
 	"github.com/sluicehq/sluice/internal/runner/sandbox"
 	"github.com/sluicehq/sluice/internal/server"
@@ -31,8 +32,9 @@ func TestMain(m *testing.M) {
 // plane is a control plane and its agents, for one test.
 type plane struct {
 	*servertest.Client
-	t   *testing.T
-	dir string
+	t        *testing.T
+	dir      string
+	platform []pipeline.Platform
 }
 
 // start runs a server on a data folder; stop ends it and waits.
@@ -47,7 +49,7 @@ func (p *plane) start() (stop func()) {
 	}
 	go func() {
 		ended <- server.Run(ctx, server.Options{
-			Dir: p.dir, Addr: addr, NoAgent: true, Log: logger(p.t), Isolation: isolation(p.t),
+			Dir: p.dir, Addr: addr, NoAgent: true, Log: logger(p.t), Isolation: isolation(p.t), Platform: p.platform,
 			Ready: func(r server.Running) { ready <- r },
 		})
 	}()
@@ -89,9 +91,9 @@ func (p *plane) agent(host, address string) {
 	})
 }
 
-func newPlane(t *testing.T) *plane {
+func newPlane(t *testing.T, platform ...pipeline.Platform) *plane {
 	t.Helper()
-	p := &plane{t: t, dir: t.TempDir()}
+	p := &plane{t: t, dir: t.TempDir(), platform: platform}
 	p.Client = &servertest.Client{T: t, Patience: 4 * time.Minute} // the first build compiles the standard library
 	t.Cleanup(p.start())
 	p.agent(server.LocalHost, "127.0.0.1")
