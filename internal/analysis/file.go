@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"math"
+	"strings"
 	"time"
 
 	"github.com/sluicehq/sluice/internal/verdict"
@@ -85,41 +86,69 @@ type fileOptions struct {
 	GroupWeights      map[string]float64 `json:"groupWeights"`      // kayenta, percent
 }
 
-// fileBin is [bad canary, all canary, bad baseline, all baseline].
-type fileBin []*int64
+// fileBin is [bad canary, all canary, bad baseline, all baseline]. What is wrong
+// with it is kept, to be told with the metric's name and the bin's number.
+type fileBin struct {
+	bin     Bin
+	problem string
+}
 
-func (b fileBin) validate() error {
-	if len(b) != 4 || b[0] == nil || b[1] == nil || b[2] == nil || b[3] == nil {
-		return errors.New("is not four counts: [bad canary, all canary, bad baseline, all baseline]")
+func (b *fileBin) UnmarshalJSON(data []byte) error {
+	*b = fileBin{}
+	const form = "[bad canary, all canary, bad baseline, all baseline]"
+	var raw []json.RawMessage
+	if err := json.Unmarshal(data, &raw); err != nil || raw == nil {
+		b.problem = "is " + shown(data) + ", not four counts: " + form
+		return nil
 	}
-	if c := b.counts(); c.KC < 0 || c.KB < 0 || c.KC > c.NC || c.KB > c.NB {
-		return fmt.Errorf("is [%d,%d,%d,%d]: counts are not negative, and no more are bad than there are", c.KC, c.NC, c.KB, c.NB)
+	if len(raw) != 4 {
+		b.problem = fmt.Sprintf("has %s, not four counts: %s", plural(len(raw), "number"), form)
+		return nil
+	}
+	for i, to := range []*int64{&b.bin.KC, &b.bin.NC, &b.bin.KB, &b.bin.NB} {
+		if err := json.Unmarshal(raw[i], to); err != nil || string(raw[i]) == "null" {
+			b.problem = fmt.Sprintf("has %s for its %s count: counts are whole numbers", shown(raw[i]), []string{"first", "second", "third", "fourth"}[i])
+			return nil
+		}
+	}
+	if c := b.bin; c.KC < 0 || c.KB < 0 || c.KC > c.NC || c.KB > c.NB {
+		b.problem = fmt.Sprintf("is [%d,%d,%d,%d]: counts are not negative, and no more are bad than there are", c.KC, c.NC, c.KB, c.NB)
 	}
 	return nil
 }
 
-func (b fileBin) counts() Bin { return Bin{*b[0], *b[1], *b[2], *b[3]} }
+// shown is a piece of a file in an error.
+func shown(b []byte) string {
+	s := strings.Join(strings.Fields(string(b)), " ")
+	if r := []rune(s); len(r) > 40 {
+		s = string(r[:40]) + "…"
+	}
+	return s
+}
 
-// sample is a number; null and "NaN" are a missing one.
-type sample float64
+// sample is a number; null and "NaN" are a missing one. Anything else is kept as
+// what is wrong with it.
+type sample struct {
+	value   float64
+	problem string
+}
 
 func (s *sample) UnmarshalJSON(b []byte) error {
-	if string(b) == "null" || string(b) == `"NaN"` {
-		*s = sample(math.NaN())
-		return nil
+	*s = sample{value: math.NaN()}
+	switch {
+	case string(b) == "null" || string(b) == `"NaN"`:
+	case b[0] == '[' || b[0] == '{':
+		s.problem = "is " + shown(b) + ": one series a side is compared; join them before, or make a metric of each"
+	case json.Unmarshal(b, &s.value) != nil:
+		s.value, s.problem = math.NaN(), "is "+shown(b)+": a point is a number, null or \"NaN\""
 	}
-	var x float64
-	if err := json.Unmarshal(b, &x); err != nil {
-		return errors.New("a point is a number, null or \"NaN\"")
-	}
-	*s = sample(x)
 	return nil
 }
 
 func floats(xs []sample) []float64 {
 	out := make([]float64, len(xs))
 	for i, x := range xs {
-		out[i] = float64(x)
+		out[i] = x.value
 	}
 	return out
 }
@@ -156,7 +185,7 @@ func JudgeFile(r io.Reader) (Report, error) {
 				return Report{}, fmt.Errorf("couldn't judge: %w", err)
 			}
 			for _, x := range m.Canary {
-				l.Add(float64(x))
+				l.Add(x.value)
 			}
 			f.Metric = l.Result()
 		default:
@@ -185,12 +214,12 @@ func (in fileInput) kayenta() (Report, error) {
 		}
 		if m.Kind != "points" {
 			for _, b := range m.Bins {
-				c := b.counts()
+				c := b.bin
 				if c.NC > 0 {
-					m.Canary = append(m.Canary, sample(share(c.KC, c.NC)))
+					m.Canary = append(m.Canary, sample{value: share(c.KC, c.NC)})
 				}
 				if c.NB > 0 {
-					m.Control = append(m.Control, sample(share(c.KB, c.NB)))
+					m.Control = append(m.Control, sample{value: share(c.KB, c.NB)})
 				}
 			}
 			m.Kind = "points"
@@ -268,7 +297,7 @@ func readFile(r io.Reader) (fileInput, error) {
 	d := json.NewDecoder(bytes.NewReader(b))
 	d.DisallowUnknownFields()
 	if err := d.Decode(&in); err != nil {
-		return in, err
+		return in, placed(b, err)
 	}
 	if _, err := d.Token(); !errors.Is(err, io.EOF) {
 		return in, errors.New("there is more after the first JSON value: give one document")
@@ -295,6 +324,32 @@ func readFile(r io.Reader) (fileInput, error) {
 	return in, in.Options.validate()
 }
 
+// placed says where in the file an error is, in words of this form.
+func placed(b []byte, err error) error {
+	at := func(offset int64) string {
+		before := b[:max(0, min(offset, int64(len(b))))]
+		line := bytes.Count(before, []byte("\n")) + 1
+		return fmt.Sprintf("line %d, column %d", line, len(before)-bytes.LastIndexByte(before, '\n')-1)
+	}
+	var syntax *json.SyntaxError
+	var wrong *json.UnmarshalTypeError
+	switch {
+	case len(bytes.TrimSpace(b)) == 0:
+		return errors.New(`the file is empty: give {"metrics": […]}`)
+	case errors.Is(err, io.ErrUnexpectedEOF):
+		return errors.New("the file ends in the middle of the JSON")
+	case errors.As(err, &syntax):
+		mend := ""
+		if near := b[max(0, min(syntax.Offset-1, int64(len(b)))):]; bytes.HasPrefix(near, []byte("NaN")) || bytes.HasPrefix(near, []byte("Inf")) {
+			mend = ": JSON has no NaN; a missing point is null"
+		}
+		return fmt.Errorf("%s: %w%s", at(syntax.Offset), err, mend)
+	case errors.As(err, &wrong):
+		return fmt.Errorf("%s: %s is a %s, which it cannot be", at(wrong.Offset), wrong.Field, wrong.Value)
+	}
+	return err
+}
+
 func (m fileMetric) validate() error {
 	switch m.Direction {
 	case "", "increase", "decrease", "either":
@@ -317,8 +372,8 @@ func (m fileMetric) validate() error {
 			return fmt.Errorf("quantile is %v: it is from 0.5 to 0.9999", m.Quantile)
 		}
 		for i, b := range m.Bins {
-			if err := b.validate(); err != nil {
-				return fmt.Errorf("bin %d %w", i+1, err)
+			if b.problem != "" {
+				return fmt.Errorf("bin %d %s", i+1, b.problem)
 			}
 		}
 	case "limit":
@@ -339,6 +394,16 @@ func (m fileMetric) validate() error {
 	}
 	if len(m.Canary) > maxPoints || len(m.Control) > maxPoints || len(m.Bins) > 1_000_000 {
 		return fmt.Errorf("there are too many samples: at most %d points a side, or a million bins", maxPoints)
+	}
+	for _, side := range []struct {
+		name   string
+		points []sample
+	}{{"canary", m.Canary}, {"control", m.Control}} {
+		for i, x := range side.points {
+			if x.problem != "" {
+				return fmt.Errorf("point %d of %s %s", i+1, side.name, x.problem)
+			}
+		}
 	}
 	for _, v := range []struct{ key, value, a, b string }{
 		{"nanStrategy", m.NaN, "remove", "replace"}, {"outliers", m.Outliers, "keep", "remove"}, {"effectSize", m.EffectSize, "meanRatio", "cles"},
@@ -381,7 +446,7 @@ func (m fileMetric) rate(s Settings, metrics int) Rate {
 		if time.Duration(i)*s.Bin < s.WarmUp {
 			kind = WarmUp
 		}
-		r.Add(b.counts(), kind)
+		r.Add(b.bin, kind)
 	}
 	return r
 }
