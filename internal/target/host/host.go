@@ -1,9 +1,3 @@
-// Package host steers services on hosts: it tells agents what to run and reads
-// from their reports what runs.
-//
-// The desired state is a document in the store; agents fetch it (package agent)
-// and refuse a generation lower than they have seen, as the store does. So a
-// worker that wakes up late can do no harm at either place (fenced: true).
 package host
 
 import (

@@ -1,0 +1,11 @@
+// Package host steers services on hosts: it tells agents what to run and reads
+// from their reports what runs.
+//
+// The desired state is a document in the store; agents fetch it (package agent)
+// and refuse a generation lower than they have seen, as the store does. So a
+// worker that wakes up late can do no harm at either place (fenced: true).
+//
+// Beside users' traffic a document may ask for an address of the candidate alone
+// (Preview), which reports name once it is open, and for traffic that agents make
+// themselves (Synthesize), whose counts are apart from users'.
+package host
