@@ -134,6 +134,7 @@ type Controller struct {
 	stop       context.CancelFunc
 	background sync.WaitGroup
 	checking   sync.Map // checks that run here
+	proven     sync.Map // when a way back was last proven, by environment and release
 	builds     chan struct{}
 	logs       logs
 	forecasts  forecasts
