@@ -107,6 +107,7 @@ type project struct {
 	Service string
 	Owner   string
 	Health  string
+	Metrics string // path that answers in Prometheus' format; empty: none was found
 	Main    string // Go main package, ./cmd/checkout; empty: no Go module
 	Deps    bool   // the module has dependencies to fetch
 	Tests   bool
@@ -190,6 +191,7 @@ var (
 	mainClause  = regexp.MustCompile(`(?m)^package main\b`)
 	mainFunc    = regexp.MustCompile(`(?m)^func main\(\)`)
 	healthPath  = regexp.MustCompile(`"(?:GET )?(/(?:healthz|health|readyz|ready|livez|ping|status))"`)
+	metricsPath = regexp.MustCompile(`"(?:GET )?/metrics"`)
 	portByName  = regexp.MustCompile(`"PORT"|"port"`)
 	healthOrder = []string{"/healthz", "/health", "/readyz", "/ready", "/livez", "/ping", "/status"}
 )
@@ -225,6 +227,9 @@ func (p *project) sources(root string) error {
 		}
 		for _, m := range healthPath.FindAllSubmatch(b, -1) {
 			paths[string(m[1])] = true
+		}
+		if metricsPath.Match(b) {
+			p.Metrics = "/metrics"
 		}
 		port = port || portByName.Match(b)
 		if mainClause.Match(b) && mainFunc.Match(b) {
