@@ -18,6 +18,11 @@
 //	                                    ▼
 //	environment   what runs, what is warm, when that is retired      places.go
 //
+// One rollout at a time is live in an environment; who comes then waits in a queue
+// that nobody keeps: see queue.go. Before anything enters, what runs there is proven
+// to be a way back (proof.go); a stable that is broken itself never holds up its
+// fix. A rehearsal is a run of two rollouts, back and forward again (rehearse.go).
+//
 // A live rollout is the only writer of what its environment runs; between
 // rollouts the environment's row is. A run reads how its rollout ended and goes
 // on. Whoever waits for an environment is woken when its rollout ends.
@@ -53,7 +58,7 @@
 // What the target came to is not taken from the effect's outcome, but from what
 // hosts report: [Controller.Report] keeps it and wakes the rollouts it matters to.
 // A person's command takes the same turn, with a revision in the place of a lease,
-// and acts at once. Checks (HTTP requests) run beside the loop, so that an abort
+// and acts at once. The revision that people name is another one: it counts facts. Checks (HTTP requests) run beside the loop, so that an abort
 // is not kept waiting; they are promised effects like the others.
 //
 // A build is one long step 5: its steps run in sandboxes that leave nothing
