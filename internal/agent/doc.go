@@ -11,6 +11,7 @@
 //
 //	proxy      the HTTP router of one service
 //	supervise  processes, which outlive the agent
+//	confine    where they start: without the files of agent and server
 //	journal    which generations were applied
 //	agenttest  a control plane at the wire, for tests
 //
@@ -23,7 +24,11 @@
 //   - A weight that is lowered is in effect at once. A revision that can't serve yet
 //     gets no traffic: what it was to get stays where it was; see settle.
 //   - Without contact to the control plane a candidate's weight never rises.
-//   - What an instance was asked is ended before the instance is.
+//   - What an instance was asked is ended before the instance is, also what an agent
+//     before this one still has open.
+//   - A newer agent takes over without a dropped request, a request counted twice or
+//     a generation applied twice; see handover. Boot and counters go on.
+//   - A weight that fell is reported at once.
 //
 // A revision's instances and weight may differ by host, and change in place: what
 // stays is not restarted, and surplus instances drain first, after those that
