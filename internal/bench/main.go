@@ -69,7 +69,7 @@ func main() {
 	flag.StringVar(&o.only, "only", "", "parts to measure, with commas: "+strings.Join(names, ","))
 	flag.BoolVar(&o.short, "short", false, "measure little, to see that it works; the numbers mean nothing")
 	flag.BoolVar(&o.full, "full", false, "simulate 2 000 rollouts per cell of the judge's table")
-	flag.StringVar(&o.cpu, "cpuprofile", "", "file for a profile of this process: what runs inside of it is lint, verification, store and judge")
+	flag.StringVar(&o.cpu, "cpuprofile", "", "file for a profile of this process: what runs inside of it is lint, verification, store and judge; the proxy, a process of its own, adds FILE.proxy")
 	flag.StringVar(&o.use, "sluice", "", "program to measure, built already; empty: one is built from ./cmd/sluice")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)

@@ -73,6 +73,9 @@ func proxies(s *suite) error {
 	var printed bytes.Buffer
 	cmd := exec.Command(self)
 	cmd.Env = append(os.Environ(), roleEnv+"="+roleProxy, "LISTEN="+ours.addr, "STABLE="+services[0], "CANDIDATE="+services[1])
+	if s.cpu != "" {
+		cmd.Env = append(cmd.Env, "PROFILE="+s.cpu+".proxy")
+	}
 	cmd.Stdout, cmd.Stderr = &printed, os.Stderr
 	end, err := begin(cmd, syscall.SIGTERM)
 	if err != nil {

@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"os"
 	"os/signal"
+	"runtime/pprof"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -71,6 +72,17 @@ func playService(ctx context.Context) error {
 // playProxy serves as the agent does, with everything counted, and prints the
 // counts when it ends.
 func playProxy(ctx context.Context) error {
+	if file := os.Getenv("PROFILE"); file != "" {
+		f, err := os.Create(file)
+		if err != nil {
+			return fmt.Errorf("couldn't write a profile: %w", err)
+		}
+		defer f.Close()
+		if err := pprof.StartCPUProfile(f); err != nil {
+			return fmt.Errorf("couldn't begin a profile: %w", err)
+		}
+		defer pprof.StopCPUProfile()
+	}
 	l, err := net.Listen("tcp", os.Getenv("LISTEN"))
 	if err != nil {
 		return err
