@@ -120,7 +120,7 @@ func (l *linter) alarmSet(at string, e Environment) {
 	if !l.positions.Has(where) {
 		where = at + ".name"
 	}
-	l.add(l.positions.Key(where), where, Note, "alarm-set", fmt.Sprintf("%s judges less than a service on a host should be judged by: %s", e.Name, strings.Join(missing, "; ")),
+	l.add(l.positions.Value(where), where, Note, "alarm-set", fmt.Sprintf("%s judges less than a service on a host should be judged by: %s", e.Name, strings.Join(missing, "; ")),
 		"add to analysis.metrics: "+strings.Join(mend, ", ")+"; docs/judging.md has the whole set")
 }
 
