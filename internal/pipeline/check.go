@@ -163,19 +163,30 @@ func (p *parser) relations(list, key, what string, known []string, edges [][]str
 // checkListeners reports two environments that one agent would serve at one
 // address.
 func (p *parser) checkListeners(envs []Environment) {
+	type door struct {
+		at, address, env string
+		hosts            []string
+	}
+	var doors []door
 	for i, e := range envs {
-		at := fmt.Sprintf("environments[%d].target.listen", i)
-		if e.Target.Listen == "" || p.isBad(at) {
-			continue
+		for _, d := range []door{{"listen", e.Target.Listen, e.Name, e.Target.Hosts}, {"preview", e.Target.Preview, e.Name, e.Target.Hosts}} {
+			d.at = fmt.Sprintf("environments[%d].target.%s", i, d.at)
+			if d.address != "" && !p.isBad(d.at) {
+				doors = append(doors, d)
+			}
 		}
-		for j := range i {
-			o := envs[j]
-			if o.Target.Listen == "" || p.isBad(fmt.Sprintf("environments[%d].target.listen", j)) || !sameAddress(e.Target.Listen, o.Target.Listen) {
+	}
+	for i, d := range doors {
+		for _, o := range doors[:i] {
+			if !sameAddress(d.address, o.address) {
 				continue
 			}
-			shared := slices.IndexFunc(e.Target.Hosts, func(h string) bool { return slices.Contains(o.Target.Hosts, h) })
-			if shared >= 0 {
-				p.at(p.valueAt(at), at, Error, "port-taken", fmt.Sprintf("%s is taken on host %s by environment %s, which listens on %s", clip(e.Target.Listen), clip(e.Target.Hosts[shared]), clip(o.Name), clip(o.Target.Listen)), "give each environment its own port")
+			if shared := slices.IndexFunc(d.hosts, func(h string) bool { return slices.Contains(o.hosts, h) }); shared >= 0 {
+				mend := "give each environment its own port"
+				if d.env == o.env {
+					mend = "give the preview a port of its own"
+				}
+				p.at(p.valueAt(d.at), d.at, Error, "port-taken", fmt.Sprintf("%s is taken on host %s by environment %s, which listens on %s", clip(d.address), clip(d.hosts[shared]), clip(o.env), clip(o.address)), mend)
 				break
 			}
 		}

@@ -11,7 +11,7 @@
 //	pending ──start──▶ preparing ──▶ [ shifting ──▶ baking ]* ──▶ checking ──▶ finishing ──▶ succeeded
 //	   │                  └───────────────┴───────────┴─────────────┴─────────────┘
 //	   │ abort            fail · candidate failed · check not answered · timeout · abort
-//	   ▼ supersede                                  ▼
+//	   ▼ supersede (also frozen, to roll forward)   ▼
 //	cancelled, superseded                     rolling-back ──observed──▶ rolled-back
 //	                                                │        └─ aborted before exposure ─▶ cancelled
 //	                                                └─ stuck, and a person gives up ─▶ rollback-failed
@@ -48,7 +48,33 @@
 // An environment that judges nothing has bakes of time only; anybody may end one
 // with a plain advance. Whoever overrides makes no verdict: the last one stays.
 //
+// # Instances
+//
+// A counted plan (Plan.Instances above 0: rolling, immutable, workers) moves
+// instances too. Its Prepare, Shift and Replace steps say how many run the
+// candidate (Run), how many of the previous release stay (Keep), and how many
+// places have given their traffic to the candidate (Moved); [Plan.Shares] spreads
+// them over the hosts in sorted order, one host after the other. A batch is two
+// Replace steps: the first one starts the candidate (beside the old ones, or after
+// they drained), the second moves the users, with which the old ones go. None are
+// let go while others are missing. The observation holds each host to its own share
+// (Observation.Off names the first that differs), so that drift is found by host.
+// A worker has no router: its weight is its share of the instances.
+//
+// # Safe actions
+//
+// A failure of any kind (verdict, crash, check, timeout) takes the plan's OnFail. To
+// go back is one; freeze and roll-forward leave everything as it is: State.Frozen
+// has the reason, the rollout is held for it, and only an abort (which goes back), an
+// override with a reason, or, to roll forward, [Supersede] by the next release
+// leads on. Drift is put back at once; with Plan.OnDrift hold it is left until a person
+// resumes, which puts it back, or aborts.
+//
 // # Going back
+//
+// In the middle of a replacement the previous release has too little capacity: it
+// is brought back first, and the candidate keeps what it has until that is read. A
+// worker's candidate is stopped at once, as its work can wait. Otherwise:
 //
 // The first decision takes the candidate's weight to 0 if the previous release
 // runs anywhere, even with an instance or a host missing: what is proved bad must
