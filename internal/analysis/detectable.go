@@ -55,6 +55,9 @@ func (d detector) smallest(p0 float64) float64 {
 	}
 	lo, hi := min(p0, 1), 1.0
 	for range 30 {
+		if hi <= lo*(1+1e-4) {
+			break // nobody reads more digits, and each step costs some ten microseconds
+		}
 		mid := (lo + hi) / 2
 		if lo > 0 && hi > 2*lo {
 			mid = math.Sqrt(lo * hi)

@@ -250,6 +250,18 @@ func BenchmarkAdd(b *testing.B) {
 	}
 }
 
+// BenchmarkResult is what a closed bin costs beside its sums: the verdict with its
+// sentence and the detectable rate.
+func BenchmarkResult(b *testing.B) {
+	r := NewRate("http-errors", Defaults(), 1, Frozen{Bad: 700, Total: 140_000})
+	for range 300 {
+		r.Add(Bin{1, 200, 20, 3800}, Judged)
+	}
+	for b.Loop() {
+		r.Result()
+	}
+}
+
 // Against a short window from before, whose rate is itself uncertain, healthy
 // versions are failed no more often than alpha allows.
 func TestBeforeAfterFailsFewHealthyOnes(t *testing.T) {

@@ -199,6 +199,10 @@ func judge(s *suite) error {
 	if err := analysis.Table(&table, runs, 1); err != nil {
 		return err
 	}
-	s.report.detail("What the judge reaches", fmt.Sprintf("%d simulated rollouts per cell took %s. So few say little of a cell near its bound: `-full` simulates 2 000. A cell that misses its bound is bold.\n\n%s", runs, ms(time.Since(began)), table.String()))
+	so := "So few say little of a cell near its bound: `-full` simulates 2 000. "
+	if s.full {
+		so = ""
+	}
+	s.report.detail("What the judge reaches", fmt.Sprintf("%d simulated rollouts per cell took %s. %sA cell that misses its bound is bold.\n\n%s", runs, ms(time.Since(began)), so, table.String()))
 	return nil
 }
