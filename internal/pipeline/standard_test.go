@@ -183,7 +183,10 @@ func FuzzPlatform(f *testing.F) {
 		if problems.Failed() || strings.ContainsAny(rollout, "\r\n") {
 			return
 		}
-		if e, problems, _ := service(t, "    rollout: "+rollout+"\n", pipeline.WithPlatform(pl)); !problems.Failed() {
+		file := "version: 1\nservice: shop\nowner: team\nbuild: {steps: [{name: a, kind: custom, run: x}], artifact: {type: files, path: out}}\n" +
+			"environments:\n  - name: prod\n    target: {type: host, listen: ':1', instances: 8, run: ./shop}\n    rollout: " + rollout + "\n"
+		if d, problems := pipeline.Parse("sluice.yaml", []byte(file), pipeline.WithPlatform(pl)); !problems.Failed() {
+			e := d.Environments[0]
 			if w := pipeline.Weights(e.Rollout); w[len(w)-1].Weight != 100 {
 				t.Fatalf("%+v", e.Rollout)
 			}

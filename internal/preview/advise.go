@@ -44,8 +44,13 @@ func Advise(q pipeline.Answers) (Advice, error) {
 	reasons := map[string][]string{}
 	order := preference(q)
 	for _, s := range order {
-		if reasons[s] = refusals(q, s); len(reasons[s]) < fewest {
-			best, fewest = s, len(reasons[s])
+		reasons[s] = refusals(q, s)
+		n := len(reasons[s])
+		if impossible(q, s) {
+			n += len(order) * 10 // never the one that comes nearest
+		}
+		if n < fewest {
+			best, fewest = s, n
 		}
 	}
 	a.Strategy = best
@@ -104,6 +109,19 @@ func preference(q pipeline.Answers) []string {
 		return []string{pipeline.AllAtOnce, pipeline.Rolling, pipeline.BlueGreen, pipeline.Canary, pipeline.Linear, pipeline.Immutable, pipeline.TrafficSplitting}
 	}
 	return []string{pipeline.Canary, pipeline.Linear, pipeline.TrafficSplitting, pipeline.BlueGreen, pipeline.Immutable, pipeline.Rolling, pipeline.AllAtOnce}
+}
+
+// impossible says of a strategy that could not even be compiled.
+func impossible(q pipeline.Answers, s string) bool {
+	switch s {
+	case pipeline.Rolling:
+		return q.Instances < 2
+	case pipeline.BlueGreen, pipeline.Immutable, pipeline.TrafficSplitting:
+		return q.Worker
+	case pipeline.Canary, pipeline.Linear:
+		return q.Worker && q.Instances < 2
+	}
+	return false
 }
 
 // refusals are why a strategy does not do for these answers.

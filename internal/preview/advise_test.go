@@ -49,12 +49,14 @@ func TestAdvise(t *testing.T) {
 			pipeline.AllAtOnce, pipeline.GoBack, "", "Little is at stake"},
 		"a worker": {func(q *pipeline.Answers) { q.Worker, q.UserFacing, q.Instances = true, false, 10 },
 			pipeline.Canary, pipeline.GoBack, "blue-green: a worker has no requests", "own metrics"},
+		"one worker of much risk": {func(q *pipeline.Answers) { q.Worker, q.Risk = true, "high" },
+			pipeline.AllAtOnce, pipeline.GoBack, "canary: one instance cannot be shared out", "goes back"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			q := pipeline.DefaultAnswers
 			c.change(&q)
 			a, err := Advise(q)
-			if err != nil || a.Strategy != c.strategy || a.OnFail != c.action || a.Conflict != "" {
+			if err != nil || a.Strategy != c.strategy || a.OnFail != c.action || (a.Conflict != "") != (name == "one worker of much risk") {
 				t.Fatalf("%s, %s, %q, %v", a.Strategy, a.OnFail, a.Conflict, err)
 			}
 			refused := ""
