@@ -58,7 +58,7 @@
 // What the target came to is not taken from the effect's outcome, but from what
 // hosts report: [Controller.Report] keeps it and wakes the rollouts it matters to.
 // A person's command takes the same turn, with a revision in the place of a lease,
-// and acts at once. The revision that people name is another one: it counts facts. Checks (HTTP requests) run beside the loop, so that an abort
+// and acts at once. The revision that people name is another one: it counts facts. Checks (package check) run beside the loop, so that an abort
 // is not kept waiting; they are promised effects like the others.
 //
 // A build is one long step 5: its steps run in sandboxes that leave nothing

@@ -16,6 +16,12 @@
 // nearest thing that can be done. A Definition that comes without an error has
 // every default filled in and satisfies every rule of docs/reference.
 //
+// # Platform
+//
+// A platform.yaml is read by the same machinery ([ParsePlatform]). A service that
+// names one of its standards gets the standard's text in the place of its own, and
+// may only tighten it; without the platform's file the name is an error.
+//
 // # Bounds
 //
 // A file has at most 1 MiB and 64 levels; after aliases are followed it has at

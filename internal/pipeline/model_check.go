@@ -89,7 +89,7 @@ type Hooks struct {
 
 // Synthetic is traffic that Sluice makes itself while a candidate bakes.
 type Synthetic struct {
-	Rate  float64  `json:"rate"` // requests per second to each version, on each host
+	Rate  float64  `json:"rate"` // requests per second on each host, over both versions
 	Paths []string `json:"paths"`
 	Count bool     `json:"count,omitempty"` // the judge counts them like users' requests
 }
@@ -175,7 +175,7 @@ var hooksModel = object("hooks", Hooks{},
 const maxSynthetic = 1000
 
 var syntheticModel = object("synthetic", Synthetic{Paths: []string{"/"}},
-	key("rate", "Requests per second to each of the versions, on each host.", number(shape{min: 0, max: maxSynthetic, above: true}), func(s *Synthetic, v float64) { s.Rate = math.Round(v*1000) / 1000 }, required),
+	key("rate", "Requests per second on each host, spread over the versions as users are.", number(shape{min: 0, max: maxSynthetic, above: true}), func(s *Synthetic, v float64) { s.Rate = math.Round(v*1000) / 1000 }, required),
 	key("paths", "Paths that are asked in turn, by GET.", list(text(notBlank, atMost(2048), urlPath), 1), func(s *Synthetic, v []string) { s.Paths = v }, byDefault("[/]")),
 	key("count", "Whether the judge counts them with users' requests. Without it they only keep the service busy, apart from all users' metrics.", boolean(), func(s *Synthetic, v bool) { s.Count = v }, byDefault("false")),
 )
