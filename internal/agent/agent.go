@@ -166,10 +166,11 @@ type agent struct {
 	sequence uint64
 	contact  contact
 	scrapes  map[string]wire.Scrape
-	isolated string // what is said of the isolation of services
-	resuming int    // first verifications of the persisted state that are still open
-	held     bool   // nothing is swept yet
-	due      bool   // and it is to be then
+	isolated string        // what is said of the isolation of services
+	resuming int           // first verifications of the persisted state that are still open
+	known    chan struct{} // closed when none is: what runs here was taken up
+	held     bool          // nothing is swept yet
+	due      bool          // and it is to be then
 }
 
 // Run works until ctx is done. It returns an error when it can't start, never
@@ -217,6 +218,7 @@ func Run(ctx context.Context, cfg Config) error {
 		kick:     make(chan struct{}, 1),
 		urgent:   make(chan struct{}, 1),
 		asked:    make(chan *link, 1),
+		known:    make(chan struct{}),
 		services: make(map[release.Key]*service),
 		scrapes:  make(map[string]wire.Scrape),
 	}
@@ -315,6 +317,11 @@ func (a *agent) live(ctx context.Context, first bool, before *predecessor) (next
 
 // sweep ends the instances that no state has, once nobody needs them any more.
 func (a *agent) sweep() {
+	select {
+	case <-a.known:
+	default:
+		close(a.known)
+	}
 	if a.due = a.held; !a.held {
 		a.sup.Sweep()
 	}

@@ -177,6 +177,33 @@ func TestWhatNobodyAsksForIsEnded(t *testing.T) {
 	agenttest.Eventually(t, "the end of v1", func() bool { return dead(pids[0]) })
 }
 
+// A new generation that meets an agent which has just come back does not take the
+// traffic from what still serves.
+func TestNewOrdersWaitForWhatIsThere(t *testing.T) {
+	w := newWorld(t)
+	v1 := w.release("v1")
+	w.desire(with(v1, 10000, false))
+	w.waitPhase(v1, wire.Ready)
+	w.agent.Kill()
+	late := w.release("v2", "MODE", "late")
+	w.ask(with(late, 10000, false))
+	w.agent = w.StartAgent(t, host, w.dir)
+	agenttest.Eventually(t, "traffic", func() bool {
+		res, err := http.Get("http://" + w.listen)
+		if err != nil {
+			return false
+		}
+		defer res.Body.Close()
+		return res.StatusCode == 200
+	})
+	stop := w.load(2)
+	w.waitPhase(late, wire.Ready)
+	w.WaitWeights(t, host, shop, 2, map[release.ID]int{late.Release: 10000})
+	if got := stop(); got["v1"] == 0 {
+		t.Errorf("served %v: v1 had to go before v2 was there", got)
+	}
+}
+
 // dead says whether a process has ended; it may not have been reaped.
 func dead(pid int) bool {
 	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))

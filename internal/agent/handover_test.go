@@ -241,11 +241,11 @@ func TestTakeOverNobody(t *testing.T) {
 	w.agent.Kill()
 	w.upgrade()
 	agenttest.Eventually(t, "traffic", func() bool {
-		c, err := net.Dial("tcp", w.listen)
+		res, err := http.Get("http://" + w.listen)
 		if err == nil {
-			_ = c.Close()
+			_ = res.Body.Close()
 		}
-		return err == nil
+		return err == nil && res.StatusCode == 200
 	})
 	w.wantBody("/", "v1")
 	// And an agent that does not hand over is named.

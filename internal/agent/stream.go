@@ -27,6 +27,8 @@ const (
 	silence = 45 * time.Second
 	// contactFor is how long an answer of the control plane counts as contact.
 	contactFor = 5 * time.Second
+	// takeUpIn bounds how long new orders wait for releases that must be fetched anew.
+	takeUpIn = 5 * time.Second
 )
 
 // contact is when the control plane last answered.
@@ -57,6 +59,11 @@ func (a *agent) pauseOr(c <-chan struct{}, d time.Duration) bool {
 
 // stream keeps a stream of desired states open.
 func (a *agent) stream() {
+	// What is new waits for what is there to be taken up: until it is, nothing is
+	// known that could serve, and traffic would go where nothing is ready.
+	if !a.pauseOr(a.known, takeUpIn) {
+		return
+	}
 	wait := firstReconnect
 	for a.ctx.Err() == nil {
 		heard, err := a.listen()
