@@ -169,7 +169,7 @@ func TestNewerCommit(t *testing.T) {
 		}
 		// An older commit that is asked for by name takes nobody's place.
 		w.must(w.store.Update(w.Context(), func(tx *store.Tx) error {
-			return w.front.supersede(tx, "default", "shop", "v0", map[string]bool{w.status(r4).Commit: true})
+			return w.front.supersede(tx, "default", "shop", "/repo", "v0", map[string]bool{w.status(r4).Commit: true})
 		}))
 		if s := w.status(r4); s.State != run.Waiting {
 			w.Errorf("the newer one is %s", s.State)
@@ -181,7 +181,7 @@ func TestNewerCommit(t *testing.T) {
 			if building, err = w.front.insertRun(tx, row, def, run.State{Phase: run.Queued, Environments: []run.Environment{{Name: "production"}}}); err != nil {
 				return err
 			}
-			return w.front.supersede(tx, "default", "shop", "v6", nil)
+			return w.front.supersede(tx, "default", "shop", "/repo", "v6", nil)
 		}))
 		if s := w.status(building); s.State != run.Superseded {
 			w.Errorf("the one that waits for a place to build is %s", s.State)

@@ -160,7 +160,7 @@ func (w *world) ship(def pipeline.Definition, commit string, changes ...change) 
 	id := release.DigestOf(body)
 	var runID string
 	err = w.store.Update(w.Context(), func(tx *store.Tx) error {
-		if err := w.front.supersede(tx, m.Project, def.Service, m.Commit, nil); err != nil {
+		if err := w.front.supersede(tx, m.Project, def.Service, "/repo", m.Commit, nil); err != nil {
 			return err
 		}
 		row := store.Run{Project: m.Project, Kind: run.KindRun, Service: def.Service, Repository: "/repo", Path: m.Path, Commit: m.Commit, Actor: alice}

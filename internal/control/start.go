@@ -68,7 +68,7 @@ func (c *Controller) Start(ctx context.Context, q Request) (string, error) {
 	}
 	var id string
 	err = c.store.Update(ctx, func(tx *store.Tx) error {
-		if err := c.supersede(tx, q.Project, def.Service, commit.Hash, newer); err != nil {
+		if err := c.supersede(tx, q.Project, def.Service, q.Repository, commit.Hash, newer); err != nil {
 			return err
 		}
 		id, err = c.insertRun(tx, store.Run{
@@ -128,8 +128,8 @@ func (c *Controller) newerCommits(ctx context.Context, q Request, service, commi
 
 // supersede ends older runs of a service that wait: for a place to build, for a
 // person, or for their turn. A live rollout is never replaced, nor a build that
-// has begun.
-func (c *Controller) supersede(tx *store.Tx, project, service, commit string, newer map[string]bool) error {
+// has begun, nor one of another repository.
+func (c *Controller) supersede(tx *store.Tx, project, service, repository, commit string, newer map[string]bool) error {
 	live := true
 	rows, err := tx.Runs(store.RunFilter{Project: project, Service: service, Live: &live})
 	if err != nil {
@@ -145,7 +145,7 @@ func (c *Controller) supersede(tx *store.Tx, project, service, commit string, ne
 		}
 		why := fmt.Sprintf("commit %s is newer", commit[:min(12, len(commit))])
 		switch action, i := run.Next(t.state); {
-		case action == run.ActBuild && t.state.Phase == run.Queued && t.state.BuildTries == 0:
+		case action == run.ActBuild && t.state.Phase == run.Queued && t.state.BuildTries == 0 && r.Repository == repository:
 			t.state.Fail(run.Superseded, why)
 		case action == run.ActPromote && t.state.Environments[i].State == run.Waiting:
 			if err := t.stop(&t.state.Environments[i], run.Superseded, why); err != nil {
