@@ -61,6 +61,12 @@ the foreground; Ctrl-C ends the server alone, "sluice down" also what it started
 			if o.Platform, err = a.platform(platformFile); err != nil {
 				return err
 			}
+			for i, path := range o.Show {
+				if _, err := os.Stat(path); err != nil {
+					return usage("--show: %v", err)
+				}
+				o.Show[i] = abs(path)
+			}
 			o.Dir, o.Program, o.Version, o.Isolation = a.data, program, Version(), runner.Isolation(isolation)
 			o.Log = a.logger(a.err, verbose)
 			o.Ready = func(r server.Running) { a.ready(cmd.Context(), r) }
@@ -83,6 +89,7 @@ the foreground; Ctrl-C ends the server alone, "sluice down" also what it started
 	f.StringVar(&o.TLSKey, "tls-key", "", "key file of the certificate (PEM)")
 	f.StringVar(&o.TLSCA, "tls-ca", "", "authorities (PEM) whose certificates agents on other machines must show; no token takes their place")
 	f.BoolVar(&o.InsecureListen, "insecure-listen", false, "answer other machines without TLS: only behind something that does it")
+	f.StringArrayVar(&o.Show, "show", nil, "a path in a private folder that services may read (repeatable)")
 	f.BoolVar(&o.NoAgent, "no-agent", false, "start no agent on this machine")
 	f.StringVar(&isolation, "isolation", string(runner.Namespaces), "of build steps and services: namespaces, or none for trusted code only")
 	f.BoolVarP(&verbose, "verbose", "v", false, "log more")
@@ -213,6 +220,12 @@ connections and instances, and no request is dropped.`,
 			case agent.Namespaces, agent.None:
 			default:
 				return usage("--isolation is %q; it is namespaces, or none for trusted code only", cfg.Isolation)
+			}
+			for i, path := range cfg.Show {
+				if _, err := os.Stat(path); err != nil {
+					return usage("--show: %v", err)
+				}
+				cfg.Show[i] = abs(path)
 			}
 			cfg.Logger = a.logger(a.err, verbose)
 			program, err := os.Executable()

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"slices"
+	"strings"
 	"syscall"
 	"time"
 
@@ -21,7 +22,7 @@ const LocalHost = "local"
 type agentInfo struct {
 	Process
 	Server string `json:"server"`
-	// Program is which build it runs. Agents that were noted without it can't be
+	// Program is which build it runs, and how. Agents that were noted without it can't be
 	// taken over from.
 	Program string `json:"program,omitempty"`
 }
@@ -33,7 +34,7 @@ type localAgent struct {
 	server  string
 	command []string // of this program, that runs an agent
 	log     *slog.Logger
-	program string // which build that was when we started
+	program string // which build, with which flags, that was when we started
 	tried   bool   // to take over; not known yet to have gone well
 }
 
@@ -45,6 +46,7 @@ func (l *localAgent) run(ctx context.Context) error {
 	if l.program, err = buildOf(l.command[0]); err != nil {
 		return err
 	}
+	l.program += ": " + strings.Join(l.command[1:], " ") // other flags are another agent too
 	tick := time.NewTicker(agentCheck)
 	defer tick.Stop()
 	for {

@@ -42,8 +42,9 @@ type Options struct {
 	Database       string // postgres://…; empty: SQLite in Dir
 	TLSCert        string
 	TLSKey         string
-	TLSCA          string // that signs the certificates of agents on other machines
-	InsecureListen bool   // allow other addresses than loopback without TLS
+	Show           []string // paths in private folders that services may read
+	TLSCA          string   // that signs the certificates of agents on other machines
+	InsecureListen bool     // allow other addresses than loopback without TLS
 	Isolation      runner.Isolation
 	Platform       []pipeline.Platform // whose standards services may name; none or one
 	NoAgent        bool                // start no local agent
@@ -234,6 +235,9 @@ func Run(ctx context.Context, o Options) (err error) {
 		}}
 		if o.TLSCA != "" {
 			a.command = append(a.command, "--tls-ca", o.TLSCA)
+		}
+		for _, path := range o.Show {
+			a.command = append(a.command, "--show", path)
 		}
 		if o.Isolation == runner.None {
 			a.command = append(a.command, "--isolation", string(runner.None))
