@@ -44,6 +44,8 @@
 //   - Assignment is monotone: a sticky user's hash is compared with the
 //     candidates' summed weight, so raising it only moves users to them. All hosts
 //     agree because the hash is seeded by the service's name alone.
+//   - A server that hands over closes no HTTP/1.1 connection: each one goes on elsewhere
+//     with what was read of it, and so do the counts. See HandOver.
 //   - Framing is never guessed. Where two parsers could differ on where a message
 //     ends (both lengths, obs-fold, bare LF, odd chunk sizes, …) the message is
 //     refused: 400 to a client, 502 for a service. What is sent on is framed anew.
