@@ -280,6 +280,9 @@ func (s *sim) receive(r *router, o wire.Observed) {
 // reads keeps what was read back, for the checks.
 func (s *sim) reads(r *router, o wire.Observed) {
 	svc := &o.Services[0]
+	if svc.Generation < r.read {
+		return // of another life of the agent, and late: it takes nothing back
+	}
 	if svc.Generation != r.read {
 		r.read, r.weights, r.full = svc.Generation, r.weights[:0], false
 	}
