@@ -21,6 +21,7 @@ func TestShadow(t *testing.T) {
 		})
 	}
 	ask(5000)
+	w.waitPhase(v1, wire.Ready) // they start at the same time
 	w.waitPhase(v2, wire.Ready)
 	copies := func() (n uint64) {
 		for _, c := range agenttest.RevisionOf(agenttest.ServiceOf(w.Observed(host), shop), v2.Release).Shadow {
