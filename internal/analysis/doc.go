@@ -16,7 +16,9 @@
 // e-process: by Ville's inequality the chance of ever failing a canary that is
 // no worse than allowed stays below alpha however often, and whenever, somebody
 // looks. A [Latency] is the same test on "slower than a frozen bound"; a
-// [Limit] counts samples outside absolute limits.
+// [Limit] counts samples outside absolute limits, also of an alarm and of a
+// [Gauge], whose value is a mean over instances. [Burn] judges how fast an error
+// budget is spent. [Series] compares points, once at the end of a bake.
 //
 // # How alpha is spent
 //

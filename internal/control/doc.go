@@ -102,6 +102,13 @@
 // Replaying a rollout's events gives its state; only events that moved nothing
 // but counters are merged in the log.
 //
+// # Bins
+//
+// The row keeps sums only. Each closed bin is a row of its own, appended in the
+// turn that judged it, with all that the verdict came from; number 0 is what was
+// known of the stable version before. The chart and [Controller.Replay] read
+// them: the same code on the same bins gives the same verdicts.
+//
 // # Failure
 //
 // A turn that fails leaves the row as it was; it is tried again a second later,

@@ -28,3 +28,14 @@ func TestOverlay(t *testing.T) {
 		}
 	}
 }
+
+// Whatever is laid over settings is taken or refused.
+func FuzzOverlay(f *testing.F) {
+	for _, s := range []string{"{alpha: 0.05}", "metrics: [http-errors]", "alarms: [{name: a, query: up, above: 1}]", "[", "bin: 5"} {
+		f.Add([]byte(s))
+	}
+	f.Fuzz(func(t *testing.T, src []byte) {
+		_, problems := pipeline.Overlay(pipeline.Analysis{}, "x", src)
+		checkPositions(t, src, problems)
+	})
+}
