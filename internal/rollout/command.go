@@ -63,7 +63,9 @@ func (m *machine) resume() error {
 		return nil
 	case s.Held.Cause == CauseDrift: // put it back, also again
 		s.Resumed = true
-		m.apply()
+		if !m.plan.driven() { // which nobody but itself puts back
+			m.apply()
+		}
 		return nil
 	case s.Held.On:
 		return refused("it is not paused but held: %s. %s", s.Held.Reason, m.wayOut())
@@ -81,6 +83,9 @@ func (m *machine) advance(c Command) error {
 	case s.Paused.On:
 		return refused("it is paused%s: resume it first", by(s.Paused))
 	case s.Held.Cause == CauseDrift:
+		if m.plan.driven() {
+			return refused("it is held: %s. Nothing is built on a wrong weight: abort reverts it, or resume it once %s is as it was", s.Held.Reason, m.plan.Mover.Name)
+		}
 		if m.plan.OnDrift == pipeline.DriftHold && !s.Resumed {
 			return refused("it is held: %s. Nothing is built on a wrong weight: resume puts it back, abort goes back", s.Held.Reason)
 		}
@@ -145,7 +150,7 @@ func (m *machine) mayAdvance(full bool) bool {
 
 func (m *machine) lastShift() int {
 	for i := len(m.plan.Steps) - 1; i > 0; i-- {
-		if m.plan.Steps[i].Kind == StepShift {
+		if k := m.plan.Steps[i].Kind; k == StepShift || k == StepDrive {
 			return i
 		}
 	}
@@ -207,6 +212,9 @@ func (m *machine) missing() string {
 func (m *machine) wayOut() string {
 	switch m.s.Held.Cause {
 	case CauseDrift:
+		if m.plan.driven() {
+			return "Abort reverts it"
+		}
 		return "It goes on when the router is read back right; or abort"
 	case CauseFrozen:
 		return "Abort goes back; advance --override --reason TEXT goes on"

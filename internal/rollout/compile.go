@@ -91,7 +91,7 @@ func Compile(env pipeline.Environment, previous bool) (Plan, error) {
 		return Plan{}, fmt.Errorf("couldn't compile the rollout of %s: a worker can't do %s, as its second group would take work as soon as it runs; the nearest is %s", env.Name, r.Strategy, pipeline.Canary)
 	case r.Stepped():
 		for _, c := range r.Steps {
-			p.shift(int(math.Round(c.Weight * 100)))
+			p.shift(basisPoints(c.Weight))
 			p.bake(c.Bake, p.basis(), judged)
 		}
 		if p.weight() != FullWeight {
@@ -124,7 +124,7 @@ func (p *Plan) shadow(env pipeline.Environment, previous, judged bool) error {
 	case env.Target.Worker() || p.Strategy == pipeline.Rolling || p.Strategy == pipeline.Immutable:
 		return fmt.Errorf("couldn't compile the rollout of %s: shadow needs all of the candidate beside the running release, behind one router, which %s of this target hasn't; the nearest is %s", env.Name, p.Strategy, pipeline.Canary)
 	default:
-		p.Steps = append(p.Steps, PlanStep{Kind: StepBake, Shadow: int(math.Round(s.Share * 100)), Bake: s.Bake, Basis: BasisConcurrent, Analysis: judged})
+		p.Steps = append(p.Steps, PlanStep{Kind: StepBake, Shadow: basisPoints(s.Share), Bake: s.Bake, Basis: BasisConcurrent, Analysis: judged})
 	}
 	return nil
 }
@@ -156,6 +156,9 @@ func CompileRollback(env pipeline.Environment) Plan {
 
 // needs is the engine that the plan needs.
 func (p Plan) needs() int {
+	if p.driven() {
+		return 3
+	}
 	if p.counted() || p.OnFail != "" || p.OnDrift != "" || slices.ContainsFunc(p.Steps, func(s PlanStep) bool { return s.Shadow > 0 }) {
 		return 2
 	}
@@ -191,6 +194,8 @@ func newPlan(env pipeline.Environment) Plan {
 	p.Steps = []PlanStep{{Kind: StepPrepare}}
 	return p
 }
+
+func basisPoints(percent float64) int { return int(math.Round(percent * 100)) }
 
 func (p *Plan) weight() int { return p.Steps[len(p.Steps)-1].Weight }
 
@@ -233,7 +238,7 @@ func (p Plan) Validate() error {
 		return fmt.Errorf("%w: it was compiled by engine %d and this build knows 1 to %d: use the version of Sluice that compiled it, or a newer one", ErrPlan, p.Engine, Engine)
 	}
 	if p.Engine < p.needs() {
-		return fmt.Errorf("%w: engine %d has neither counts, safe actions nor shadows", ErrPlan, p.Engine)
+		return fmt.Errorf("%w: engine %d has not all that it uses (counts, safe actions and shadows came with 2, drives with 3)", ErrPlan, p.Engine)
 	}
 	n := len(p.Steps)
 	if n < 3 || n > 1000 || p.Steps[0].Kind != StepPrepare || p.Steps[n-1].Kind != StepRetire {
@@ -257,6 +262,11 @@ func (p Plan) Validate() error {
 		case StepShift:
 			if s.Weight <= weight || s.Weight > FullWeight {
 				return fmt.Errorf("%w: step %d shifts to %s after %s: weights must rise, to at most 100 %%", ErrPlan, i, percent(s.Weight), percent(weight))
+			}
+			weight = s.Weight
+		case StepDrive:
+			if s.Weight <= weight || s.Weight > FullWeight {
+				return fmt.Errorf("%w: step %d drives to %s after %s: weights must rise, to at most 100 %%", ErrPlan, i, percent(s.Weight), percent(weight))
 			}
 			weight = s.Weight
 		case StepReplace:
@@ -288,6 +298,9 @@ func (p Plan) Validate() error {
 		}
 	}
 	if err := p.validCounts(); err != nil {
+		return err
+	}
+	if err := p.validDrive(); err != nil {
 		return err
 	}
 	if weight != FullWeight {

@@ -41,13 +41,13 @@ func NextWake(plan Plan, s State) (time.Duration, bool) {
 	m := &machine{plan: plan, s: s}
 	switch {
 	case s.Held.Cause == CauseDrift:
-		return repeat(s.HeldFor), plan.OnDrift == "" || s.Resumed
+		return repeat(s.HeldFor), m.restores()
 	case s.Held.On, s.Paused.On:
 		return 0, false
 	case s.Phase == Baking:
 		d := until(m.step().Bake, s.InPhase)
 		return d, d > 0 // served: it waits for the routers to be read
-	case s.Phase == Shifting && m.differs():
+	case s.Phase == Shifting && m.lags():
 		return min(repeat(s.InPhase), until(plan.Timeout, s.InAction)), true
 	}
 	return until(plan.Timeout, s.InAction), true
@@ -68,7 +68,7 @@ func Explain(plan Plan, s State) Explanation {
 		return Explanation{
 			Now:  "it has not started",
 			Why:  "it waits for its turn",
-			Next: "the candidate is started beside the running release, without users",
+			Next: m.begins(),
 			Can:  []string{"abort: cancels it"},
 		}
 	case RollingBack:
@@ -89,7 +89,7 @@ func Explain(plan Plan, s State) Explanation {
 			x.Now = "frozen" + strings.TrimPrefix(x.Now, "held")
 		}
 		x.Why = s.Held.Reason
-		if s.Held.Cause == CauseUnreachable && s.Seen.Missing > 0 {
+		if s.Held.Cause == CauseUnreachable && s.Seen.Missing > 0 && !m.plan.driven() {
 			x.Why = unreachable(s.Seen) // the flag keeps the first reason
 		}
 		x.Can = append(x.Can, m.heldCan()...)
@@ -113,6 +113,9 @@ func Explain(plan Plan, s State) Explanation {
 func (m *machine) heldCan() []string {
 	switch m.s.Held.Cause {
 	case CauseDrift:
+		if m.plan.driven() {
+			return []string{"resume: goes on once " + m.plan.Mover.Name + " is read as it was recorded; Sluice can't put it back"}
+		}
 		if m.plan.OnDrift == pipeline.DriftHold && !m.s.Resumed {
 			return []string{"resume: puts it back to what was recorded, and goes on once it is read so"}
 		}
@@ -131,6 +134,8 @@ func (m *machine) heldCan() []string {
 
 func (m *machine) abortCan() string {
 	switch {
+	case m.plan.driven():
+		return m.abortDriven()
 	case !m.s.Exposed:
 		return "abort: removes the candidate; no user was on it"
 	case m.plan.First:
@@ -143,7 +148,12 @@ func (m *machine) now() string {
 	s, p := &m.s, m.step()
 	switch p.Kind {
 	case StepPrepare:
+		if m.plan.driven() {
+			return "making sure that " + m.plan.Mover.Name + " can be told"
+		}
 		return "starting the candidate, without users"
+	case StepDrive:
+		return m.driving()
 	case StepShift:
 		return "moving the candidate to " + percent(p.Weight) + " of " + m.users()
 	case StepReplace:
@@ -191,6 +201,8 @@ func (m *machine) after() string {
 	if s.Step+1 < len(m.plan.Steps) {
 		switch n := m.plan.Steps[s.Step+1]; n.Kind {
 		case StepPrepare:
+		case StepDrive:
+			follows = m.plan.Mover.Name + " moves " + m.users() + " to the candidate by itself, to " + percent(n.Weight) + " at most"
 		case StepShift:
 			follows = "the candidate gets " + percent(n.Weight) + " of " + m.users()
 		case StepReplace:
@@ -203,7 +215,7 @@ func (m *machine) after() string {
 			follows = "a person must advance it"
 		case StepRetire:
 			follows = "it is finished; the previous release stays warm for " + m.plan.RetireAfter.String()
-			if m.plan.First || !m.plan.Warm() {
+			if m.plan.First || m.plan.driven() || !m.plan.Warm() {
 				follows = "it is finished"
 			}
 		}
@@ -228,6 +240,9 @@ func (m *machine) when() string {
 	case s.Held.On:
 		switch s.Held.Cause {
 		case CauseDrift:
+			if m.plan.driven() && s.Resumed {
+				return "when " + m.plan.Mover.Name + " is read as it was recorded, or somebody aborts it"
+			}
 			if m.plan.OnDrift == pipeline.DriftHold && !s.Resumed {
 				return "when somebody resumes or aborts it"
 			}
@@ -238,6 +253,9 @@ func (m *machine) when() string {
 			}
 			return "when somebody overrides or aborts it"
 		case CauseUnreachable:
+			if m.plan.driven() {
+				return "when " + m.plan.Mover.Name + " answers"
+			}
 			return "when the host is back"
 		case CausePlan:
 			return "when somebody advances it"
@@ -260,6 +278,8 @@ func (m *machine) explainBack() Explanation {
 		When: fmt.Sprintf("as soon as that is observed; after %s more it is flagged stuck", round(max(m.plan.RollbackTimeout-s.Back, 0))),
 	}
 	switch {
+	case m.plan.driven():
+		x.Next = "it ends rolled back once " + m.plan.Mover.Name + " is observed to have reverted it"
 	case s.Aborted && !s.Exposed:
 		x.Next = "it ends cancelled once the candidate is removed"
 	case !s.Exposed:
@@ -282,6 +302,9 @@ func (m *machine) explainEnd() Explanation {
 	case Succeeded:
 		x.Why = "every step was done and observed"
 		switch {
+		case m.plan.driven():
+			x.Next = m.plan.Mover.Name + " keeps of the previous release what it keeps"
+			x.Can = []string{"rollback: has " + m.plan.Mover.Name + " deploy the previous release"}
 		case m.plan.First:
 		case !m.plan.Warm():
 			x.Next = "the previous release has stopped; its files stay on the hosts"

@@ -25,6 +25,7 @@ const (
 	FactCapacity FactKind = "capacity" // of the candidate
 	FactCounts   FactKind = "counts"   // instances of candidate and previous release, of a counted plan
 	FactRollback FactKind = "rollback" // the rollback's own result
+	FactAsked    FactKind = "asked"    // of a driven target: drive, continue, stop, revert
 )
 
 // Fact is one change that must become evidence, in the transaction that commits it.
@@ -76,6 +77,7 @@ func Facts(before, after State, e Event) []Fact {
 	change(FactWeight, strconv.Itoa(before.Weight), strconv.Itoa(after.Weight), after.Reason)
 	change(FactCapacity, strconv.FormatBool(before.Capacity), strconv.FormatBool(after.Capacity), after.Reason)
 	change(FactCounts, counts(before), counts(after), after.Reason)
+	change(FactAsked, string(before.Asked), string(after.Asked), after.Reason)
 	change(FactExtended, strconv.Itoa(before.Extended), strconv.Itoa(after.Extended), after.Sentence)
 	flag := func(kind FactKind, a, b Flag) {
 		if a != b {

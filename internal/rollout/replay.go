@@ -91,8 +91,13 @@ func (s State) sane() error {
 	default:
 		return fmt.Errorf("%w: unknown cause %.40q", ErrState, s.Held.Cause)
 	}
+	switch s.Asked {
+	case "", Drive, Continue, Stop, Revert:
+	default:
+		return fmt.Errorf("%w: unknown wish %.40q", ErrState, s.Asked)
+	}
 	switch {
-	case s.Step < 0, s.Weight < 0, s.Weight > FullWeight, s.Extended < 0,
+	case s.Step < 0, s.Key < 0, s.From < 0, s.Weight < 0, s.Weight > FullWeight, s.Extended < 0,
 		s.Run < 0, s.Keep < 0, s.Moved < 0, s.InPhase < 0, s.InAction < 0, s.Back < 0, s.HeldFor < 0:
 		return fmt.Errorf("%w: a number is out of range", ErrState)
 	case s.Weight > 0 && !s.Exposed:
@@ -124,7 +129,7 @@ func (s State) check(plan Plan) error {
 	switch plan.Steps[s.Step].Kind {
 	case StepPrepare:
 		want = Preparing
-	case StepShift, StepReplace:
+	case StepShift, StepReplace, StepDrive:
 		want = Shifting
 	case StepBake, StepHold:
 		want = Baking

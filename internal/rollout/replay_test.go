@@ -95,7 +95,7 @@ func TestCompileDefaults(t *testing.T) {
 
 func TestPlansThatCannotRun(t *testing.T) {
 	for says, spoil := range map[string]func(*Plan){
-		"compiled by engine 3":   func(p *Plan) { p.Engine = 3 },
+		"compiled by engine 4":   func(p *Plan) { p.Engine = 4 },
 		"compiled by engine 0":   func(p *Plan) { p.Engine = 0 },
 		"begin with prepare":     func(p *Plan) { p.Steps = p.Steps[1:] },
 		"end with retire":        func(p *Plan) { p.Steps = p.Steps[:len(p.Steps)-1] },

@@ -121,6 +121,9 @@ func (m *machine) applied(a Applied) error {
 		return fmt.Errorf("%w: generation %d was applied after %d: another worker has taken over", ErrTransition, a.Generation, m.s.Wanted)
 	}
 	m.s.Wanted, m.s.Applying = a.Generation, false
+	if m.s.Asked == Drive && m.s.Key == 0 {
+		m.s.Key = a.Generation
+	}
 	return nil
 }
 
@@ -141,7 +144,7 @@ func (m *machine) tick(d time.Duration) error {
 		case s.Held.On:
 			before := s.HeldFor
 			s.HeldFor = add(s.HeldFor, d)
-			if s.Held.Cause == CauseDrift && (m.plan.OnDrift == "" || s.Resumed) {
+			if s.Held.Cause == CauseDrift && m.restores() {
 				m.repeat(before, s.HeldFor)
 			}
 		case s.Paused.On:
@@ -154,7 +157,7 @@ func (m *machine) tick(d time.Duration) error {
 				m.fail(fmt.Sprintf("%s took longer than the timeout of %s: %s", s.Phase, m.plan.Timeout, m.missingForStep()))
 				return nil
 			}
-			if s.Phase == Shifting && m.differs() {
+			if s.Phase == Shifting && m.lags() {
 				m.repeat(before, s.InPhase)
 			}
 		}
@@ -167,7 +170,11 @@ func (m *machine) tick(d time.Duration) error {
 // repeat asks again for what is wanted each time that an accumulated duration
 // passes a multiple of repeatEvery.
 func (m *machine) repeat(before, after time.Duration) {
-	if before/repeatEvery != after/repeatEvery {
+	switch {
+	case before/repeatEvery == after/repeatEvery:
+	case m.plan.driven():
+		m.again()
+	default:
 		m.apply()
 	}
 }

@@ -9,8 +9,9 @@ import (
 
 // Engine numbers the meaning of plans and states; a rollout keeps its own. Plans
 // that need no more are still compiled for 1, so that the Sluice before, which may
-// run beside this one, can take them on. 2 has counts, safe actions and shadows.
-const Engine = 2
+// run beside this one, can take them on. 2 has counts, safe actions and shadows, 3
+// has targets that move by themselves.
+const Engine = 3
 
 // FullWeight is all traffic, in basis points.
 const FullWeight = 10000
@@ -26,6 +27,7 @@ const (
 	StepReplace StepKind = "replace" // a batch of instances, of a counted plan
 	StepBake    StepKind = "bake"    // time and the judge
 	StepHold    StepKind = "hold"    // a person
+	StepDrive   StepKind = "drive"   // a target that moves by itself goes on, to Weight at most
 	StepRetire  StepKind = "retire"  // old capacity leaves traffic for good; it stays warm for RetireAfter
 )
 
@@ -74,6 +76,7 @@ type Plan struct {
 	Hosts           int           `json:"hosts,omitempty"`     // of a counted plan, as Instances
 	Instances       int           `json:"instances,omitempty"` // on each host; above 0: a counted plan
 	Worker          bool          `json:"worker,omitempty"`    // nothing is routed to it: its weight is its share of the instances
+	Mover           Mover         `json:"mover,omitzero"`      // of a driven plan: who moves traffic
 }
 
 // Phase is where a rollout stands. See doc.go for the diagram.
@@ -160,6 +163,10 @@ type State struct {
 
 	Frozen string `json:"frozen,omitempty"` // why: a failure whose safe action is not to go back
 
+	Asked EffectKind `json:"asked,omitempty"` // of a driven plan: what was last asked of the target: drive, continue, stop, revert
+	Key   int64      `json:"key,omitempty"`   // and the generation of the first drive: a start is repeated with this key only
+	From  int        `json:"from,omitempty"`  // and the weight that the last continue leads on from
+
 	Verdict  verdict.Verdict `json:"verdict,omitempty"` // of the current or last bake
 	Sentence string          `json:"sentence,omitempty"`
 	Extended int             `json:"extended,omitempty"` // how often this bake was
@@ -193,6 +200,8 @@ type Observation struct {
 	Unreachable    string `json:"unreachable,omitempty"` // names of the missing hosts, for people
 	Off            string `json:"off,omitempty"`         // counted plan: the first host that has another weight or more instances than its share
 	Failed         string `json:"failed,omitempty"`      // why the candidate cannot run: start, health, crash loop, verification
+
+	Driving Driving `json:"driving,omitzero"` // of a driven target
 }
 
 // Event is what happened to a rollout. Exactly one field is set.
@@ -274,6 +283,12 @@ const (
 	Apply EffectKind = "apply" // bring the target to the state's Weight, Capacity and Old
 	Check EffectKind = "check" // run the checks of the current step
 	Alarm EffectKind = "alarm" // tell people loudly: Reason
+
+	// Of a target that moves by itself; each gets a generation, as Apply does. See [Ask].
+	Drive    EffectKind = "drive"    // start, with State.Key as its idempotency key
+	Continue EffectKind = "continue" // lead it on from its own pause point at State.From
+	Stop     EffectKind = "stop"     // no user more
+	Revert   EffectKind = "revert"   // back to the previous release
 )
 
 // Effect is wanted after a state was committed.

@@ -36,10 +36,18 @@ func (m *machine) enter(i int) {
 	switch p.Kind {
 	case StepPrepare:
 		s.Phase, s.Capacity, s.Old = Preparing, true, !m.plan.First
-		m.place(p)
+		if m.plan.driven() { // nothing runs before it exposes: see lead
+			s.Capacity = false
+		} else {
+			m.place(p)
+		}
 	case StepShift, StepReplace:
 		s.Phase, s.Weight, s.Exposed = Shifting, p.Weight, s.Exposed || p.Weight > 0
 		m.place(p)
+	case StepDrive:
+		from := s.Weight
+		s.Phase, s.Weight, s.Exposed = Shifting, p.Weight, true
+		m.lead(from)
 	case StepBake:
 		s.Phase = Baking
 		s.Verdict, s.Sentence, s.Extended = "", "", 0
@@ -76,6 +84,10 @@ func (m *machine) next() bool {
 		done = !m.plan.counted() || s.Seen.CandidateReady && s.Seen.OldReady
 	case StepReplace:
 		done = s.Seen.CandidateReady && s.Seen.OldReady
+	case StepDrive:
+		if done = m.there(); !done {
+			m.nudge()
+		}
 	case StepCheck:
 		done = s.CheckOK
 	case StepHold: // left by a person's advance only
@@ -95,7 +107,7 @@ func (m *machine) next() bool {
 			}
 		}
 	case StepRetire:
-		if m.agreed() && s.Seen.CandidateReady {
+		if m.agreed() && s.Seen.CandidateReady && (!m.plan.driven() || s.Seen.Driving.Done) {
 			s.Phase = Succeeded
 		}
 		return false
@@ -130,6 +142,9 @@ func (m *machine) agreed() bool { return m.everywhere() && !m.differs() }
 // wanted of it now.
 func (m *machine) differs() bool {
 	o := m.s.Seen
+	if m.plan.driven() {
+		return m.strays() != ""
+	}
 	if m.plan.counted() {
 		return m.fresh() && o.Hosts > 0 && o.Off != ""
 	}
@@ -159,6 +174,11 @@ func (m *machine) hold() {
 
 func (m *machine) cause() (Cause, string) {
 	s := &m.s
+	if m.plan.driven() {
+		if cause, reason := m.causeDriven(); cause != "" {
+			return cause, reason
+		}
+	}
 	if s.Phase != Shifting {
 		if m.differs() {
 			return CauseDrift, m.drifted() + ": somebody else changed it"
@@ -217,6 +237,13 @@ func (m *machine) goBack(reason string, loud bool) {
 	s.Phase, s.Reason = RollingBack, reason
 	s.Paused, s.Held, s.HeldFor, s.Frozen = Flag{}, Flag{}, 0, ""
 	s.InPhase, s.Back, s.Shadow = 0, 0, 0
+	if m.plan.driven() {
+		m.turnBack()
+		if loud {
+			m.alarm("rolling back: " + reason)
+		}
+		return
+	}
 	switch {
 	case s.Weight > 0 && s.Keep < m.plan.kept() && !m.plan.Worker:
 		// In the middle of a replacement the previous release has too little to
@@ -265,6 +292,10 @@ func (p Plan) kept() int {
 // candidate's capacity, then the end.
 func (m *machine) back() {
 	s := &m.s
+	if m.plan.driven() {
+		m.backDriven()
+		return
+	}
 	if s.Weight > 0 {
 		// A previous release that is starting must not get traffic before it is
 		// ready; when that takes too long a part of it is better than none.
@@ -284,6 +315,12 @@ func (m *machine) back() {
 	}
 	// Every host has applied the generation without the candidate: it is gone or
 	// draining, and no router knows it.
+	m.isBack()
+}
+
+// isBack ends a rollback that was observed.
+func (m *machine) isBack() {
+	s := &m.s
 	s.Rollback, s.Stuck = RollbackDone, Flag{}
 	s.Phase = RolledBack
 	if s.Aborted && !s.Exposed {
@@ -300,6 +337,8 @@ func (m *machine) restored() bool {
 func (m *machine) missingForBack() string {
 	s := &m.s
 	switch {
+	case m.plan.driven():
+		return m.missingDriven()
 	case s.Weight > 0 && !s.Seen.OldSeen:
 		return "the previous release runs nowhere yet, so the candidate still has " + percent(s.Weight)
 	case s.Weight > 0:
@@ -319,6 +358,8 @@ func (m *machine) missingForBack() string {
 func (m *machine) missingForStep() string {
 	s := &m.s
 	switch {
+	case m.plan.driven() && s.Phase != Checking:
+		return m.missingDriven()
 	case s.Seen.Missing > 0:
 		return unreachable(s.Seen)
 	case s.Phase == Checking:
@@ -338,6 +379,9 @@ func (m *machine) missingForStep() string {
 }
 
 func (m *machine) drifted() string {
+	if m.plan.driven() {
+		return m.strays()
+	}
 	if m.plan.counted() {
 		return m.s.Seen.Off
 	}
