@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"net"
@@ -36,7 +37,7 @@ func (c *conn) handle() bool {
 		r.body = newBody(noBody, 0)
 	}
 	// An upgrade to HTTP/2 would take its requests past the counters.
-	r.upgrade = h.upgrade != nil && h.minor == 1 && r.body.framing == noBody && !foldEqual(h.upgrade, "h2c")
+	r.upgrade = h.upgrade != nil && h.minor == 1 && r.body.framing == noBody && !toHTTP2(h.upgrade)
 	t := c.srv.table.Load()
 	r.hash, r.setCookie = c.place(t)
 	if r.synthetic = c.ours || h.token != nil && c.srv.knows(h.token); r.synthetic {
@@ -326,7 +327,7 @@ func (c *conn) readAnswer(u *upConn) error {
 		}
 		h := &u.head
 		if h.status == 101 {
-			if !c.request.upgrade || len(h.upgrade) == 0 {
+			if !c.request.upgrade || len(h.upgrade) == 0 || toHTTP2(h.upgrade) {
 				return syntax("101 that nobody asked for")
 			}
 			return nil
@@ -388,6 +389,16 @@ func (c *conn) own(status int, why string, whole bool) bool {
 		keep = false
 	}
 	return c.write(b, time.Now()) == nil && keep
+}
+
+// toHTTP2 says whether HTTP/2 is among the protocols of an Upgrade header. A
+// service may choose any of them.
+func toHTTP2(protocols []byte) (found bool) {
+	eachToken(protocols, func(t []byte) {
+		name, _, _ := bytes.Cut(t, []byte("/")) // a protocol may have a version
+		found = found || foldEqual(trim(name), "h2c") || foldEqual(trim(name), "h2") || foldEqual(trim(t), "http/2.0")
+	})
+	return found
 }
 
 func idempotent(method []byte) bool {

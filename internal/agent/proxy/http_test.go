@@ -297,12 +297,30 @@ func TestHTTP2UpgradeIsNotPassedOn(t *testing.T) {
 	a := service(t, func(w http.ResponseWriter, r *http.Request) { got = r.Header.Get("Upgrade") })
 	s, addr := start(t, proxy.Options{})
 	s.Set(only(a))
-	if answer := talk(t, addr, "GET / HTTP/1.1\r\nHost: x\r\nConnection: Upgrade, HTTP2-Settings, close\r\nUpgrade: h2c\r\nHTTP2-Settings: x\r\n\r\n"); !strings.HasPrefix(answer, "HTTP/1.1 200 ") || got != "" {
-		t.Errorf("upgrade %q passed on; answer:\n%s", got, answer)
+	// Services look for the protocol in a list, in any case.
+	for _, to := range []string{"h2c", "websocket, h2c", "H2C,websocket", "h2c/1", "h2", "HTTP/2.0"} {
+		if answer := talk(t, addr, "GET / HTTP/1.1\r\nHost: x\r\nConnection: Upgrade, HTTP2-Settings, close\r\nUpgrade: "+to+"\r\nHTTP2-Settings: x\r\n\r\n"); !strings.HasPrefix(answer, "HTTP/1.1 200 ") || got != "" {
+			t.Errorf("upgrade %q passed on for %q; answer:\n%s", got, to, answer)
+		}
 	}
 	if answer := talk(t, addr, "CONNECT x:80 HTTP/1.1\r\nHost: x:80\r\n\r\n"); !strings.HasPrefix(answer, "HTTP/1.1 400 ") {
 		t.Errorf("CONNECT:\n%s", answer)
 	}
+}
+
+// Nor may a service take a client there that asked for something else.
+func TestHTTP2UpgradeIsNotAnswered(t *testing.T) {
+	a := service(t, func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Connection", "Upgrade")
+		w.Header().Set("Upgrade", "h2c")
+		w.WriteHeader(http.StatusSwitchingProtocols)
+	})
+	s, addr := start(t, proxy.Options{})
+	s.Set(only(a))
+	if answer := talk(t, addr, "GET / HTTP/1.1\r\nHost: x\r\nConnection: Upgrade, close\r\nUpgrade: websocket\r\n\r\n"); !strings.HasPrefix(answer, "HTTP/1.1 502 ") {
+		t.Errorf("answer:\n%s", answer)
+	}
+	want(t, s, stable, 1, 1, 0)
 }
 
 func TestAnswerBeforeTheBodyEnds(t *testing.T) {
