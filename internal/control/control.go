@@ -2,6 +2,7 @@ package control
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -17,6 +18,7 @@ import (
 	"github.com/sluicehq/sluice/internal/evidence"
 	"github.com/sluicehq/sluice/internal/pipeline"
 	"github.com/sluicehq/sluice/internal/release"
+	"github.com/sluicehq/sluice/internal/rollout"
 	"github.com/sluicehq/sluice/internal/runner"
 	"github.com/sluicehq/sluice/internal/store"
 )
@@ -30,25 +32,36 @@ type Steered interface {
 }
 
 // Driven is a target that moves traffic by itself and reports its own steps
-// (ECS native deployments, instance refresh, Argo Rollouts, …). Handles are
-// kept in the rollout's row, so that another control plane finds the same
-// deployment again. Errors say whether to try again, that it was refused, or
-// that the outcome is unknown.
+// (ECS native deployments, instance refresh, Argo Rollouts, …); see package
+// rollout, "Driven targets". No adapter exists in this build, and no definition
+// reaches it. Handles are kept in the rollout's row, so that another control plane
+// finds the same deployment again. The next call is made only when the one before
+// was answered or can't land any more. Errors are to be tried again, unless they
+// are [ErrTargetRefused] or [ErrOutcomeUnknown].
 type Driven interface {
-	Start(ctx context.Context, doc wire.Desired, idempotencyKey string) (handle string, err error)
-	Observe(ctx context.Context, handle string) (Driving, error)
-	Continue(ctx context.Context, handle string) error
+	// Start begins a deployment of doc by plan. It may be repeated: one with the
+	// same key is the same deployment.
+	Start(ctx context.Context, plan rollout.Plan, doc wire.Desired, key string) (handle string, err error)
+	// Observe reads what the target does, all of Observation but its Generation.
+	// Without a handle it looks for the deployment of key, whose Start may have
+	// happened although nobody heard of it.
+	Observe(ctx context.Context, handle, key string) (rollout.Observation, error)
+	// Continue leads it on if it waits at the weight from, in basis points; it does
+	// nothing where it stands elsewhere.
+	Continue(ctx context.Context, handle string, from int) error
+	// Stop lets no user more come to the candidate; what has stopped stays so.
 	Stop(ctx context.Context, handle string) error
+	// Revert begins to give all users back to the previous release.
 	Revert(ctx context.Context, handle string) error
 }
 
-// Driving is what a driven target says of its deployment.
-type Driving struct {
-	Step   string
-	Weight int // basis points of the candidate, as far as it tells
-	Done   bool
-	Failed string
-}
+// What a driven target's errors can be beside a mere failure. A refusal fails the
+// rollout; an unknown outcome is observed before anything is repeated, and is
+// never a verdict.
+var (
+	ErrTargetRefused  = errors.New("the target refused")
+	ErrOutcomeUnknown = errors.New("the outcome is unknown")
+)
 
 // Metrics answers queries for custom metrics, at the newest sample's time. An
 // error says in words that people understand why there is no answer.

@@ -53,6 +53,12 @@ func text(s rollout.PlanStep, p rollout.Plan) string {
 		return "move " + weight + " of " + whose(p) + " to it"
 	case rollout.StepReplace:
 		return replacing(s, p, weight)
+	case rollout.StepDrive:
+		out := p.Mover.Name + " moves " + whose(p) + " to it by itself, to " + weight + " at most"
+		if p.Mover.Final != "" {
+			out += "; it can't take back: " + p.Mover.Final
+		}
+		return out
 	case rollout.StepHold:
 		return "wait for a person to advance it"
 	case rollout.StepRetire:
