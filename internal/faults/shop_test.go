@@ -19,6 +19,7 @@ type behaviour struct {
 	Exit         bool
 	NeverHealthy bool
 	ExitAfter    int64
+	Dead         int
 }
 
 // shop is a repository whose build copies a service that was compiled once.

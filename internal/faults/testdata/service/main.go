@@ -24,6 +24,7 @@ var behaviour struct {
 	Exit         bool    // at once
 	NeverHealthy bool
 	ExitAfter    int64 // requests
+	Dead         int   // letters that it could not deliver, in its metrics
 }
 
 func main() {
@@ -53,6 +54,9 @@ func main() {
 	http.HandleFunc("/check", func(w http.ResponseWriter, _ *http.Request) {
 		say(w)
 		time.Sleep(time.Duration(behaviour.CheckMillis) * time.Millisecond)
+	})
+	http.HandleFunc("/metrics", func(w http.ResponseWriter, _ *http.Request) {
+		fmt.Fprintf(w, "# TYPE dead_letters gauge\ndead_letters %d\n", behaviour.Dead)
 	})
 	http.HandleFunc("/slow", func(w http.ResponseWriter, r *http.Request) {
 		say(w)
