@@ -72,6 +72,9 @@ func ParsePlatform(file string, src []byte, opts ...Option) (Platform, Problems)
 				s.written[key] = true
 			}
 		}
+		if p.positions.Has(at + "." + innerRetireAfter) {
+			s.written["rollout.retireAfter"] = true
+		}
 		if s.Rollout.Strategy == Canary && len(s.Rollout.Steps) == 0 && !p.isBad(at+".rollout") {
 			s.Rollout.Steps = append(s.Rollout.Steps, defaultSteps...)
 		}

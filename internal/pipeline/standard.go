@@ -144,6 +144,9 @@ var strictWords = map[string][]string{
 	"rollout.onNoData":       {"extend", "hold"},
 }
 
+// innerRetireAfter is another place for rollout.retireAfter.
+const innerRetireAfter = "rollout." + BlueGreen + ".retireAfter"
+
 // strategyFields are taken or compared together.
 var strategyFields = []string{"strategy", "named", "steps", "bake", "batches", "standard", "-"}
 
@@ -156,6 +159,9 @@ func (t tightening) fields(part string, got, std reflect.Value) {
 			continue
 		}
 		where := t.at + "." + key
+		if inner := t.at + "." + innerRetireAfter; key == "rollout.retireAfter" && t.p.positions.Has(inner) {
+			where = inner
+		}
 		if !t.p.positions.Has(where) {
 			got.Field(i).Set(std.Field(i))
 			if t.p.decided == nil {
@@ -263,8 +269,11 @@ func (t tightening) strategy(r *Rollout) {
 		t.steps(written, r.Steps, s.Steps)
 	}
 	for _, c := range slices.Backward(s.PreTraffic) {
-		if !slices.ContainsFunc(r.PreTraffic, func(x Check) bool { return x.Name == c.Name }) {
+		switch i := slices.IndexFunc(r.PreTraffic, func(x Check) bool { return x.Name == c.Name }); {
+		case i < 0:
 			r.PreTraffic = append([]Check{c}, r.PreTraffic...)
+		case !reflect.DeepEqual(r.PreTraffic[i], c):
+			t.loosened(written, fmt.Sprintf("check %s asks otherwise than the standard's", clip(c.Name)))
 		}
 	}
 }

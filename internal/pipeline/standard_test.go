@@ -31,6 +31,9 @@ standards:
   - name: steady
     version: 1
     rollout: {rolling: {batch: 2, bake: 6m}, onFail: freeze}
+  - name: lasting
+    version: 1
+    rollout: {blue-green: {bake: 10m, retireAfter: 8h}}
 `
 
 func platform(t testing.TB) pipeline.Platform {
@@ -75,6 +78,12 @@ func TestStandards(t *testing.T) {
 	if problems.Failed() || e.Rollout.Strategy != pipeline.BlueGreen || len(e.Hooks.BeforeTraffic) != 2 || e.Hooks.BeforeTraffic[0].Name != "shell" {
 		t.Errorf("%s\n%+v", text, e)
 	}
+	// Also where it says so inside of its strategy.
+	for _, line := range []string{"    rollout: lasting\n", "    rollout: {standard: lasting, blue-green: {bake: 20m}}\n"} {
+		if e, problems, text := service(t, line, with); problems.Failed() || e.Rollout.RetireAfter != 8*time.Hour {
+			t.Errorf("%s%s\n%+v", line, text, e.Rollout)
+		}
+	}
 	// The text of the standard is part of the definition, and so of its digest.
 	one, _, _ := service(t, "    rollout: careful@1\n", with)
 	if one.Rollout.Standard != "careful@1" || one.Rollout.Steps[0].Bake != 15*time.Minute || one.Rollout.OnInconclusive != "extend" {
@@ -107,6 +116,13 @@ func TestStandardsOnlyTighten(t *testing.T) {
 		"    rollout: careful\n    analysis: {metrics: [http-errors, http-latency, {name: dlq, kind: limit, query: other, max: 5}]}\n":                                                                       "metric dlq asks otherwise",
 		"    rollout: {standard: quick@1, blue-green: {bake: 5m}}\n":                                                                                                                                         "bake 5m is shorter than the standard's 10m",
 		"    rollout: {standard: quick@1, blue-green: {bake: 20m}}\n":                                                                                                                                        "",
+		"    rollout: {standard: quick@1, blue-green: {bake: 10m, preTraffic: [{name: shell, http: {path: /}}]}}\n":                                                                                          "",
+		"    rollout: {standard: quick@1, blue-green: {bake: 10m, preTraffic: [{name: shell, http: {path: /ok}}]}}\n":                                                                                        "check shell asks otherwise than the standard's",
+		"    rollout: {standard: quick@1, blue-green: {bake: 10m, preTraffic: [{name: shell, command: {run: \"true\"}}]}}\n":                                                                                 "check shell asks otherwise than the standard's",
+		"    rollout: {standard: lasting@1, retireAfter: 9h}\n":                                                                                                                                              "",
+		"    rollout: {standard: lasting@1, retireAfter: 1s}\n":                                                                                                                                              "retireAfter is 1s and the standard's is 8h",
+		"    rollout: {standard: lasting@1, blue-green: {bake: 10m, retireAfter: 1s}}\n":                                                                                                                     "retireAfter is 1s and the standard's is 8h",
+		"    rollout: {standard: lasting@1, blue-green: {bake: 10m, retireAfter: 9h}}\n":                                                                                                                     "",
 		"    rollout: {standard: steady@1, rolling: {batch: 1, bake: 6m}}\n":                                                                                                                                 "",
 		"    rollout: {standard: steady@1, rolling: {batch: 4, bake: 6m}}\n":                                                                                                                                 "batches may be larger than the standard's",
 		"    rollout: {standard: steady@1, onFail: rollback}\n":                                                                                                                                              "",
