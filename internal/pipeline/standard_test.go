@@ -146,8 +146,8 @@ func TestUnknownStandards(t *testing.T) {
 	with := pipeline.WithPlatform(platform(t))
 	for line, want := range map[string]string{
 		"    rollout: carefull\n":                 "did you mean careful?",
-		"    rollout: {standard: careful@9}\n":    "did you mean careful@1? the platform has careful@1, careful@2, quick@1 and steady@1",
-		"    rollout: {standard: nothing-such}\n": "the platform has careful@1, careful@2, quick@1 and steady@1",
+		"    rollout: {standard: careful@9}\n":    "did you mean careful@1? the platform has careful@1, careful@2, lasting@1, quick@1 and steady@1",
+		"    rollout: {standard: nothing-such}\n": "the platform has careful@1, careful@2, lasting@1, quick@1 and steady@1",
 		"    rollout: {standard: 'No Name'}\n":    "write NAME@VERSION",
 		"    rollout: canaryy\n":                  "did you mean canary?",
 	} {
