@@ -12,6 +12,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -47,6 +48,9 @@ type Config struct {
 	// Hide are folders and files that do not exist for services, besides DataDir.
 	// Show are paths in hidden or private folders that do.
 	Hide, Show []string
+	// Own are files with the agent's own credentials: hidden too, and no secret of
+	// a service, whatever its release says.
+	Own []string
 
 	// TakeOver takes everything over from the agent that works in DataDir, if one
 	// does, without a dropped request: that one ends. See handover.
@@ -270,7 +274,8 @@ func (a *agent) live(ctx context.Context, first bool, before *predecessor) (next
 	}
 	a.sup, err = supervise.Open(supervise.Options{
 		Confine: a.isolated == Namespaces,
-		Hide:    append(a.cfg.Hide, a.cfg.DataDir),
+		Hide:    slices.Concat(a.cfg.Hide, a.cfg.own()),
+		Own:     a.cfg.own(),
 		Show:    a.cfg.Show,
 		Dir:     filepath.Join(a.cfg.DataDir, superviseIn),
 		Changed: func() { nudge(a.changed) },

@@ -3,6 +3,7 @@ package agent
 import (
 	"fmt"
 	"os"
+	"path/filepath"
 
 	"github.com/sluicehq/sluice/internal/agent/confine"
 )
@@ -24,4 +25,28 @@ func (c *Config) isolation() string {
 		return None + ": " + err.Error()
 	}
 	return Namespaces
+}
+
+// own is what is Sluice's: the agent's folder and credentials, and of a local
+// agent the server's folder, which is hidden and has the agent's in it.
+func (c *Config) own() []string {
+	out := append([]string{c.DataDir}, c.Own...)
+	data := realPath(c.DataDir)
+	for _, path := range c.Hide {
+		if name, err := filepath.Rel(realPath(path), data); err == nil && filepath.IsLocal(name) {
+			out = append(out, path)
+		}
+	}
+	return out
+}
+
+// realPath is path without links, as far as that can be said.
+func realPath(path string) string {
+	if real, err := filepath.EvalSymlinks(path); err == nil {
+		path = real
+	}
+	if abs, err := filepath.Abs(path); err == nil {
+		path = abs
+	}
+	return path
 }

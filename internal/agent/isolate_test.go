@@ -13,6 +13,7 @@ import (
 	"github.com/sluicehq/sluice/internal/agent/agenttest"
 	"github.com/sluicehq/sluice/internal/agent/confine"
 	"github.com/sluicehq/sluice/internal/agent/wire"
+	"github.com/sluicehq/sluice/internal/release"
 )
 
 // A data folder as that of `sluice up`, with the local agent's inside: a released
@@ -71,6 +72,35 @@ func TestServiceReadsNoKeys(t *testing.T) {
 	v2 := w.release("v2")
 	w.desire(with(v2, 10000, false))
 	agenttest.Eventually(t, "the end of v1", func() bool { return dead(pids[0]) })
+}
+
+// What a service can't see it isn't handed either: its release may name any file
+// of the agent's user as a secret.
+func TestServiceIsHandedNoKeys(t *testing.T) {
+	data := t.TempDir()
+	if err := os.Mkdir(filepath.Join(data, "secrets"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"token", "secrets/db"} {
+		if err := os.WriteFile(filepath.Join(data, name), []byte("the secret "+name), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	link := filepath.Join(t.TempDir(), "link")
+	if err := os.Symlink(filepath.Join(data, "token"), link); err != nil {
+		t.Fatal(err)
+	}
+	w := &world{T: t, Plane: agenttest.NewPlane(t), dir: filepath.Join(data, "agent"), listen: fmt.Sprintf("127.0.0.1:%d", freePort(t))}
+	w.agent = w.StartAgentWith(t, host, w.dir, agenttest.Options{Hide: []string{data}})
+	ok := w.WithSecrets(t, shop, w.release("v1"), map[string]release.SecretRef{"DB": {Ref: "file:" + filepath.Join(data, "secrets/db")}})
+	w.desire(with(ok, 10000, false))
+	for i, path := range []string{filepath.Join(data, "token"), link, filepath.Join(data, "agent", "journal.jsonl"), filepath.Join(data, "secrets/../token")} {
+		thief := w.WithSecrets(t, shop, w.release(fmt.Sprint("thief ", i)), map[string]release.SecretRef{"KEY": {Ref: "file:" + path}})
+		w.ask(with(ok, 10000, false), with(thief, 0, true))
+		w.waitRevision(thief.Release, "the refusal of "+path, func(r wire.RevisionObserved) bool {
+			return len(r.Instances) > 0 && strings.Contains(r.Instances[0].LastExit, "a service gets nothing that is Sluice's own")
+		})
+	}
 }
 
 // Where it is not wanted services are the agent's own, and every report says so.

@@ -205,7 +205,7 @@ connections and instances, and no request is dropped.`,
 					return fmt.Errorf("couldn't read the access token: %w", err)
 				}
 				cfg.Token = strings.TrimSpace(string(b))
-				cfg.Hide = append(cfg.Hide, tokenFile)
+				cfg.Own = append(cfg.Own, tokenFile)
 			}
 			if cfg.Server == "" || cfg.Token == "" && cfg.TLSCert == "" || cfg.TrustFile == "" {
 				return usage("an agent needs --server, --token-file (or --tls-cert and --tls-key) and --trust (the file promotion.pub of the server's data folder)")
@@ -214,7 +214,7 @@ connections and instances, and no request is dropped.`,
 				return usage("--tls-cert and --tls-key belong together: give both or neither")
 			}
 			if cfg.TLSKey != "" {
-				cfg.Hide = append(cfg.Hide, cfg.TLSKey)
+				cfg.Own = append(cfg.Own, cfg.TLSKey)
 			}
 			switch cfg.Isolation {
 			case agent.Namespaces, agent.None:

@@ -4,8 +4,10 @@ package secret
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -53,6 +55,58 @@ func Below(dir string) func(context.Context, string) (string, error) {
 		}
 		return read(f, ref)
 	}
+}
+
+// Outside returns a Resolve that reads no file of the given folders, nor one of
+// the given files, whatever links lead there: a service must not be handed the
+// keys of those that run it. What an operator put into the folder secrets of such
+// a folder is given.
+func Outside(own ...string) func(context.Context, string) (string, error) {
+	return func(_ context.Context, ref string) (string, error) {
+		path, err := pathOf(ref)
+		if err != nil {
+			return "", err
+		}
+		f, err := os.Open(path)
+		if err != nil {
+			return "", fmt.Errorf("couldn't read secret %q: %w", ref, err)
+		}
+		// Of what is open now: the path may have changed since.
+		at, err := os.Readlink(fmt.Sprintf("/proc/self/fd/%d", f.Fd()))
+		if err != nil {
+			at, err = filepath.EvalSymlinks(path)
+		}
+		for i := 0; i < len(own) && err == nil; i++ {
+			var in bool
+			if in, err = isOwn(at, own[i]); in {
+				err = errors.New("a service gets nothing that is Sluice's own; put the secret elsewhere, or into the folder secrets of the server's data folder")
+			}
+		}
+		if err != nil {
+			_ = f.Close()
+			return "", fmt.Errorf("couldn't read secret %q: %w", ref, err)
+		}
+		return read(f, ref)
+	}
+}
+
+// isOwn says whether path is own or lies in it, but not in its folder secrets.
+func isOwn(path, own string) (bool, error) {
+	real, err := filepath.EvalSymlinks(own)
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	if real, err = filepath.Abs(real); err != nil {
+		return false, err
+	}
+	name, err := filepath.Rel(real, path)
+	if err != nil || !filepath.IsLocal(name) {
+		return false, nil // it is somewhere else
+	}
+	return !strings.HasPrefix(name, "secrets"+string(filepath.Separator)), nil
 }
 
 // pathOf returns the file that a reference names.

@@ -81,3 +81,45 @@ func TestBelow(t *testing.T) {
 		t.Error("a folder that is not there has secrets")
 	}
 }
+
+// What is Sluice's own is no service's, by whatever way it is named.
+func TestOutside(t *testing.T) {
+	own, other := t.TempDir(), t.TempDir()
+	for _, name := range []string{"/token", "/keys/promotion.key", "/secrets/db", "/secretsx", "/keys/secrets/x"} {
+		if err := os.MkdirAll(filepath.Dir(own+name), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(own+name, []byte("private"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for link, to := range map[string]string{other + "/link": own + "/token", other + "/dir": own, own + "/secrets/out": own + "/token"} {
+		if err := os.Symlink(to, link); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.WriteFile(other+"/mine", []byte("hunter2"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	t.Chdir(filepath.Dir(own))
+	for name, own := range map[string]string{"its path": own, "a link to it": other + "/dir", "a relative path": filepath.Base(own)} {
+		read := Outside(filepath.Join(own, "none"), own)
+		for path, want := range map[string]string{
+			"/token": "", "/keys/promotion.key": "", "/secretsx": "", "/keys/secrets/x": "", "/secrets/../token": "", "/secrets/out": "", "/secrets/db": "private",
+		} {
+			if got, err := read(t.Context(), "file:"+other+"/dir"+path); got != want || (err != nil) != (want == "") {
+				t.Errorf("%s, by %s: %q, %v", path, name, got, err)
+			}
+		}
+		if got, err := read(t.Context(), "file:"+other+"/link"); err == nil || got != "" {
+			t.Errorf("by a link, by %s: %q", name, got)
+		}
+		if got, err := read(t.Context(), "file:"+other+"/mine"); err != nil || got != "hunter2" {
+			t.Errorf("by %s: %q, %v", name, got, err)
+		}
+		file := Outside(other + "/mine")
+		if got, err := file(t.Context(), "file:"+other+"/mine"); err == nil {
+			t.Errorf("a credential was given: %q", got)
+		}
+	}
+}

@@ -13,10 +13,11 @@ import (
 )
 
 // resolve returns the values of secrets.
-func resolve(refs map[string]release.SecretRef) (map[string]string, error) {
+func (s *Supervisor) resolve(refs map[string]release.SecretRef) (map[string]string, error) {
+	read := secret.Outside(s.opt.Own...)
 	out := make(map[string]string, len(refs))
 	for name, ref := range refs {
-		v, err := secret.Resolve(context.Background(), ref.Ref)
+		v, err := read(context.Background(), ref.Ref)
 		if err != nil {
 			return nil, fmt.Errorf("couldn't resolve the secret %s: %w", name, err)
 		}

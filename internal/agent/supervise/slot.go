@@ -75,7 +75,7 @@ func (sl *slot) takeUp() {
 		g.sup.opt.Logger.Info("an instance ended while no agent ran", "instance", sl.status.ID, "error", err)
 		return
 	}
-	if values, err := resolve(g.spec.Secrets); err == nil {
+	if values, err := g.sup.resolve(g.spec.Secrets); err == nil {
 		sl.keepSecrets(values)
 	}
 	sl.adopted, sl.rec = p, r
@@ -140,7 +140,7 @@ func (sl *slot) run() {
 // start begins a new process and records it.
 func (sl *slot) start() (*process, error) {
 	spec, s := sl.group.current(), sl.group.sup
-	values, err := resolve(spec.Secrets)
+	values, err := s.resolve(spec.Secrets)
 	if err != nil {
 		return nil, err
 	}

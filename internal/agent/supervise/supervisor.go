@@ -48,6 +48,8 @@ type Options struct {
 	// and its own release do; see package confine. What runs already stays as it is.
 	Confine    bool
 	Hide, Show []string
+	// Own are folders and files of Sluice: no secret of a service may lie there.
+	Own []string
 }
 
 // Instance is one process, or the place of one that is to start again.
