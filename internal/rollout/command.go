@@ -90,6 +90,8 @@ func (m *machine) advance(c Command) error {
 			return refused("it is held: %s. Nothing is built on a wrong weight: resume puts it back, abort goes back", s.Held.Reason)
 		}
 		return refused("it is held: %s. The weight is being put back and nothing is built on a wrong one: wait, or abort", s.Held.Reason)
+	case s.Held.Cause == CauseUnreachable && m.plan.driven():
+		return refused("it is held: %s. It is led on from where it was read only: wait, or abort", s.Held.Reason)
 	case s.Frozen != "" && (!c.Override || c.Reason == ""):
 		return refused("it is frozen: %s. Only abort, or advance --override --reason TEXT, moves it", s.Frozen)
 	case s.Frozen != "" && s.Phase != Baking:
@@ -219,6 +221,9 @@ func (m *machine) wayOut() string {
 	case CauseFrozen:
 		return "Abort goes back; advance --override --reason TEXT goes on"
 	case CauseUnreachable:
+		if m.plan.driven() {
+			return "It goes on when " + m.plan.Mover.Name + " answers; or abort"
+		}
 		return "It goes on when the host is back; or advance --override --reason TEXT, or abort"
 	case CausePlan:
 		return "Advance it, or abort"

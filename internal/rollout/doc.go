@@ -88,6 +88,43 @@
 // 503. Past RollbackTimeout it is flagged stuck with an alarm, and what is wanted
 // is asked for again every 30 s, as it is all along. It can't be paused.
 //
+// # Driven targets
+//
+// Some targets move traffic by themselves (ECS, an instance refresh, Argo Rollouts).
+// A plan for one, from [CompileDriven], has Drive steps in the place of shifts:
+//
+//	prepare ──▶ [ drive ──▶ bake ]* ──▶ drive to 100 % ──▶ bake ──▶ check ──▶ retire
+//	start, continue ─┘ at any time: fail, crash, abort ──▶ stop ──▶ revert ──▶ rolled-back
+//
+// The rollout is shifting while the target moves to the step's weight, and baking
+// while it waits there, at a pause point that the target knows of; where it can't
+// wait, one drive goes to 100 % and is judged all the while. Each wish (Drive,
+// Continue, Stop, Revert) is an effect with a generation, as Apply is, and every
+// rule above holds with the weight that the target reports. Beside that:
+//
+//   - A start has the generation of the first Drive as its key ([Ask]), for ever; a
+//     continue names the weight that it leads on from, so that neither a repetition
+//     nor a late one moves anything twice.
+//   - After a crash the caller observes first, and calls again only what
+//     [Ask.Followed] doesn't find there. The generation of an observation is that of
+//     the last wish whose call was answered or can't land any more; it was made
+//     after that. A target that may hide what it has begun is unknown, not unaware.
+//   - Unknown (Missing) holds, in every phase, and stops the timeouts: silence is
+//     never a verdict, nor overridden. Only [Judged], Failed, a check, the timeout of
+//     a target that answers, or a person takes it back.
+//   - A target that is further than the step allows, that was stopped or reverted by
+//     somebody else, or that forgot the deployment, is drift. Nobody but itself can put it
+//     back, so it is held and told until a person resumes it and it is read right,
+//     or aborts.
+//   - Going back asks it to stop, then to revert, and ends when it was read reverted,
+//     at 0 %, with the previous release ready. Past RollbackTimeout it is asked to
+//     revert although the stop was not seen. Where it was never asked to start there
+//     is nothing to take back, and the end comes at once.
+//   - Freeze and roll-forward are refused: it can't be left standing half-way.
+//
+// No definition reaches this yet, as no adapter of a driven target is in this build
+// (control.Driven says what one must do); package simtest plays it.
+//
 // # Invariants of design.md
 //
 //  1. The wanted weight never exceeds the step's, and rises only when every

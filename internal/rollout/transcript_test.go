@@ -26,6 +26,7 @@ var update = flag.Bool("update", false, "write the transcripts anew")
 //	plan [key=value…]        strategy, steps=5:2m,25:2m, bake, metrics, verify, first, batch, drain, …
 //	start | tick D | judged VERDICT [SENTENCE] | checked ok|failed [REASON]
 //	seen [key=value…]        default: the target is as wanted; gen=-1 is one too old
+//	does [key=value…]        a driven target: known, waiting, done, stopped, reverted, weight=, says …
 //	advance|pause|… [--full] [--override] [REASON]
 //	explain                  what a person is told
 func TestTranscripts(t *testing.T) {
@@ -98,6 +99,8 @@ func (p *player) line(line string) []string {
 		return p.event(Event{Tick: &Tick{Elapsed: d}})
 	case "seen":
 		return p.event(Event{Seen: p.observation(rest)})
+	case "does":
+		return p.event(Event{Seen: p.says(rest)})
 	case "judged":
 		v, sentence, _ := strings.Cut(rest, " ")
 		return p.event(Event{Judged: &Judged{Verdict: verdict.Verdict(v), Sentence: sentence}})
@@ -136,6 +139,7 @@ func (p *player) compile(line string) []string {
 	env.Rollout = pipeline.Rollout{Strategy: pipeline.Canary, OnInconclusive: "extend", OnNoData: "hold", Timeout: 30 * time.Minute, RollbackTimeout: 5 * time.Minute, RetireAfter: time.Hour}
 	env.Analysis.MaxExtend = 3
 	first, rollback := false, false
+	mover := Mover{}
 	for _, kv := range strings.Fields(line) {
 		k, v, _ := strings.Cut(kv, "=")
 		var err error
@@ -146,6 +150,8 @@ func (p *player) compile(line string) []string {
 			first = true
 		case "rollback":
 			rollback = true
+		case "mover":
+			mover = Mover{Name: v, Pauses: true, Final: "its old addresses"}
 		case "bake":
 			env.Rollout.Bake, err = time.ParseDuration(v)
 		case "steps":
@@ -195,9 +201,16 @@ func (p *player) compile(line string) []string {
 		}
 		p.must(err)
 	}
-	if rollback {
+	switch {
+	case rollback:
 		p.plan = CompileRollback(env)
-	} else {
+	case mover.Name != "":
+		plan, err := CompileDriven(env, !first, mover)
+		if err != nil {
+			return []string{"error: " + err.Error()}
+		}
+		p.plan = plan
+	default:
 		plan, err := Compile(env, !first)
 		if err != nil {
 			return []string{"error: " + err.Error()}
@@ -270,6 +283,46 @@ func (p *player) observation(line string) *Observation {
 	return &o
 }
 
+// says is what a driven target tells: it has heard of what was asked last, unless
+// gen= says otherwise.
+func (p *player) says(line string) *Observation {
+	o := Observation{Generation: p.s.Wanted, Hosts: 1, CandidateReady: true, OldReady: true, OldSeen: true}
+	d := &o.Driving
+	words := strings.Fields(line)
+	for i, kv := range words {
+		k, v, _ := strings.Cut(kv, "=")
+		n, _ := strconv.Atoi(v)
+		switch k {
+		case "gen":
+			o.Generation += int64(n)
+		case "known":
+			d.Known = true
+		case "waiting":
+			d.Waiting = true
+		case "done":
+			d.Done = true
+		case "stopped":
+			d.Stopped = true
+		case "reverted":
+			d.Reverted = true
+		case "weight":
+			o.MinWeight, o.MaxWeight = n, n
+		case "unknown":
+			o = Observation{Generation: o.Generation, Missing: 1, Unreachable: strings.Join(words[i+1:], " ")}
+			return &o
+		case "failed":
+			o.Failed, o.CandidateReady = strings.Join(words[i+1:], " "), false
+			return &o
+		case "says":
+			d.Step = strings.Join(words[i+1:], " ")
+			return &o
+		default:
+			p.t.Fatalf("unknown word %q of does", k)
+		}
+	}
+	return &o
+}
+
 // event steps e, and as control does gives each Apply a generation at once.
 func (p *player) event(e Event) []string {
 	after, effects, err := Step(p.plan, p.s, e)
@@ -292,6 +345,21 @@ func (p *player) event(e Event) []string {
 		line := "=> " + string(f.Kind)
 		if f.Reason != "" {
 			line += ": " + f.Reason
+		}
+		if k := f.Kind; k == Drive || k == Continue || k == Stop || k == Revert {
+			p.gen++
+			applied := Event{Applied: &Applied{Generation: p.gen}}
+			s, _, err := Step(p.plan, p.s, applied)
+			p.must(err)
+			p.s, p.events = s, append(p.events, applied)
+			line += fmt.Sprintf(" generation %d", p.gen)
+			switch k {
+			case Drive:
+				line += fmt.Sprintf(", key %d", s.Ask().Key)
+			case Continue:
+				line += " from " + percent(s.Ask().From)
+			default:
+			}
 		}
 		if f.Kind == Apply {
 			p.gen++
