@@ -61,6 +61,37 @@ func (c *Controller) DesiredFor(ctx context.Context, hostName string, since time
 	return docs, at, err
 }
 
+// Heard are those of a host's scrapes that are of a service which it shall run: a
+// host that somebody took over must not tell how services of other hosts are.
+func (c *Controller) Heard(ctx context.Context, hostName string, scrapes []wire.Scrape) (out []wire.Scrape, err error) {
+	runs := map[release.Key]bool{}
+	err = c.store.View(ctx, func(tx *store.Tx) error {
+		for _, s := range scrapes {
+			if _, known := runs[s.Key]; known {
+				continue
+			}
+			row, ok, err := tx.Desired(s.Key)
+			if err != nil {
+				return err
+			}
+			var d wire.Desired
+			if ok {
+				if err := json.Unmarshal(row.Document, &d); err != nil {
+					return fmt.Errorf("couldn't read the desired state of %s: %w", s.Key, err)
+				}
+			}
+			runs[s.Key] = ok && slices.Contains(d.Hosts, hostName)
+		}
+		return nil
+	})
+	for _, s := range scrapes {
+		if runs[s.Key] {
+			out = append(out, s)
+		}
+	}
+	return out, err
+}
+
 // Report takes a host's word. Rollouts that it matters to wake up at once;
 // counters alone wait for the bin to close.
 func (c *Controller) Report(ctx context.Context, o wire.Observed) error {

@@ -182,7 +182,15 @@ func (s *Server) observed(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	if len(o.Scrapes) > 0 && s.cfg.Scrapes != nil {
-		if err := s.cfg.Scrapes.Append(r.Context(), o.Scrapes); err != nil {
+		heard, err := s.cfg.Control.Heard(r.Context(), o.Host, o.Scrapes)
+		if err != nil {
+			writeFailure(w, err)
+			return
+		}
+		if len(heard) < len(o.Scrapes) {
+			s.cfg.Log.Warn("left out metrics of services that the host shall not run", "host", o.Host, "scrapes", len(o.Scrapes)-len(heard))
+		}
+		if err := s.cfg.Scrapes.Append(r.Context(), heard); err != nil {
 			s.cfg.Log.Warn("couldn't take scraped metrics", "host", o.Host, "error", err)
 		}
 	}

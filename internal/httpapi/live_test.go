@@ -195,12 +195,28 @@ func TestDesired(t *testing.T) {
 // What an agent says is taken if both speak the same language.
 func TestObserved(t *testing.T) {
 	edges(t, func(t testing.TB, e *edge) {
-		ok := wire.Observed{Protocol: wire.Protocol, Host: "a", Boot: "1", Sequence: 1, Scrapes: []wire.Scrape{{Instance: "0"}}}
+		// Of what the host shall run, and of nothing else.
+		mine, others := release.Key{Project: "default", Service: "shop", Environment: "dev"}, release.Key{Project: "default", Service: "mail", Environment: "dev"}
+		for k, on := range map[release.Key]string{mine: "a", others: "b"} {
+			doc, err := json.Marshal(wire.Desired{Key: k, Generation: 1, Hosts: []string{on}})
+			if err != nil {
+				t.Fatal(err)
+			}
+			err = e.store.Update(t.Context(), func(tx *store.Tx) error {
+				_, err := tx.PutDesired(k, 1, doc)
+				return err
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+		none := release.Key{Project: "default", Service: "none", Environment: "dev"}
+		ok := wire.Observed{Protocol: wire.Protocol, Host: "a", Boot: "1", Sequence: 1, Scrapes: []wire.Scrape{{Key: others}, {Key: mine, Instance: "0"}, {Key: none}, {}}}
 		if a := e.call("POST", "/agent/v1/observed", ok); a.status != http.StatusNoContent {
 			t.Fatalf("%d %s", a.status, a.body)
 		}
-		if len(e.scraped) != 1 {
-			t.Errorf("%d scrapes", len(e.scraped))
+		if len(e.scraped) != 1 || e.scraped[0].Key != mine {
+			t.Errorf("%+v", e.scraped)
 		}
 		err := e.store.View(t.Context(), func(tx *store.Tx) error {
 			o, found, err := tx.Observed("a")
