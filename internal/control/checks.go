@@ -128,6 +128,9 @@ func (c *Controller) check(ctx context.Context, e store.Effect) error {
 				return err
 			}
 		}
+		if err := t.catchUp(); err != nil {
+			return err
+		}
 		if err := t.feed(rollout.Event{Checked: &rollout.Checked{Step: want.Step, OK: failed == "", Reason: clip(failed)}}); err != nil {
 			return err
 		}

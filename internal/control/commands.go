@@ -78,6 +78,9 @@ func (c *Controller) command(ctx context.Context, project, runID string, cmd Com
 		if cmd.Revision != 0 && cmd.Revision != ro.revision() && cmd.Kind != rollout.Abort {
 			return &told{kind: store.ErrStale, text: fmt.Sprintf("the rollout is at revision %d, you looked at %d: it moved meanwhile; look again with `sluice status %s` and repeat the command if you still want it", ro.revision(), cmd.Revision, runID)}
 		}
+		if err := ro.catchUp(); err != nil {
+			return err
+		}
 		if err := ro.feed(rollout.Event{Command: &cmd.Command}); errors.Is(err, rollout.ErrRefused) || errors.Is(err, rollout.ErrTransition) {
 			return refuse("%s", err)
 		} else if err != nil {

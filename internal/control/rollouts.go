@@ -328,14 +328,10 @@ func (t *turn) events(ask answers) error {
 		return err
 	}
 	seen := t.wanted().Observe(reports, t.key(), t.plan.Environment.Target.Hosts, t.row.Release, t.restoreID(), t.tx.Now())
-	elapsed := t.watch.elapsed(t.tx.Now())
-	if gap := t.watch.gap(t.tx.Now()); gap.Abs() > clockGap {
-		// The clock jumped, or no control plane ran: an event, never a verdict.
-		if err := t.tell("gap", map[string]float64{"passedSeconds": gap.Seconds() + elapsed.Seconds(), "countedSeconds": elapsed.Seconds()}); err != nil {
-			return err
-		}
+	elapsed, err := t.lapse()
+	if err != nil {
+		return err
 	}
-	t.watch.BinElapsed += elapsed
 	judged, err := t.judge(reports, ask, elapsed)
 	if err != nil {
 		return err
@@ -345,15 +341,44 @@ func (t *turn) events(ask answers) error {
 			return err
 		}
 	}
-	if elapsed > 0 {
-		if err := t.feed(rollout.Event{Tick: &rollout.Tick{Elapsed: elapsed}}); err != nil {
-			return err
-		}
+	if err := t.tick(elapsed); err != nil {
+		return err
 	}
 	if seen == t.state.Seen || t.state.Phase.Terminal() {
 		return nil
 	}
 	return t.feed(rollout.Event{Seen: &seen})
+}
+
+// lapse is the time that passed since the last turn, as far as it is believed.
+func (t *turn) lapse() (time.Duration, error) {
+	elapsed := t.watch.elapsed(t.tx.Now())
+	if gap := t.watch.gap(t.tx.Now()); gap.Abs() > clockGap {
+		// The clock jumped, or no control plane ran: an event, never a verdict.
+		if err := t.tell("gap", map[string]float64{"passedSeconds": gap.Seconds() + elapsed.Seconds(), "countedSeconds": elapsed.Seconds()}); err != nil {
+			return 0, err
+		}
+	}
+	t.watch.BinElapsed += elapsed
+	return elapsed, nil
+}
+
+func (t *turn) tick(elapsed time.Duration) error {
+	if elapsed == 0 {
+		return nil
+	}
+	return t.feed(rollout.Event{Tick: &rollout.Tick{Elapsed: elapsed}})
+}
+
+// catchUp counts the time until something that comes between a worker's turns: a
+// command, or the outcome of a check. What passed before belongs to the state as
+// it was, paused or not, and whoever commands every second starves nothing.
+func (t *turn) catchUp() error {
+	elapsed, err := t.lapse()
+	if err != nil {
+		return err
+	}
+	return t.tick(elapsed)
 }
 
 func (t *turn) restoreID() release.ID {

@@ -130,9 +130,6 @@ func (m *mischief) strike() {
 	}
 	if m.clock.now().After(m.until) { // long enough: it shall end
 		m.mend()
-		if m.moves%60 != 1 {
-			return
-		}
 		_ = m.tell(m.run, rollout.Command{Kind: rollout.Resume})
 		_ = m.tell(m.run, rollout.Command{Kind: rollout.Abort, Reason: "long enough"})
 		return

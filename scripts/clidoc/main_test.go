@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/sluicehq/sluice/internal/cli"
+	"github.com/sluicehq/sluice/internal/pipeline"
 )
 
 const rootHelp = `Takes a commit to production.
@@ -79,6 +80,12 @@ func TestDefinitionsInDocs(t *testing.T) {
 			}
 			found++
 			file := filepath.Join(t.TempDir(), "sluice.yaml")
+			if strings.Contains(src, "\nstandards:") {
+				if _, problems := pipeline.ParsePlatform(page, []byte(src)); len(problems) > 0 {
+					t.Errorf("%s: a platform's file: %s", page, problems.Render([]byte(src), false))
+				}
+				continue
+			}
 			if err := os.WriteFile(file, []byte(src), 0o600); err != nil {
 				t.Fatal(err)
 			}
