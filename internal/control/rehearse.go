@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/sluicehq/sluice/internal/evidence"
@@ -177,15 +178,7 @@ func (t *runTurn) drills(env pipeline.Environment) (map[string]gate.Drill, error
 		if d == nil {
 			continue
 		}
-		kept, ok, err := t.tx.Leaf(t.row.Project, d.Leaf)
-		if err != nil || !ok {
-			return nil, fmt.Errorf("couldn't read the evidence of the rehearsal of run %s: %w", d.Run, orNotFound(err))
-		}
-		st, err := t.c.trusted.Verify(kept.Envelope)
-		if err != nil {
-			return nil, fmt.Errorf("couldn't trust statement %s: %w", kept.ID, err)
-		}
-		said, err := evidence.Decode[evidence.Rehearsal](st)
+		said, err := t.c.said(t.tx, release.Key{Project: t.row.Project, Service: t.row.Service, Environment: where}, *d)
 		if err != nil {
 			return nil, err
 		}
@@ -199,6 +192,27 @@ func (t *runTurn) drills(env pipeline.Environment) (map[string]gate.Drill, error
 		}
 	}
 	return out, nil
+}
+
+// said is what the signed statement of a rehearsal tells. It must be of that very
+// environment: which statement is looked at stands in a row that nobody signed.
+func (c *Controller) said(tx *store.Tx, key release.Key, d Drill) (evidence.Rehearsal, error) {
+	kept, ok, err := tx.Leaf(key.Project, d.Leaf)
+	if err != nil || !ok {
+		return evidence.Rehearsal{}, fmt.Errorf("couldn't read the evidence of the rehearsal of run %s: %w", d.Run, orNotFound(err))
+	}
+	st, err := c.trusted.Verify(kept.Envelope)
+	if err != nil {
+		return evidence.Rehearsal{}, fmt.Errorf("couldn't trust statement %s: %w", kept.ID, err)
+	}
+	said, err := evidence.Decode[evidence.Rehearsal](st)
+	if err != nil {
+		return evidence.Rehearsal{}, err
+	}
+	if said.Environment != key.Environment || !slices.Contains(st.Subject, evidence.ReleaseSubject(key.Project, key.Service, said.From)) {
+		return evidence.Rehearsal{}, fmt.Errorf("couldn't trust statement %s: it is not of a rehearsal of %s", kept.ID, key)
+	}
+	return said, nil
 }
 
 // drillIn is the last rehearsal of the service in an environment; nil: none.

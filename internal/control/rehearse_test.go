@@ -134,6 +134,19 @@ func TestGateWantsARehearsal(t *testing.T) {
 		if i != 1 {
 			w.Errorf("%+v", p.Gates)
 		}
+		// Its statement stands for this service and environment and for no other.
+		w.must(w.front.store.View(w.Context(), func(tx *store.Tx) error {
+			for key, good := range map[release.Key]bool{
+				{Project: "default", Service: "shop", Environment: "production"}: true,
+				{Project: "default", Service: "shop", Environment: "staging"}:    false,
+				{Project: "default", Service: "mail", Environment: "production"}: false,
+			} {
+				if said, err := w.front.said(tx, key, *p.RollbackPlan.Drill); (err == nil) != good || good && said.Run != d {
+					w.Errorf("%s: %+v, %v", key, said, err)
+				}
+			}
+			return nil
+		}))
 		w.must(w.front.Abort(w.Context(), "default", r, "", "later", bob))
 		w.untilState(r, run.Cancelled)
 		w.pause(169 * time.Hour)
