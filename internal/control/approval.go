@@ -52,7 +52,7 @@ type Change struct {
 // RollbackPlan says beforehand how the release is taken back.
 type RollbackPlan struct {
 	To       release.ID `json:"to,omitempty"`
-	Kind     string     `json:"kind"` // warm, none
+	Kind     string     `json:"kind"` // warm, cold, none
 	Sentence string     `json:"sentence"`
 	Warm     string     `json:"warm,omitempty"`   // how long it stays warm
 	Cold     string     `json:"cold,omitempty"`   // how it goes afterwards
@@ -151,9 +151,15 @@ func (t *runTurn) rollbackPlan(e *run.Environment, plan rollout.Plan) (RollbackP
 		return out, err
 	}
 	id, stays := e.Previous.Short(), pipeline.Short(plan.RetireAfter)
+	out.Cold = fmt.Sprintf("it must be started first, which takes at most %s", pipeline.Short(current.Health.StartIn))
+	if !plan.Warm() || plan.RetireAfter == 0 {
+		out.Kind, out.Cold = cold, ""
+		out.Sentence = fmt.Sprintf("Release %s has stopped when the rollout has ended; it is started first, which takes at most %s, then everything goes back to it in one step, without registry or network.", id, pipeline.Short(current.Health.StartIn))
+		out.Drill, err = t.lastDrill(e.Name)
+		return out, err
+	}
 	out.Sentence = fmt.Sprintf("Release %s keeps running at weight 0 for %s after the rollout; all traffic goes back to it in one step, without registry or network.", id, stays)
 	out.Warm = stays
-	out.Cold = fmt.Sprintf("it must be started first, which takes at most %s", pipeline.Short(current.Health.StartIn))
 	out.Drill, err = t.lastDrill(e.Name)
 	return out, err
 }

@@ -192,7 +192,7 @@ func (t *runTurn) status(single, points bool) (Status, error) {
 func (t *turn) describe(e *EnvironmentStatus) {
 	s, w := t.state, t.watch
 	e.Phase, e.Revision, e.Step, e.Steps, e.Plan = s.Phase, t.revision(), s.Step, len(t.plan.Steps), t.plan.Steps
-	e.Weight = float64(s.Seen.MaxWeight) / 100
+	e.Weight = float64(s.Seen.Weight()) / 100
 	e.Verdict, e.Paused, e.Stuck = s.Verdict, s.Paused.On, s.Stuck.On
 	if s.Reason != "" {
 		e.Reason = s.Reason

@@ -68,6 +68,9 @@ func text(s rollout.PlanStep, p rollout.Plan) string {
 		if !p.Warm() {
 			return "done; the previous release is gone with its last instance"
 		}
+		if p.RetireAfter == 0 {
+			return "done; the previous release stops"
+		}
 		return fmt.Sprintf("done; the previous release stays warm for %s", pipeline.Short(p.RetireAfter))
 	case rollout.StepBake:
 		out := fmt.Sprintf("bake %s at %s", pipeline.Short(s.Bake), weight)

@@ -31,6 +31,9 @@ func replacing(s rollout.PlanStep, p rollout.Plan, weight string) string {
 	case s.Run+s.Keep > n:
 		return fmt.Sprintf("start up to %s of the new release beside %d of the old", instances(s.Run), s.Keep)
 	}
+	if !p.Worker && s.Weight > s.Moved*rollout.FullWeight/n { // a host without any of the old
+		return fmt.Sprintf("drain the old release to %s, which leaves %s of users to the new one alone, then start that up to %d", instances(s.Keep), weight, s.Run)
+	}
 	return fmt.Sprintf("drain the old release to %s, then start the new one up to %d", instances(s.Keep), s.Run)
 }
 

@@ -188,7 +188,7 @@ func newPlan(env pipeline.Environment) Plan {
 	if p.RollbackTimeout == 0 {
 		p.RollbackTimeout = defaultRollbackTimeout
 	}
-	if p.RetireAfter == 0 {
+	if p.RetireAfter == 0 && r.Timeout == 0 { // of a definition that was read, 0 is an answer
 		p.RetireAfter = defaultRetireAfter
 	}
 	p.Steps = []PlanStep{{Kind: StepPrepare}}

@@ -218,7 +218,7 @@ func (m *machine) after() string {
 		case StepHold:
 			follows = "a person must advance it"
 		case StepRetire:
-			follows = "it is finished; the previous release stays warm for " + m.plan.RetireAfter.String()
+			follows = "it is finished; the previous release " + m.plan.stays()
 			if m.plan.First || m.plan.driven() || !m.plan.Warm() {
 				follows = "it is finished"
 			}
@@ -310,11 +310,11 @@ func (m *machine) explainEnd() Explanation {
 			x.Next = m.plan.Mover.Name + " keeps of the previous release what it keeps"
 			x.Can = []string{"rollback: has " + m.plan.Mover.Name + " deploy the previous release"}
 		case m.plan.First:
-		case !m.plan.Warm():
+		case !m.plan.Warm() || m.plan.RetireAfter == 0:
 			x.Next = "the previous release has stopped; its files stay on the hosts"
 			x.Can = []string{"rollback: starts it again, then takes everything back in one step"}
 		default:
-			x.Next = "the previous release stays warm for " + m.plan.RetireAfter.String() + ", then it stops"
+			x.Next = "the previous release " + m.plan.stays() + ", then it stops"
 			x.Can = []string{"rollback: takes all users back in one step"}
 		}
 	case Superseded:
@@ -381,6 +381,15 @@ func (p Plan) Warm() bool {
 		}
 	}
 	return true
+}
+
+// stays says what becomes of a previous release that runs beside the candidate to
+// the end.
+func (p Plan) stays() string {
+	if p.RetireAfter == 0 {
+		return "stops"
+	}
+	return "stays warm for " + p.RetireAfter.String()
 }
 
 func round(d time.Duration) string {

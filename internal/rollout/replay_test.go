@@ -93,6 +93,23 @@ func TestCompileDefaults(t *testing.T) {
 	}
 }
 
+// Not to keep the previous release is an answer, and no default's want.
+func TestRetireAtOnce(t *testing.T) {
+	d, problems := pipeline.Parse("sluice.yaml", []byte(`{version: 1, service: shop, owner: team, build: {steps: [{name: b, kind: package, run: make}], artifact: {type: files, path: out}},
+  environments: [{name: production, target: {type: host, listen: ':80', run: ./shop}, rollout: {all-at-once: {}, retireAfter: 0s}}]}`))
+	if problems.Failed() {
+		t.Fatal(problems.Err())
+	}
+	p, err := Compile(d.Environments[0], true)
+	if err != nil || p.RetireAfter != 0 {
+		t.Fatalf("%+v, %v", p, err)
+	}
+	x := Explain(p, State{V: stateVersion, Phase: Succeeded, Exposed: true, Step: len(p.Steps) - 1, Weight: FullWeight, Old: true})
+	if !strings.Contains(x.Next, "has stopped") || !strings.Contains(strings.Join(x.Can, "; "), "starts it again") {
+		t.Errorf("%+v", x)
+	}
+}
+
 func TestPlansThatCannotRun(t *testing.T) {
 	for says, spoil := range map[string]func(*Plan){
 		"compiled by engine 4":   func(p *Plan) { p.Engine = 4 },

@@ -193,6 +193,7 @@ type Observation struct {
 	Missing        int    `json:"missing"`    // wanted hosts without a recent report
 	MinWeight      int    `json:"minWeight"`  // of the candidate, over hosts, basis points
 	MaxWeight      int    `json:"maxWeight"`
+	MeanWeight     int    `json:"meanWeight,omitempty"`  // counted plan: over the hosts that report, as users reach all of them alike
 	CandidateReady bool   `json:"candidateReady"`        // every instance on every host
 	OldReady       bool   `json:"oldReady"`              // likewise the previous release; true when there is none
 	OldSeen        bool   `json:"oldSeen"`               // the previous release runs somewhere
@@ -202,6 +203,15 @@ type Observation struct {
 	Failed         string `json:"failed,omitempty"`      // why the candidate cannot run: start, health, crash loop, verification
 
 	Driving Driving `json:"driving,omitzero"` // of a driven target
+}
+
+// Weight is what part of users the candidate was read to have, in basis points. Hosts
+// of a counted plan differ; of others that do, the highest counts.
+func (o Observation) Weight() int {
+	if o.MeanWeight > 0 {
+		return o.MeanWeight
+	}
+	return o.MaxWeight
 }
 
 // Event is what happened to a rollout. Exactly one field is set.

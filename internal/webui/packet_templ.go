@@ -859,7 +859,7 @@ func changeTable(caption string, changes []change) templ.Component {
 
 func planRules(p rollout.Plan) string {
 	s := fmt.Sprintf("Preparing and shifting may take %s in all. A rollback is flagged stuck after %s.", span(p.Timeout), span(p.RollbackTimeout))
-	if !p.First {
+	if !p.First && p.Warm() && p.RetireAfter > 0 {
 		s += fmt.Sprintf(" The old release stays warm for %s.", span(p.RetireAfter))
 	}
 	return s

@@ -146,6 +146,7 @@ func Observe(reports []Report, key release.Key, hosts []string, candidate, old r
 // Observe is as the function, but holds each host to its own share.
 func (w *Wanted) Observe(reports []Report, key release.Key, hosts []string, candidate, old release.ID, now time.Time) rollout.Observation {
 	o := rollout.Observation{CandidateReady: true, OldReady: true, MinWeight: wire.FullWeight, Generation: -1}
+	sum := 0 // of the weights of a counted plan's hosts
 	for _, h := range hosts {
 		svc, ok := find(reports, h, key, now)
 		if !ok {
@@ -162,7 +163,7 @@ func (w *Wanted) Observe(reports []Report, key release.Key, hosts []string, cand
 		}
 		cand, old := revision(svc, candidate), revision(svc, old)
 		if w != nil {
-			w.observe(&o, h, cand, old)
+			sum += w.observe(&o, h, cand, old)
 			if !svc.Listening && !w.Worker && o.Failed == "" && svc.Reason != "" {
 				o.Failed = fmt.Sprintf("on host %s: %s", h, svc.Reason)
 			}
@@ -191,12 +192,13 @@ func (w *Wanted) Observe(reports []Report, key release.Key, hosts []string, cand
 	if old == "" {
 		o.OldReady = true
 	}
+	o.MeanWeight = (sum + max(1, o.Hosts) - 1) / max(1, o.Hosts) // never 0 while one has some
 	o.Generation = max(0, o.Generation)
 	return o
 }
 
-// observe holds one host to its share.
-func (w *Wanted) observe(o *rollout.Observation, h string, cand, old *wire.RevisionObserved) {
+// observe holds one host to its share, and returns the weight that it gives.
+func (w *Wanted) observe(o *rollout.Observation, h string, cand, old *wire.RevisionObserved) (weight int) {
 	x := w.Shares[h]
 	none := wire.RevisionObserved{Phase: wire.Stopping}
 	if cand == nil {
@@ -210,7 +212,7 @@ func (w *Wanted) observe(o *rollout.Observation, h string, cand, old *wire.Revis
 	o.OldReady = o.OldReady && old.Ready >= x.Old && (old.Phase == wire.Ready || x.Old == 0)
 	o.CandidateSeen = o.CandidateSeen || len(cand.Instances) > 0
 	o.OldSeen = o.OldSeen || len(old.Instances) > 0
-	weight := max(0, min(cand.Weight, wire.FullWeight))
+	weight = max(0, min(cand.Weight, wire.FullWeight))
 	if w.Worker { // nothing is routed: whatever runs takes work
 		weight = wire.FullWeight * len(cand.Instances) / max(1, len(cand.Instances)+len(old.Instances))
 	}
@@ -219,7 +221,7 @@ func (w *Wanted) observe(o *rollout.Observation, h string, cand, old *wire.Revis
 		o.Failed = fmt.Sprintf("on host %s: %s", h, cand.Reason)
 	}
 	if o.Off != "" {
-		return
+		return weight
 	}
 	switch {
 	case !w.Worker && weight != x.Weight:
@@ -229,6 +231,7 @@ func (w *Wanted) observe(o *rollout.Observation, h string, cand, old *wire.Revis
 	case old.Ready > x.Old:
 		o.Off = fmt.Sprintf("host %s runs %d instances of the previous release where %d were set", h, old.Ready, x.Old)
 	}
+	return weight
 }
 
 func percent(bp int) string { return fmt.Sprintf("%g %%", float64(bp)/100) }

@@ -63,7 +63,7 @@ func TestEachHostHasItsShare(t *testing.T) {
 	see := func(reports ...host.Report) rollout.Observation {
 		return want.Observe(reports, rolled, hosts, newID, oldID, time.Unix(101, 0))
 	}
-	if o := see(says("a", 0, 2, 10000), says("b", 1, 1, 5000)); o.Off != "" || !o.CandidateReady || !o.OldReady || o.MinWeight != 5000 || o.MaxWeight != 10000 || !o.OldSeen || o.Hosts != 2 {
+	if o := see(says("a", 0, 2, 10000), says("b", 1, 1, 5000)); o.Off != "" || !o.CandidateReady || !o.OldReady || o.MinWeight != 5000 || o.MaxWeight != 10000 || o.Weight() != 7500 || !o.OldSeen || o.Hosts != 2 {
 		t.Errorf("as wanted: %+v", o)
 	}
 	for says, reports := range map[string][]host.Report{
