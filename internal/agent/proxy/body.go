@@ -154,10 +154,15 @@ func parseChunkSize(line []byte) (int64, bool) {
 }
 
 // framingField says whether a trailer of this name could change how a message is
-// read or routed; such trailers are dropped.
+// read or routed, or what it says in our name; such trailers are dropped.
 func framingField(name []byte) bool {
 	for _, n := range [...]string{"transfer-encoding", "content-length", "host", "connection", "trailer", "te", "upgrade", "authorization", "cookie", "set-cookie", "content-encoding", "content-type", "content-range", "expect"} {
 		if foldEqual(name, n) {
+			return true
+		}
+	}
+	for _, n := range saysProxy {
+		if means(name, n) {
 			return true
 		}
 	}

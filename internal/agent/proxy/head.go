@@ -270,7 +270,7 @@ func (h *head) parseFields(b []byte, request bool) error {
 				f.hop = setsSession(f.value)
 			}
 		case 13:
-			f.hop = request && foldEqual(f.name, shadowHeader)
+			f.hop = request && means(f.name, shadowHeader)
 		case 14:
 			if foldEqual(f.name, "content-length") {
 				n, ok := parseLength(f.value)
@@ -279,12 +279,15 @@ func (h *head) parseFields(b []byte, request bool) error {
 				}
 				h.length, f.hop = n, true
 			}
+		case 15:
+			f.hop = request && forged(f.name)
 		case 16:
-			f.hop = foldEqual(f.name, "proxy-connection")
+			f.hop = foldEqual(f.name, "proxy-connection") || request && forged(f.name)
 			if request && foldEqual(f.name, syntheticHeader) {
 				f.hop, h.token = true, f.value
 			}
 		case 17:
+			f.hop = request && forged(f.name)
 			if foldEqual(f.name, "transfer-encoding") {
 				if h.chunked || !foldEqual(f.value, "chunked") {
 					return errCoding

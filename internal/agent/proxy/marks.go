@@ -47,3 +47,39 @@ func setsSession(value []byte) bool {
 	name, _, _ := bytes.Cut(pair, []byte("="))
 	return string(trim(name)) == session
 }
+
+// saysProxy are the headers in which a service believes the proxy.
+var saysProxy = [...]string{shadowHeader, syntheticHeader, "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto"}
+
+// forged says whether a header's name is one of those with _ for -. Services by way
+// of CGI, WSGI and the like can't tell the two apart, and no proxy sends the other.
+func forged(name []byte) bool {
+	if bytes.IndexByte(name, '_') < 0 {
+		return false
+	}
+	for _, n := range saysProxy {
+		if means(name, n) {
+			return true
+		}
+	}
+	return false
+}
+
+// means is foldEqual that takes _ for -.
+func means(name []byte, lower string) bool {
+	if len(name) != len(lower) {
+		return false
+	}
+	for i, c := range name {
+		switch {
+		case c >= 'A' && c <= 'Z':
+			c += 'a' - 'A'
+		case c == '_':
+			c = '-'
+		}
+		if c != lower[i] {
+			return false
+		}
+	}
+	return true
+}

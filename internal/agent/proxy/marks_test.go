@@ -4,6 +4,7 @@ import (
 	"context"
 	"io"
 	"net/http"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -106,6 +107,51 @@ func FuzzSession(f *testing.F) {
 			t.Errorf("%q still has it: %q", list, out)
 		}
 	})
+}
+
+// To a service by way of CGI or WSGI an underscore is a hyphen: what only the proxy
+// may say can't be said with one either, nor in a trailer.
+func TestNobodySpeaksInOurName(t *testing.T) {
+	var got atomic.Value
+	a := service(t, func(_ http.ResponseWriter, r *http.Request) {
+		_, _ = io.Copy(io.Discard, r.Body)
+		var names []string
+		for _, h := range []http.Header{r.Header, r.Trailer} {
+			for name := range h {
+				if strings.Contains(name, "_") || strings.HasPrefix(name, "Sluice") {
+					names = append(names, name)
+				}
+			}
+		}
+		slices.Sort(names)
+		got.Store(strings.Join(names, " "))
+	})
+	s, addr := start(t, proxy.Options{Name: "names", Token: "the token of this server"})
+	s.Set(only(a))
+	forged := []string{"Sluice_Shadow", "SLUICE-SHADOW", "Sluice_synthetic", "sluice-Synthetic", "X_Forwarded_For", "X-Forwarded_Host", "x_forwarded-proto", "My_Own"}
+	raw := "POST / HTTP/1.1\r\nHost: x\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n"
+	for _, name := range forged {
+		raw += name + ": 1\r\n"
+	}
+	raw += "\r\n0\r\nSluice_Synthetic: 1\r\nX-Forwarded-For: 1\r\nSluice-Shadow: 1\r\n\r\n"
+	if answer := talk(t, addr, raw); !strings.HasPrefix(answer, "HTTP/1.1 200 ") || got.Load() != "My_own" {
+		t.Errorf("HTTP/1.1: %v reached the service; %s", got.Load(), answer)
+	}
+	req, err := http.NewRequest("GET", "http://"+addr, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range forged {
+		req.Header[name] = []string{"1"}
+	}
+	res, err := h2c(t).Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = res.Body.Close()
+	if got.Load() != "My_own" {
+		t.Errorf("HTTP/2: %v reached the service", got.Load())
+	}
 }
 
 func TestSafeRequestsAreCopiedToAShadow(t *testing.T) {

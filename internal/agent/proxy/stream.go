@@ -160,6 +160,11 @@ func rewrite(p *httputil.ProxyRequest) {
 	h := out.Header
 	h.Del(shadowHeader)
 	h.Del(syntheticHeader)
+	for name := range h {
+		if forged([]byte(name)) {
+			delete(h, name)
+		}
+	}
 	if in.Context().Value(streamKey{}).(*stream).synthetic {
 		h.Set(syntheticHeader, "1")
 	}
