@@ -1,12 +1,14 @@
 package agent
 
 import (
-	"fmt"
 	"os"
 	"path/filepath"
 
 	"github.com/sluicehq/sluice/internal/agent/confine"
 )
+
+// sessions holds a folder for each user who is logged in.
+const sessions = "/run/user"
 
 // isolation tries whether services can be isolated here, and returns what is said
 // of it in every report. It never keeps the agent from serving: a host that
@@ -16,9 +18,10 @@ func (c *Config) isolation() string {
 		c.Logger.Warn("services are not isolated, as was asked for: their code can read what the agent can, its token and the keys of a server on this machine among it")
 		return None + ": it was started with --isolation none"
 	}
-	if uid := os.Geteuid(); uid != 0 {
-		// The session's buses would start processes outside for who has this user.
-		c.Hide = append(c.Hide, fmt.Sprintf("/run/user/%d", uid))
+	if os.Geteuid() != 0 {
+		// The session's buses would start processes outside for who has this user. All
+		// sessions' folders, as this user's may come after a service.
+		c.Hide = append(c.Hide, sessions)
 	}
 	if err := confine.Probe(c.DataDir); err != nil {
 		c.Logger.Error("SERVICES ARE NOT ISOLATED: their code can read what the agent can, its token and the keys of a server on this machine among it. See docs/operations.md, Isolation of services", "error", err)

@@ -7,6 +7,9 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // able skips where the host forbids namespaces.
@@ -101,6 +104,55 @@ unshare -Urm sh -c 'umount "$DATA"; cat "$DATA/token"; cat /proc/$PID/cwd/token'
 	}
 	if strings.Count(out, "0000000000000000") != 4 || !strings.Contains(out, "NoNewPrivs:\t1") {
 		t.Errorf("it has rights:\n%s", out)
+	}
+}
+
+// What comes into a hidden folder later is not there either, a mount too where
+// this test may make one.
+func TestHiddenStaysHidden(t *testing.T) {
+	v, _ := world(t)
+	users, err := os.MkdirTemp("", "users-") // not below the test's folder, which is hidden whole
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(users) })
+	v.Hide = append(v.Hide, users)
+	cmd, done, err := Command(v, `echo started > "$TMP/started"; while ! test -e "$TMP/go"; do sleep 0.02; done; cat "$USERS/1000/bus" "$USERS/1001/bus"; ls -A "$USERS"`, []string{"PATH=/usr/bin:/bin", "USERS=" + users, "TMP=" + v.Writable[0]})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var out strings.Builder
+	cmd.Stdout, cmd.Stderr = &out, &out
+	err = cmd.Start()
+	done()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+		if _, err := os.Stat(filepath.Join(v.Writable[0], "started")); err == nil {
+			break
+		}
+		if time.Now().After(deadline) {
+			_ = cmd.Process.Kill()
+			t.Fatalf("it did not start: %s", out.String())
+		}
+	}
+	write(t, filepath.Join(users, "1000", "bus"), "a session's bus")
+	if err := os.Mkdir(filepath.Join(users, "1001"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if unix.Mount("session", filepath.Join(users, "1001"), "tmpfs", 0, "mode=0755") == nil {
+		t.Cleanup(func() { _ = unix.Unmount(filepath.Join(users, "1001"), unix.MNT_DETACH) })
+	}
+	if err := os.WriteFile(filepath.Join(users, "1001", "bus"), []byte("a session's bus"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(v.Writable[0], "go"), nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	_ = cmd.Wait()
+	if strings.Count(out.String(), "No such file") != 2 || strings.Contains(out.String(), "a session's bus") {
+		t.Errorf("%s", out.String())
 	}
 }
 
