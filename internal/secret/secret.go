@@ -1,5 +1,9 @@
 // Package secret resolves references to secrets. Values are never logged and
 // never part of an error.
+//
+// This build reads file:PATH, with an absolute path: the content of a file that
+// only its owner can read, without the newlines at its end. Who may name which
+// file differs: build steps get [Below], services [Outside].
 package secret
 
 import (
@@ -16,22 +20,7 @@ import (
 // maxSecret bounds a secret, in bytes.
 const maxSecret = 64 << 10
 
-// Resolve returns the value of a reference. This build reads file:PATH, with an
-// absolute path: the content of a file that only its owner can read, without
-// the newlines at its end.
-func Resolve(_ context.Context, ref string) (string, error) {
-	path, err := pathOf(ref)
-	if err != nil {
-		return "", err
-	}
-	f, err := os.Open(path)
-	if err != nil {
-		return "", fmt.Errorf("couldn't read secret %q: %w", ref, err)
-	}
-	return read(f, ref)
-}
-
-// Below returns a Resolve that reads files below dir only, whatever links lie
+// Below returns what resolves references to files below dir only, whatever links lie
 // there. It is for references that come with code which nobody has approved: a
 // build step must not be able to name the keys of the user that runs the server.
 func Below(dir string) func(context.Context, string) (string, error) {
@@ -57,7 +46,7 @@ func Below(dir string) func(context.Context, string) (string, error) {
 	}
 }
 
-// Outside returns a Resolve that reads no file of the given folders, nor one of
+// Outside returns what resolves references, but reads no file of the given folders, nor one of
 // the given files, whatever links lead there: a service must not be handed the
 // keys of those that run it. What an operator put into the folder secrets of such
 // a folder is given.

@@ -36,7 +36,7 @@ func TestResolve(t *testing.T) {
 		{ref: "vault:kv/shop#token", says: "reads file:PATH only"},
 		{ref: "", says: "reads file:PATH only"},
 	} {
-		got, err := Resolve(t.Context(), c.ref)
+		got, err := Outside()(t.Context(), c.ref)
 		if got != c.want || (err != nil) != (c.says != "") {
 			t.Errorf("%s: %q, %v", c.ref, got, err)
 		}
