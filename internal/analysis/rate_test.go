@@ -318,10 +318,4 @@ func TestSettingsAreChecked(t *testing.T) {
 			t.Errorf("a bad %s gives: %v", name, err)
 		}
 	}
-	if DefaultBin(time.Minute, 0) != 10*time.Second || DefaultBin(8*time.Second, time.Second) != 2*time.Second || DefaultBin(time.Second, 0) != time.Second {
-		t.Error("the default bin is not judge.md's")
-	}
-	if DefaultWarmUp(time.Hour) != 2*time.Minute || DefaultWarmUp(time.Minute) != 30*time.Second {
-		t.Error("the default warm-up is not judge.md's")
-	}
 }

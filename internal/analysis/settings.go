@@ -20,24 +20,13 @@ type Settings struct {
 	Phi       float64       `json:"phi"` // over-dispersion from an A/A split; 0: none available, taken as 1
 }
 
-// Defaults returns judge.md's defaults. Bin and WarmUp depend on the bake; see
-// DefaultBin and DefaultWarmUp.
+// Defaults returns judge.md's defaults. Bin and WarmUp depend on the bake, so that
+// a definition has its own: package pipeline fills them in.
 func Defaults() Settings {
 	return Settings{
 		Alpha: 0.01, Beta: 0.05, R0: 1.25, RMax: 2, MaxExcess: 0.01,
 		MinBad: 5, MinEvents: 50, Bin: 10 * time.Second, WarmUp: 2 * time.Minute,
 	}
-}
-
-// DefaultWarmUp is half of the first bake, at most two minutes.
-func DefaultWarmUp(firstBake time.Duration) time.Duration {
-	return max(0, min(2*time.Minute, firstBake/2))
-}
-
-// DefaultBin is a quarter of the bake, at most 10 s, at least 1 s and at least
-// two scrapes.
-func DefaultBin(bake, scrape time.Duration) time.Duration {
-	return max(min(10*time.Second, bake/4), time.Second, 2*scrape)
 }
 
 // Validate says what is wrong with the settings and what would be right.

@@ -168,7 +168,10 @@ func TestSpread(t *testing.T) {
 	if phi := (Spread{}).Phi(); phi != 0 {
 		t.Errorf("without data φ is %v, want 0", phi)
 	}
-	if phi := Phi([][2]int64{{-1, 5}, {3, 2}, {0, 0}}, nil); phi != 0 {
+	var odd Spread
+	odd.Add([][2]int64{{-1, 5}, {3, 2}, {0, 0}})
+	odd.Add(nil)
+	if phi := odd.Phi(); phi != 0 {
 		t.Errorf("odd counts give φ %v", phi)
 	}
 	// A shared incident is not scatter: every bucket is as bad in its bin.

@@ -64,12 +64,3 @@ func (s Spread) Phi() float64 {
 	}
 	return min(1e6, max(1, finite(s.Chi2/s.DF)))
 }
-
-// Phi is the over-dispersion over several bins; see Spread.
-func Phi(bins ...[][2]int64) float64 {
-	var s Spread
-	for _, b := range bins {
-		s.Add(b)
-	}
-	return s.Phi()
-}
