@@ -204,6 +204,45 @@ func TestNewOrdersWaitForWhatIsThere(t *testing.T) {
 	}
 }
 
+// An agent that comes back in the middle of a batch takes up all that run, goes on
+// with what was asked of it last, and lets nothing go that still serves.
+func TestKilledAgentInABatch(t *testing.T) {
+	w := newWorld(t)
+	sized := func(r wire.Revision, n int) wire.Revision { r.Instances = n; return r }
+	v1, v2, never := w.release("v1"), w.release("v2"), w.release("never", "MODE", "never")
+	w.desire(with(sized(v1, 2), 10000, false), with(sized(v2, 1), 0, true))
+	w.waitPhase(v2, wire.Ready)
+	w.desire(with(sized(v1, 2), 5000, false), with(sized(v2, 1), 5000, true))
+	// The next batch starts beside the others: weights are as before.
+	w.desire(with(sized(v1, 2), 5000, false), with(sized(v2, 3), 5000, true))
+	three := func(r wire.RevisionObserved) bool { return r.Ready == 3 }
+	w.waitRevision(v2.Release, "three", three)
+	again := func() {
+		t.Helper()
+		boot := w.Observed(host).Boot
+		w.agent.Kill()
+		w.agent = w.StartAgent(t, host, w.dir)
+		w.Wait(t, host, "a report", func(o wire.Observed) bool { return o.Boot != boot })
+	}
+	before := w.pids(v2)
+	again()
+	w.waitRevision(v2.Release, "three", three)
+	if after := w.pids(v2); fmt.Sprint(before) != fmt.Sprint(after) {
+		t.Errorf("processes %v became %v", before, after)
+	}
+	// Two of three shall go once others have taken over, who are not there yet.
+	w.ask(with(sized(v2, 1), 0, false), with(sized(never, 2), 10000, true))
+	started := func(r wire.RevisionObserved) bool {
+		return len(r.Instances) == 2 && r.Instances[0].PID > 0 && r.Instances[1].PID > 0
+	}
+	w.waitRevision(never.Release, "two started", started)
+	again()
+	w.waitRevision(never.Release, "two started", started)
+	if after := w.pids(v2); fmt.Sprint(before) != fmt.Sprint(after) {
+		t.Errorf("processes %v became %v before others had taken over", before, after)
+	}
+}
+
 // dead says whether a process has ended; it may not have been reaped.
 func dead(pid int) bool {
 	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))

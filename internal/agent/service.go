@@ -100,10 +100,9 @@ func (a *agent) resume() error {
 		if err := a.journal(k.Desired, outcome, ""); err != nil {
 			return err
 		}
-		for _, r := range k.Serving {
-			a.revision(s, r)
-		}
-		for _, r := range k.Desired.Revisions {
+		// What is wanted comes first: of what serves the weights are newer, but its
+		// instances may have been asked for differently since.
+		for _, r := range slices.Concat(k.Desired.Revisions, k.Serving) {
 			a.revision(s, r)
 		}
 		for _, r := range s.revs {
@@ -271,7 +270,7 @@ func (a *agent) settle(s *service) {
 		case !r.verified:
 			a.startCheck(s, id, r)
 		case r.group == nil:
-			r.group = a.sup.Group(a.specOf(s, r), r.spec.Instances)
+			r.group = a.sup.Group(a.specOf(s, r), max(r.spec.Instances, a.carries(s, id)))
 		default:
 			r.group.Update(a.specOf(s, r))
 			r.group.Scale(max(r.spec.Instances, r.group.Want()))
@@ -297,6 +296,17 @@ func (a *agent) settle(s *service) {
 			a.stopRevision(s, id, r)
 		}
 	}
+}
+
+// carries is how many instances an earlier agent left of a revision that serves more
+// than it is wanted to: all of them stay until others have taken over.
+func (a *agent) carries(s *service, id release.ID) int {
+	at := func(w wire.Revision) bool { return w.Release == id }
+	is, want := slices.IndexFunc(s.serving, at), slices.IndexFunc(s.desired.Revisions, at)
+	if is < 0 || want >= 0 && s.serving[is].Weight <= s.desired.Revisions[want].Weight {
+		return 0
+	}
+	return a.sup.Left(s.key, id)
 }
 
 // scaleDown lets surplus instances go, but none of a revision that still carries

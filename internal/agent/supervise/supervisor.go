@@ -230,6 +230,19 @@ func (s *Supervisor) claim(name string) (record, bool) {
 	return r, ok
 }
 
+// Left counts the processes of an earlier agent that nobody has asked for yet.
+func (s *Supervisor) Left(key release.Key, id release.ID) int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	n := 0
+	for _, r := range s.adopt {
+		if r.Key == key && r.Release == id {
+			n++
+		}
+	}
+	return n
+}
+
 // Sweep kills the processes of an earlier agent that nobody asked for since Open.
 func (s *Supervisor) Sweep() {
 	s.mu.Lock()
