@@ -200,7 +200,7 @@ var table = []row{
 	},
 	{pkg: "compattest", tests: anything, why: "what was published once: the API document and kept data folders against today's code"},
 	{pkg: "pipeline/schemagen", may: "pipeline", why: "go:generate: schema and reference page from the definition's types"},
-	{pkg: "scripts/clidoc", may: "cli", why: "go:generate: the reference page of the command line, from its own help"},
+	{pkg: "scripts/clidoc", may: "cli", tests: "pipeline", why: "go:generate: the reference page of the command line, from its own help; its tests read the definitions in the documentation"},
 	{pkg: "scripts/testsum", why: "tells the story of a test run; imports nothing, so it runs when the rest does not build"},
 	{pkg: "archtest", why: "reads source files, not packages"},
 }

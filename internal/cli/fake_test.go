@@ -220,13 +220,13 @@ func (f *fake) withPacket() (decided *[]httpapi.DecisionRequest, digest release.
 			{Kind: rollout.StepPrepare}, {Kind: rollout.StepShift, Weight: 500}, {Kind: rollout.StepBake, Weight: 500, Bake: 15 * 60e9, Basis: rollout.BasisConcurrent, Analysis: true},
 			{Kind: rollout.StepShift, Weight: 10000}, {Kind: rollout.StepCheck, Weight: 10000, Checks: []string{"smoke"}}, {Kind: rollout.StepRetire, Weight: 10000},
 		}},
-		Changes:      []control.Change{{Path: "env.LOG_LEVEL", Was: "info", Now: "debug"}},
+		Changes: []control.Change{{Path: "env.LOG_LEVEL", Was: "info", Now: "debug"}},
 		RollbackPlan: control.RollbackPlan{
 			Kind: "warm", Sentence: "It keeps running at weight 0 for 1h.", Warm: "1h", Cold: "it must be started first, which takes at most 1m", OnFail: "all users go back to the release before, at once",
 			Drill: &control.Drill{Run: "5", Environment: "staging", At: time.Unix(1767319200, 0), Succeeded: true, Way: "warm", BackMillis: 9100, OnMillis: 1140},
 		},
 		Findings:   []string{"in the last rehearsal, in staging by run 5, going back took 9.1 s and going forward 1.1 s: the way back is slower than the deployment"},
-		Monitoring:   control.Monitoring{Metrics: []string{"http-errors"}, Owner: "team-shop"},
+		Monitoring: control.Monitoring{Metrics: []string{"http-errors"}, Owner: "team-shop"},
 	})
 	if err != nil {
 		f.t.Fatal(err)
