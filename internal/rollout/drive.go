@@ -47,7 +47,8 @@ func (a Ask) Followed(o Observation) bool {
 	case a.Kind == Drive:
 		return d.Known
 	case a.Kind == Continue:
-		return d.Known && !(d.Waiting && o.MaxWeight == a.From)
+		// What was stopped, or is gone, is not led on: that it is, is drift.
+		return !d.Known || !d.Waiting || d.Stopped || d.Reverted || o.MaxWeight != a.From
 	case a.Kind == Stop:
 		return !d.Known || d.Stopped || d.Done || d.Reverted
 	case a.Kind == Revert:
