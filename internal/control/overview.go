@@ -121,3 +121,8 @@ func commitOf(r *wire.Revision) string {
 	}
 	return m.Commit
 }
+
+// keyOf names the environment that a rollout's row is of.
+func keyOf(r store.Rollout) release.Key {
+	return release.Key{Project: r.Project, Service: r.Service, Environment: r.Environment}
+}

@@ -100,7 +100,7 @@ func (c *Controller) provable(ctx context.Context, key release.Key, point restor
 		return err
 	case lacks == nil:
 		way.Artifact = "the registry has every byte of it; a host that still has it unpacked needs no network"
-		way.Sentence += ". " + sentenceOf(way.Artifact)
+		way.Sentence += ". The registry has every byte of it; a host that still has it unpacked needs no network"
 	case errors.Is(lacks, errAway):
 		way.Artifact = "only what hosts still have unpacked: the registry can't be asked now"
 		way.Sentence += ". Its files come from what hosts still have unpacked: the registry can't be asked now"
@@ -111,8 +111,6 @@ func (c *Controller) provable(ctx context.Context, key release.Key, point restor
 	}
 	return nil
 }
-
-func sentenceOf(s string) string { return "T" + s[1:] }
 
 // wayOut says what a rollback does while a rollout is live: it aborts it, unless
 // that one is the way back itself.
