@@ -9,6 +9,7 @@
 // computed anew from the desired state and what is there, so an event may come
 // twice or late.
 //
+//	wire       what is said between control plane and agent
 //	proxy      the HTTP router of one service
 //	supervise  processes, which outlive the agent
 //	confine    where they start: without the files of agent and server

@@ -21,7 +21,9 @@
 // One rollout at a time is live in an environment; who comes then waits in a queue
 // that nobody keeps: see queue.go. Before anything enters, what runs there is proven
 // to be a way back (proof.go); a stable that is broken itself never holds up its
-// fix. A rehearsal is a run of two rollouts, back and forward again (rehearse.go).
+// fix. A way back is told before it is taken (wayback.go). A rehearsal is a run of
+// two rollouts, back and forward again (rehearse.go). A rollout that failed and is
+// to be mended by going forward makes room for the fix (displace.go).
 //
 // A live rollout is the only writer of what its environment runs; between
 // rollouts the environment's row is. A run reads how its rollout ended and goes
@@ -58,8 +60,9 @@
 // What the target came to is not taken from the effect's outcome, but from what
 // hosts report: [Controller.Report] keeps it and wakes the rollouts it matters to.
 // A person's command takes the same turn, with a revision in the place of a lease,
-// and acts at once. The revision that people name is another one: it counts facts. Checks (package check) run beside the loop, so that an abort
-// is not kept waiting; they are promised effects like the others.
+// and acts at once. The revision that people name is another one: it counts facts.
+// Checks (package check) run beside the loop, so that an abort is not kept waiting;
+// they are promised effects like the others (checks.go).
 //
 // A build is one long step 5: its steps run in sandboxes that leave nothing
 // behind, and one transaction takes artifacts, release, statements and state. Die
@@ -105,9 +108,10 @@
 // # Bins
 //
 // The row keeps sums only. Each closed bin is a row of its own, appended in the
-// turn that judged it, with all that the verdict came from; number 0 is what was
-// known of the stable version before. The chart and [Controller.Replay] read
-// them: the same code on the same bins gives the same verdicts.
+// turn that judged it, with all that the verdict came from (ask.go what queries
+// answered, watch.go what routers counted); number 0 is what was known of the stable
+// version before. The chart and [Controller.Replay] read them: the same code
+// (judging.go) on the same bins gives the same verdicts.
 //
 // # Failure
 //

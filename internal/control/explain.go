@@ -36,7 +36,7 @@ type Choice struct {
 // Line is the choice as it can be typed.
 func (c Choice) Line() string { return strings.Join(c.Argv, " ") }
 
-// can fills in the choices as lines.
+// lines fills in the choices as lines.
 func (x *Explanation) lines() {
 	x.Can = []string{}
 	for _, c := range x.Choices {

@@ -8,4 +8,9 @@
 // The server listens on loopback unless TLS is set up, so that the operating
 // system knows who is at the other end of a connection: that user is the actor
 // of what is done ([Peer]).
+//
+// Agents have a path of their own, /agent/v1/, and a credential for each host: its
+// client certificate, or a token that is good for that host alone (hosts.go). With it
+// an agent can neither call the API nor speak for another host; the access token
+// speaks for every host, unless certificates are required.
 package httpapi

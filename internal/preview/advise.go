@@ -251,7 +251,7 @@ func shares(q pipeline.Answers) []float64 {
 // tighter where more is at stake.
 func excess(q pipeline.Answers) float64 { return []float64{1, 1, 0.5, 0.2}[max(0, riskRank(q))] }
 
-// bakes to choose from.
+// bakeLadder are the bakes to choose from.
 var bakeLadder = []time.Duration{
 	5 * time.Minute, 10 * time.Minute, 15 * time.Minute, 20 * time.Minute, 30 * time.Minute, 45 * time.Minute,
 	time.Hour, 90 * time.Minute, 2 * time.Hour, 3 * time.Hour, 4 * time.Hour,

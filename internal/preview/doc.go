@@ -9,6 +9,10 @@
 // is pure: no clock, network or files, and randomness only from a fixed seed, so
 // that the same definition and traffic always preview alike.
 //
+// [Advise] goes the other way: from what somebody says of a service (risk, traffic,
+// cost, state) to the strategy that meets it, with what speaks against the others.
+// It sizes bakes by the arithmetic of a preview.
+//
 // # What a preview assumes
 //
 // The traffic is the caller's: requests per second of both versions together,

@@ -304,5 +304,5 @@ func rollback(p rollout.Plan) []string {
 		"A release that was rolled back is quarantined until a person lifts it.")
 }
 
-// seconds as a duration that people read.
+// short writes seconds as a duration that people read.
 func short(s float64) string { return pipeline.Short(time.Duration(s * float64(time.Second))) }

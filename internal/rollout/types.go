@@ -279,14 +279,14 @@ type Command struct {
 	Override bool          `json:"override,omitempty"` // advance without a pass; needs Reason
 }
 
-// EffectKind is what a decision wants done.
-type EffectKind string
-
 // Results of going back, in State.Rollback.
 const (
 	RollbackDone    = "done"
 	RollbackGivenUp = "given-up"
 )
+
+// EffectKind is what a decision wants done.
+type EffectKind string
 
 // The effects. Each is safe to repeat.
 const (

@@ -9,5 +9,7 @@
 //	                 ↘ failed                               ↘ rolled-back, cancelled, …
 //
 // The next environment starts when those it comes after have succeeded. A run
-// of kind promote or rollback has a release already and starts at promoting.
+// of kind promote, rollback or rehearse has a release already and starts at
+// promoting. A rehearsal's one environment rolls out twice, back and forward
+// again: see [Leg].
 package run

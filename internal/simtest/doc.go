@@ -46,9 +46,10 @@
 // who holds the lease calls; right before a call it reads again that the lease is
 // its own and nothing newer is promised; the call is bounded by half of what is
 // left of the lease, and no other begins before it has ended or can't land any more
-// (the environment and its rollout are leased apart); the router is read back after. What remains is a clock that
-// jumps while a call is under way, which lets two workers in: then, and only then,
-// an older wish may come true after a newer one, and it must be found as drift.
+// (the environment and its rollout are leased apart); the router is read back after.
+// What remains is a clock that jumps while a call is under way, which lets two
+// workers in: then, and only then, an older wish may come true after a newer one,
+// and it must be found as drift.
 //
 // # Checks
 //

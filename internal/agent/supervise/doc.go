@@ -9,8 +9,9 @@
 // environment; each of its slots is one goroutine that owns one process.
 //
 // Processes do not belong to the agent's life: each is a session of its own, with
-// a process of its own that writes its log, so it goes on when the agent is killed. Its pid, start time and
-// port are recorded, and the next supervisor takes it up again without a restart.
+// a process of its own that writes its log, so it goes on when the agent is killed.
+// Its pid, start time and port are recorded, and the next supervisor takes it up
+// again without a restart.
 // A process is only ever named by pid and start time together, and by the boot
 // that they are of.
 //
