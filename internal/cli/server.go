@@ -268,6 +268,8 @@ connections and instances, and no request is dropped.`,
 	f.StringVar(&cfg.TrustFile, "trust", "", "file with the public keys that may sign promotions")
 	f.StringVar(&cfg.Isolation, "isolation", agent.Namespaces, "of services from the agent's files: namespaces, or none for trusted code only")
 	f.StringArrayVar(&cfg.Hide, "hide", nil, "a folder or file that services shall not see (repeatable; the data folder and the token always)")
+	f.StringArrayVar(&cfg.Own, "own", nil, "a file with a key of Sluice: hidden, and no service's secret (repeatable)")
+	_ = f.MarkHidden("own") // for the agent that `up` starts
 	f.StringArrayVar(&cfg.Show, "show", nil, "a path in a hidden or private folder that services may read (repeatable)")
 	f.BoolVar(&cfg.TakeOver, "take-over", false, "take over from the agent that works in the data folder, if one does")
 	f.BoolVar(&cfg.StopOnExit, "stop-on-exit", false, "end the instances when the agent ends")

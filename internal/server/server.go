@@ -228,20 +228,7 @@ func Run(ctx context.Context, o Options) (err error) {
 	g.Go(func() error { return c.Run(ctx) })
 	g.Go(func() error { return spare.run(ctx) })
 	if !o.NoAgent {
-		a := &localAgent{folder: folder, server: url, log: o.Log, command: []string{
-			o.Program, "agent", "--data", folder.agent(), "--server", url, "--token-file", folder.path("token"),
-			"--trust", folder.promotionKey(), "--host", LocalHost,
-			"--hide", string(folder),
-		}}
-		if o.TLSCA != "" {
-			a.command = append(a.command, "--tls-ca", o.TLSCA)
-		}
-		for _, path := range o.Show {
-			a.command = append(a.command, "--show", path)
-		}
-		if o.Isolation == runner.None {
-			a.command = append(a.command, "--isolation", string(runner.None))
-		}
+		a := &localAgent{folder: folder, server: url, log: o.Log, command: o.agentCommand(folder, url)}
 		g.Go(func() error { return a.run(ctx) })
 	}
 	if o.Ready != nil {
@@ -251,6 +238,29 @@ func Run(ctx context.Context, o Options) (err error) {
 }
 
 // checkListen refuses to answer other machines without TLS, unless told to.
+// agentCommand starts the local agent. Its services see nothing of the server's: not
+// the data folder, and not the key of its certificate wherever that lies.
+func (o Options) agentCommand(folder Folder, url string) []string {
+	out := []string{
+		o.Program, "agent", "--data", folder.agent(), "--server", url, "--token-file", folder.path("token"),
+		"--trust", folder.promotionKey(), "--host", LocalHost,
+		"--hide", string(folder),
+	}
+	if o.TLSKey != "" {
+		out = append(out, "--own", o.TLSKey)
+	}
+	if o.TLSCA != "" {
+		out = append(out, "--tls-ca", o.TLSCA)
+	}
+	for _, path := range o.Show {
+		out = append(out, "--show", path)
+	}
+	if o.Isolation == runner.None {
+		out = append(out, "--isolation", string(runner.None))
+	}
+	return out
+}
+
 func checkListen(o Options) error {
 	if (o.TLSCert == "") != (o.TLSKey == "") {
 		return errors.New("--tls-cert and --tls-key belong together: give both or neither")
