@@ -229,6 +229,10 @@ func (c *conn) buildRequest(whole bool) {
 			continue
 		}
 		switch len(f.name) {
+		case 9: // the same in one header: only a proxy of ours may say it
+			if !c.trusted && foldEqual(f.name, "forwarded") {
+				continue
+			}
 		case 15:
 			if foldEqual(f.name, "x-forwarded-for") {
 				if c.trusted && len(f.value) > 0 {

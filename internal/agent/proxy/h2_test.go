@@ -51,8 +51,8 @@ func TestHTTP2ToEitherKindOfService(t *testing.T) {
 			return
 		}
 		w.Header().Set("Set-Cookie", "sluice-session=mine")
-		w.Header().Set("X-Saw", fmt.Sprintf("%d %s %s?%s cookie=%s for=%s proto=%s host=%s tail=%s shadow=%s", r.ProtoMajor, r.Method, r.URL.Path, r.URL.RawQuery,
-			strings.Join(r.Header["Cookie"], ";"), r.Header.Get("X-Forwarded-For"), r.Header.Get("X-Forwarded-Proto"), r.Host, r.Trailer.Get("Tail"), r.Header.Get("Sluice-Shadow")))
+		w.Header().Set("X-Saw", fmt.Sprintf("%d %s %s?%s cookie=%s for=%s forwarded=%s proto=%s host=%s tail=%s shadow=%s", r.ProtoMajor, r.Method, r.URL.Path, r.URL.RawQuery,
+			strings.Join(r.Header["Cookie"], ";"), r.Header.Get("X-Forwarded-For"), r.Header.Get("Forwarded"), r.Header.Get("X-Forwarded-Proto"), r.Host, r.Trailer.Get("Tail"), r.Header.Get("Sluice-Shadow")))
 		w.Header().Set("Trailer", "Sum")
 		w.WriteHeader(201)
 		_, _ = w.Write(body)
@@ -75,6 +75,7 @@ func TestHTTP2ToEitherKindOfService(t *testing.T) {
 		req.Header.Set("Cookie", "a=1; sluice-session=secret; b=2")
 		req.Header.Set("Sluice-Shadow", "forged")
 		req.Header.Set("X-Forwarded-For", "10.0.0.9")
+		req.Header.Set("Forwarded", "for=10.0.0.9")
 		res, err := h2c(t).Do(req)
 		if err != nil {
 			t.Fatal(err)
@@ -83,7 +84,7 @@ func TestHTTP2ToEitherKindOfService(t *testing.T) {
 		if err != nil || string(got) != body || res.StatusCode != 201 || res.ProtoMajor != 2 {
 			t.Errorf("%d bytes, %v, %s", len(got), err, res.Status)
 		}
-		saw := fmt.Sprintf("%d POST /a/b?x=1;y=2 cookie=a=1; b=2 for=10.0.0.9, 127.0.0.1 proto=http host=shop.example tail=t shadow=", major)
+		saw := fmt.Sprintf("%d POST /a/b?x=1;y=2 cookie=a=1; b=2 for=10.0.0.9, 127.0.0.1 forwarded=for=10.0.0.9 proto=http host=shop.example tail=t shadow=", major)
 		if res.Header.Get("X-Saw") != saw {
 			t.Errorf("the service saw %q; want %q", res.Header.Get("X-Saw"), saw)
 		}

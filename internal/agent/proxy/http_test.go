@@ -29,12 +29,12 @@ func TestHeadersOnTheWay(t *testing.T) {
 	})
 	s, addr := start(t, proxy.Options{})
 	s.Set(only(a))
-	answer := talk(t, addr, "GET /p?q HTTP/1.1\r\nhost: shop.example\r\nConnection: close, X-Hop\r\nX-Hop: 1\r\nKeep-Alive: 1\r\nProxy-Connection: x\r\nTE: trailers, gzip\r\nX-Forwarded-For: 10.0.0.1\r\nX-Forwarded-Proto: https\r\nAccept: a\r\nAccept: b\r\n\r\n")
+	answer := talk(t, addr, "GET /p?q HTTP/1.1\r\nhost: shop.example\r\nConnection: close, X-Hop\r\nX-Hop: 1\r\nKeep-Alive: 1\r\nProxy-Connection: x\r\nTE: trailers, gzip\r\nForwarded: for=10.0.0.1\r\nX-Forwarded-For: 10.0.0.1\r\nX-Forwarded-Proto: https\r\nAccept: a\r\nAccept: b\r\n\r\n")
 	if host != "shop.example" {
 		t.Errorf("host %q", host)
 	}
 	for k, v := range map[string]string{
-		"X-Forwarded-For": "10.0.0.1, 127.0.0.1", "X-Forwarded-Proto": "https", "X-Forwarded-Host": "shop.example",
+		"X-Forwarded-For": "10.0.0.1, 127.0.0.1", "X-Forwarded-Proto": "https", "X-Forwarded-Host": "shop.example", "Forwarded": "for=10.0.0.1",
 		"X-Hop": "", "Keep-Alive": "", "Proxy-Connection": "", "Te": "trailers", "Accept": "a|b",
 	} {
 		if g := strings.Join(got[textproto.CanonicalMIMEHeaderKey(k)], "|"); g != v {

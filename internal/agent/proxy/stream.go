@@ -191,6 +191,9 @@ func rewrite(p *httputil.ProxyRequest) {
 		if prior := in.Header["X-Forwarded-For"]; len(prior) > 0 {
 			through = strings.Join(prior, ", ") + ", " + peer
 		}
+		if v := in.Header["Forwarded"]; len(v) > 0 {
+			h["Forwarded"] = v
+		}
 		if v := in.Header.Get("X-Forwarded-Proto"); v != "" {
 			proto = v
 		}
