@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -122,6 +123,48 @@ func (w *world) wantBody(path, want string) {
 	w.Helper()
 	if code, body := w.get(path); code != 200 || body != want {
 		w.Fatalf("GET %s: %d %q, want %q", path, code, body, want)
+	}
+}
+
+// slow opens n requests and returns when an instance has them all. The returned
+// function waits for their ends, and fails the test unless version answered each.
+func (w *world) slow(n int, version string) (answered func()) {
+	w.Helper()
+	var good atomic.Int64
+	var wait sync.WaitGroup
+	for range n {
+		wait.Go(func() {
+			if code, body := w.get("/slow"); code == 200 && body == version {
+				good.Add(1)
+			}
+		})
+	}
+	begun(w, w.listen, n)
+	return func() {
+		w.Helper()
+		wait.Wait()
+		if good.Load() != int64(n) {
+			w.Errorf("%d of %d open requests were answered by %s", good.Load(), n, version)
+		}
+	}
+}
+
+// begun waits until the service at address has got n slow requests.
+func begun(t testing.TB, address string, n int) {
+	t.Helper()
+	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+		res, err := http.Get("http://" + address + "/begun")
+		if err != nil {
+			t.Fatal(err)
+		}
+		b, err := io.ReadAll(res.Body)
+		_ = res.Body.Close()
+		if err == nil && string(b) == strconv.Itoa(n) {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("%q of %d slow requests have begun: %v", b, n, err)
+		}
 	}
 }
 
@@ -491,21 +534,9 @@ func TestDraining(t *testing.T) {
 	w.desire(with(v1, 10000, false), with(v2, 0, true))
 	w.waitPhase(v1, wire.Ready)
 	w.waitPhase(v2, wire.Ready)
-	var answered atomic.Int64
-	var wait sync.WaitGroup
-	for range 10 {
-		wait.Go(func() {
-			if code, body := w.get("/slow"); code == 200 && body == "v1" {
-				answered.Add(1)
-			}
-		})
-	}
-	time.Sleep(50 * time.Millisecond) // the requests are under way
+	answered := w.slow(10, "v1")
 	w.desire(with(v2, 10000, false))
-	wait.Wait()
-	if answered.Load() != 10 {
-		t.Errorf("%d of 10 open requests were answered", answered.Load())
-	}
+	answered()
 }
 
 func TestOneAgentPerFolder(t *testing.T) {
@@ -536,9 +567,7 @@ func TestStopOnExit(t *testing.T) {
 	})
 	pid := agenttest.RevisionOf(agenttest.ServiceOf(o, shop), v1.Release).Instances[0].PID
 	open := make(chan string, 1)
-	began := make(chan struct{})
 	go func() {
-		close(began)
 		res, err := http.Get("http://" + s.Address + "/slow")
 		if err != nil {
 			open <- err.Error()
@@ -548,8 +577,7 @@ func TestStopOnExit(t *testing.T) {
 		b, _ := io.ReadAll(res.Body)
 		open <- string(b)
 	}()
-	<-began
-	time.Sleep(50 * time.Millisecond) // the request is under way
+	begun(t, s.Address, 1)
 	cancel()
 	if err := <-done; err != nil {
 		t.Error(err)

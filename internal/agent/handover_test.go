@@ -9,7 +9,6 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -171,22 +170,10 @@ func TestUpgradeWaitsForOpenRequests(t *testing.T) {
 	w.desire(with(v1, 10000, false), with(v2, 0, true))
 	w.waitPhase(v1, wire.Ready)
 	w.waitPhase(v2, wire.Ready)
-	var answered atomic.Int64
-	var wait sync.WaitGroup
-	for range 10 {
-		wait.Go(func() {
-			if code, body := w.get("/slow"); code == 200 && body == "v1" {
-				answered.Add(1)
-			}
-		})
-	}
-	time.Sleep(100 * time.Millisecond) // the requests are under way
+	answered := w.slow(10, "v1")
 	old := w.upgrade()
 	w.desire(with(v2, 10000, false))
-	wait.Wait()
-	if answered.Load() != 10 {
-		t.Errorf("%d of 10 open requests were answered", answered.Load())
-	}
+	answered()
 	<-old.Done()
 	w.waitRevision(v2.Release, "the end of v1", func(wire.RevisionObserved) bool {
 		return agenttest.RevisionOf(agenttest.ServiceOf(w.Observed(host), shop), v1.Release).Release == ""

@@ -49,6 +49,7 @@ func Main() {
 // Any path is answered with the version; besides these:
 //
 //	/slow     after 300 ms
+//	/begun    how many requests for /slow came so far
 //	/fail     500
 //	/exit     the process exits without an answer
 //	/stream   ten lines, 20 ms apart
@@ -63,7 +64,7 @@ func service() int {
 		return 3
 	}
 	start := time.Now()
-	var requests atomic.Int64
+	var requests, slow atomic.Int64
 	mux := http.NewServeMux()
 	mux.HandleFunc("/healthz", func(w http.ResponseWriter, r *http.Request) {
 		if mode == "never" || mode == "late" && time.Since(start) < time.Second {
@@ -74,9 +75,11 @@ func service() int {
 		fmt.Fprintf(w, "requests_total %d\n", requests.Load())
 	})
 	mux.HandleFunc("/slow", func(w http.ResponseWriter, r *http.Request) {
+		slow.Add(1)
 		time.Sleep(300 * time.Millisecond)
 		_, _ = io.WriteString(w, version)
 	})
+	mux.HandleFunc("/begun", func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, slow.Load()) })
 	mux.HandleFunc("/fail", func(w http.ResponseWriter, r *http.Request) { http.Error(w, version, 500) })
 	mux.HandleFunc("/exit", func(http.ResponseWriter, *http.Request) { os.Exit(4) })
 	mux.HandleFunc("/pid", func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, os.Getpid()) })
