@@ -348,3 +348,22 @@ func TestWhatIsGRPC(t *testing.T) {
 		}
 	}
 }
+
+// Where a request came from is believed of a private address alone, where a proxy
+// of ours may be.
+func TestForwardedByStrangers(t *testing.T) {
+	for _, trusted := range []bool{true, false} {
+		h, _, err := parse("GET / HTTP/1.1\r\nHost: shop\r\nForwarded: for=10.9.9.9\r\nX-Forwarded-For: 10.9.9.9\r\nX-Forwarded-Host: other\r\nX-Forwarded-Proto: https\r\n\r\n")
+		if err != nil {
+			t.Fatal(err)
+		}
+		c := conn{head: *h, proto: "http", peer: "203.0.113.7", trusted: trusted}
+		c.buildRequest(false)
+		got := string(c.out)
+		for _, claim := range []string{"Forwarded: for=10.9.9.9", "10.9.9.9, 203.0.113.7", "X-Forwarded-Host: other", "X-Forwarded-Proto: https"} {
+			if strings.Contains(got, claim) != trusted {
+				t.Errorf("trusted %v: %q in\n%s", trusted, claim, got)
+			}
+		}
+	}
+}
