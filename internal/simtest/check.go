@@ -47,6 +47,9 @@ func (s *sim) checkCommit(t *turn, r *row) {
 		s.violated(5, "rollout %d had ended (%s) and is %s", r.id, t.was.state.Phase, r.state.Phase)
 	}
 	s.checkDrift(t, r)
+	if s.fleet != nil {
+		s.checkTold(t, r)
+	}
 }
 
 // checkStep holds one decision to the invariants.
@@ -83,7 +86,7 @@ func (s *sim) checkStep(r *row, x *step) {
 			s.violated(2, "release %d is exposed, which was not promoted or is altered", r.rel)
 		}
 		for _, q := range s.routers {
-			if v := q.find(r.rel); (v == nil || !v.verified) && q.down <= s.now {
+			if v := q.find(r.rel); s.fleet == nil && (v == nil || !v.verified) && q.down <= s.now {
 				s.violated(2, "release %d is exposed, which %s has not verified", r.rel, q.name)
 			}
 		}
@@ -107,10 +110,11 @@ func (s *sim) checkStep(r *row, x *step) {
 	// 9
 	s.checkFacts(r, x)
 	// 10
-	if b.Held.Cause == rollout.CauseDrift && a.Step > b.Step && e.Seen == nil {
+	resumed := s.fleet != nil && e.Command != nil && e.Command.Kind == rollout.Resume // of what was read right
+	if b.Held.Cause == rollout.CauseDrift && a.Step > b.Step && e.Seen == nil && !resumed {
 		s.violated(10, "step %d → %d while held for drift", b.Step, a.Step)
 	}
-	if (a.Weight != b.Weight || a.Capacity != b.Capacity) && !has(rollout.Apply) {
+	if (a.Weight != b.Weight || a.Capacity != b.Capacity) && b.Phase != rollout.Pending && !slices.ContainsFunc(x.effects, func(f rollout.Effect) bool { return f.Kind != rollout.Check && f.Kind != rollout.Alarm }) {
 		s.violated(0, "another state is wanted and nobody is told")
 	}
 	if a.Weight != b.Weight {
@@ -349,6 +353,10 @@ func (s *sim) checkTake(r *router, d wire.Desired) {
 // checkWorld holds all that is to the invariants, after each event.
 func (s *sim) checkWorld() {
 	l := s.store.live()
+	if s.fleet != nil {
+		s.checkDriven()
+		return
+	}
 	for _, r := range s.routers {
 		for _, v := range r.revs {
 			if v.weight > 0 && !v.verified && v.candidate && r.drift == nil {
@@ -379,6 +387,12 @@ func (s *sim) checkEnd() {
 	}
 	for _, r := range s.routers {
 		v := r.find(p.current)
+		if s.fleet != nil {
+			if s.turnedAt == 0 && !s.fleet.strayed && (v == nil || v.weight != wire.FullWeight) {
+				s.violated(4, "in the end the fleet does not give all to release %d: %s", p.current, r.shares())
+			}
+			continue
+		}
 		if r.drift != nil || s.unfenced && s.turnedAt > 0 {
 			continue // nobody looks between rollouts
 		}

@@ -51,6 +51,15 @@
 // workers in: then, and only then, an older wish may come true after a newer one,
 // and it must be found as drift.
 //
+// # Driven
+//
+// About one seed in seven has a target that moves traffic by itself (drive.go): it is
+// asked to start, to go on, to stop and to revert, takes steps of its own, waits at
+// the plan's pauses and sometimes at one more, restarts, and is turned by others.
+// It is called as a load balancer is, and observed before each call: what is
+// visible is not asked again. Half of them know keys, so that a start that comes twice is
+// one; in the others only that order keeps a rollout from two deployments.
+//
 // # Checks
 //
 // check.go has one check for each invariant, by what truly happened: what routers

@@ -71,7 +71,11 @@ func (s *sim) phaseChanged() {
 	case here && ofEffects(s.focus.fault) && l.state.Phase != rollout.Pending && l.state.Phase != rollout.Preparing:
 		// What is put back is an effect.
 		s.strike(driftFault)
-		s.drifts(one(s, s.routers...))
+		if s.fleet != nil {
+			s.strays()
+		} else {
+			s.drifts(one(s, s.routers...))
+		}
 	}
 }
 

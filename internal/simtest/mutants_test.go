@@ -49,6 +49,12 @@ var mutants = []mutant{
 		"change(FactWeight, strconv.Itoa(before.Weight),", "change(FactWeight, strconv.Itoa(after.Weight),"},
 	{10, "somebody else's weights are not seen", "rollout/walk.go",
 		"if s.Phase != Shifting {\n\t\tif m.differs()", "if s.Phase != Shifting {\n\t\tif false && m.differs()"},
+	{1, "a driven target is asked again without being observed first", "simtest/drive.go",
+		"if e.ask.Followed(o) {", "if false {"},
+	{4, "a driven target that has stopped is taken for one that is back", "rollout/drive.go",
+		"case s.Asked == \"\":\n\t\tm.isBack()", "case s.Asked == \"\" || s.Asked == Stop && m.everywhere():\n\t\tm.isBack()"},
+	{10, "a driven target that goes further than it may is not seen", "rollout/drive.go",
+		"case o.MaxWeight > s.Weight:", "case false:"},
 }
 
 const mutantSeeds = 1000

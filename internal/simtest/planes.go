@@ -279,7 +279,7 @@ func (s *sim) carryOut(t *task) {
 func (s *sim) call(t *task, e effect) {
 	newest := e.gen
 	for _, x := range s.store.effects {
-		if x.kind == rollout.Apply {
+		if x.kind != rollout.Check {
 			newest = max(newest, x.gen)
 		}
 	}
@@ -295,6 +295,9 @@ func (s *sim) call(t *task, e effect) {
 		t.at = s.now + d
 		return
 	}
+	if s.fleet != nil && !s.ask(t, e) {
+		return
+	}
 	bound := min(time.Second, (t.until-s.now)/2)
 	s.store.busy = s.wall().Add(bound)
 	land := s.now + s.dur(time.Millisecond, 50*time.Millisecond)
@@ -303,7 +306,14 @@ func (s *sim) call(t *task, e effect) {
 	}
 	t.sentTo = s.now + bound
 	if !s.hit(desiredLost) {
-		s.letters = append(s.letters, &letter{at: min(land, t.sentTo-1), router: s.routers[0], doc: &e.doc})
+		l := &letter{at: min(land, t.sentTo-1), router: s.routers[0], doc: &e.doc, owner: e.owner}
+		if s.fleet != nil {
+			l.ask = &e.ask
+			if s.fleet.keyed && s.chance(0.1) { // the call comes twice, which keys are for
+				s.letters = append(s.letters, l)
+			}
+		}
+		s.letters = append(s.letters, l)
 	}
 	t.pc, t.at = atAnswer, min(land+time.Millisecond, t.sentTo)
 }
@@ -316,7 +326,13 @@ func (s *sim) answered(t *task) {
 		s.crash(t.plane)
 		return
 	}
-	if r.down > s.now || r.doc.Generation != e.gen || s.hit(answerOfEffect) {
+	there := r.doc.Generation == e.gen
+	if s.fleet != nil {
+		if there = e.ask.Followed(s.observe(s.store.rollouts[e.owner])); there {
+			s.fleet.outcome = e.gen
+		}
+	}
+	if r.down > s.now || !there || s.hit(answerOfEffect) {
 		s.failed(t) // unknown: the next turn reads and repeats
 		return
 	}
@@ -330,7 +346,7 @@ func (s *sim) keep(t *task) {
 	}
 	e := t.pending[0]
 	s.store.finish(e.gen)
-	if s.unfenced && s.routers[0].doc.Generation == e.gen {
+	if s.unfenced && (s.routers[0].doc.Generation == e.gen || s.fleet != nil && s.fleet.outcome == e.gen) {
 		s.store.acked = max(s.store.acked, e.gen)
 		if l := s.store.live(); l != nil {
 			s.store.wake(&l.alarm, s.wall())
@@ -446,6 +462,8 @@ func (s *sim) afterCommit(t *task, x *turn) {
 type letter struct {
 	at     time.Duration
 	router *router
+	owner  int // of ask
 	doc    *wire.Desired
+	ask    *rollout.Ask
 	report *wire.Observed
 }

@@ -62,7 +62,8 @@ type sim struct {
 
 	target    pipeline.Target
 	unfenced  bool
-	worker    bool // nothing is routed to it
+	fleet     *fleet // a driven target; nil: a steered one
+	worker    bool   // nothing is routed to it
 	judged    metrics
 	warmUp    time.Duration
 	env       pipeline.Environment
@@ -161,6 +162,12 @@ func Run(seed uint64, transcript bool) (res Result) {
 		if s.unfenced {
 			res.Target = "load balancer"
 		}
+		if s.fleet != nil {
+			res.Target = "driven"
+			if !s.fleet.keyed {
+				res.Target = "driven without keys"
+			}
+		}
 		if s.worker {
 			res.Target = "worker"
 		}
@@ -223,6 +230,7 @@ func newSim(seed uint64) *sim {
 	s.focus = cellOf(seed)
 	s.rate[s.focus.fault] = max(s.rate[s.focus.fault], 0.02)
 	s.env = s.draw()
+	s.drivenAt(seed)
 	s.chaos, s.person = s.dur(0, 5*time.Second), s.dur(5*time.Second, time.Minute)
 	return s
 }
@@ -287,6 +295,9 @@ func (s *sim) next() {
 		}
 		due(max(r.look, r.down), func() { s.fetch(r) })
 		due(max(r.tell, r.down), func() { s.tell(r) })
+	}
+	if s.fleet != nil && s.fleet.moving() {
+		due(max(s.fleet.next, s.routers[0].down), s.drives)
 	}
 	due(s.deploy, s.ship)
 	if !s.healed {

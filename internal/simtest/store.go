@@ -92,6 +92,7 @@ type effect struct {
 	kind  rollout.EffectKind
 	doc   wire.Desired
 	step  int
+	ask   rollout.Ask // of a driven target
 }
 
 // place is the environment's row.

@@ -157,6 +157,10 @@ func (s *sim) effect(r *router) {
 		}
 		v.served = v.served || v.n > 0 && v.running(s.now) > 0
 	}
+	if s.fleet != nil {
+		s.fleetShares(r)
+		return
+	}
 	var stable *revision
 	blocked, blockedStable := false, false
 	for _, v := range r.revs {

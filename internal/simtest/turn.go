@@ -51,6 +51,7 @@ type turn struct {
 	effects []effect
 	finish  []int64 // effects that this transaction finishes
 	reports []host.Report
+	told    rollout.Observation // by a driven target
 }
 
 // step is one event and what came of it.
@@ -97,7 +98,7 @@ func (t *turn) feed(e rollout.Event) error {
 	t.log(e, rollout.Quiet(before, after, e, effects))
 	for _, f := range effects {
 		switch f.Kind {
-		case rollout.Apply:
+		case rollout.Apply, rollout.Drive, rollout.Continue, rollout.Stop, rollout.Revert:
 			t.gen++
 			t.apply = t.gen
 			if err := t.feed(rollout.Event{Applied: &rollout.Applied{Generation: t.gen}}); err != nil {
@@ -131,7 +132,13 @@ func (t *turn) log(e rollout.Event, quiet bool) {
 // close makes the promises and the alarm of the new state.
 func (t *turn) close() {
 	if t.apply > 0 {
-		t.effects = append(t.effects, effect{owner: t.row.id, gen: t.apply, kind: rollout.Apply, doc: t.document()})
+		e := effect{owner: t.row.id, gen: t.apply, kind: rollout.Apply}
+		if t.s.fleet != nil {
+			e.kind, e.ask = t.row.state.Asked, t.row.state.Ask()
+		} else {
+			e.doc = t.document()
+		}
+		t.effects = append(t.effects, e)
 	}
 	if t.check {
 		t.gen++
@@ -262,7 +269,14 @@ func (t *turn) events(ask answer) error {
 	if t.row.old >= 0 {
 		old = string(id(t.row.old))
 	}
-	seen := t.wanted().Observe(reports, key, t.s.target.Hosts, id(t.row.rel), idOf(old), t.at)
+	var seen rollout.Observation
+	if t.s.fleet != nil {
+		seen = t.s.observe(&t.row)
+		seen.Generation = t.s.store.acked
+		t.told = seen
+	} else {
+		seen = t.wanted().Observe(reports, key, t.s.target.Hosts, id(t.row.rel), idOf(old), t.at)
+	}
 	elapsed := time.Duration(0)
 	if !w.ticked.IsZero() {
 		elapsed = max(0, min(t.at.Sub(w.ticked), 2*w.planned))
@@ -462,6 +476,8 @@ func (s *sim) stepPlace() {
 	}
 	switch {
 	case p.retire.IsZero(), st.live() != nil:
+	case s.fleet != nil: // it lets go by itself
+		p.retire = time.Time{}
 	case !p.retire.After(now):
 		p.retire = time.Time{}
 		st.generation++

@@ -56,6 +56,8 @@ func (s *sim) arrive(i int, l *letter) {
 	switch {
 	case l.report != nil:
 		s.receive(l.router, *l.report)
+	case l.ask != nil:
+		s.asked(l)
 	case s.unfenced:
 		if l.router.down <= s.now {
 			s.take(l.router, *l.doc)
@@ -86,7 +88,11 @@ func (s *sim) mischief() {
 			return
 		}
 		s.strike(f)
-		s.drifts(r)
+		if s.fleet != nil {
+			s.strays()
+		} else {
+			s.drifts(r)
+		}
 	case metricGap:
 		s.strike(f)
 		s.gapUntil = s.now + s.dur(time.Second, 30*time.Second)
@@ -144,7 +150,7 @@ func (s *sim) mischief() {
 			return
 		}
 		s.strike(f)
-		if plan, err := rollout.Compile(s.env, s.store.place.current >= 0); err == nil {
+		if plan, err := s.compile(s.store.place.current >= 0); err == nil {
 			_ = s.insert(s.release(), plan) // the store refuses it
 		}
 	default:
@@ -179,6 +185,8 @@ func (s *sim) speak() {
 	switch {
 	case s.healed && !l.live:
 		return
+	case s.healed && s.fleet != nil && st.Held.Cause == rollout.CauseDrift:
+		k = rollout.Abort // nobody but itself puts it back
 	case s.healed && st.Phase != rollout.RollingBack && (st.Frozen != "" && s.chance(0.5) || st.Frozen == "" && st.Seen.Failed != ""):
 		k = rollout.Abort
 	case st.Paused.On && (s.healed || s.chance(0.7)), st.Held.Cause == rollout.CauseDrift && l.plan.OnDrift != "" && (s.healed || s.chance(0.5)):
@@ -218,13 +226,13 @@ func (s *sim) ship() {
 	s.events++
 	p := &st.place
 	if p.previous >= 0 && !st.quarantine[p.previous] && s.chance(0.2) {
-		s.start(p.previous, rollout.CompileRollback(s.env))
+		s.start(p.previous, s.compileRollback())
 		return
 	}
 	if s.chance(0.5) {
 		s.env = s.draw()
 	}
-	plan, err := rollout.Compile(s.env, p.current >= 0)
+	plan, err := s.compile(p.current >= 0)
 	if err != nil {
 		s.violated(0, "couldn't compile: %v", err)
 	}
@@ -249,6 +257,9 @@ func (s *sim) start(rel int, plan rollout.Plan) {
 	}
 	s.strategies[plan.Strategy]++
 	s.served, s.disturbed = 0, false
+	if s.fleet != nil {
+		s.fleet.begin()
+	}
 	for _, r := range s.routers {
 		r.read = -1
 		for _, v := range r.revs {
@@ -313,6 +324,7 @@ func (s *sim) draw() pipeline.Environment {
 	s.shape(r, bake)
 	r.OnFail = one(s, "", "", "", pipeline.Freeze, pipeline.RollForward)
 	r.OnDrift = one(s, "", "", "", pipeline.DriftHold)
+	s.drivable(&e)
 	if s.judged.rate {
 		e.Analysis.Metrics = append(e.Analysis.Metrics, pipeline.Metric{Name: "http-errors", Kind: pipeline.HTTPErrors})
 	}
