@@ -4,8 +4,8 @@
 // the agent's proxy, breaks something as it breaks in life (SIGKILL, a taken
 // port, a full disk, altered bytes), and holds what users and operators see
 // against the promises: no request dropped by the data plane, no generation
-// applied twice, a rollout that goes on and ends as it should, a reason that says
-// what to do, and nothing left behind.
+// applied twice, no fewer instances than the strategy says, a rollout that goes on
+// and ends as it should, a reason that says what to do, and nothing left behind.
 //
 // The product has no switch for tests: phases are hit by watching the API and
 // killing at the moment when they are seen.

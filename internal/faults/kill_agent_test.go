@@ -30,6 +30,7 @@ func TestKillAgent(t *testing.T) {
 	}{
 		{name: "at rest", when: servertest.Ended},
 		{name: "preparing", b: behaviour{StartMillis: 1500}, when: inPhase(rollout.Preparing)},
+		{name: "in a batch", b: behaviour{StartMillis: 1500}, when: inBatch(2)},
 		{name: "baking", when: bakingAt(10)},
 		{name: "baking, with the control plane", when: bakingAt(10), plane: true},
 	}
@@ -41,11 +42,19 @@ func TestKillAgent(t *testing.T) {
 			if c.name == "at rest" {
 				s.rollout = atOnce
 			}
+			if c.name == "in a batch" {
+				s.rollout = "{rolling: {batch: 1}}"
+			}
 			s.ship(c.b)
 			run := p.Run(s.Dir)
 			candidate := p.Wait(run, c.name, c.when).Release
 			if c.name == "preparing" {
 				until(t, 5*time.Second, "both instances of the candidate were started", func() bool { return len(p.instances("production")[candidate]) == 2 })
+			}
+			if c.name == "in a batch" {
+				until(t, 5*time.Second, "the next one starts beside the other two", func() bool {
+					return len(p.instances("production")[candidate]) == 2 && len(p.all()) == 3
+				})
 			}
 			before, pid := p.instances("production"), p.agentPID()
 			killed := time.Now()
