@@ -119,7 +119,8 @@ var table = []row{
 		why: "asks a running version a definition's checks; commands are builds of one step to the runner, and a browser lives in the same sandbox",
 	},
 	{pkg: "runner/report", why: "go test and JUnit files to counts; a parser with no friends"},
-	{pkg: "runner/sandbox", why: "namespaces for one child process; knows of no build"},
+	{pkg: "rights", why: "a process gives up its capabilities; whom it then runs is the caller's"},
+	{pkg: "runner/sandbox", may: "rights", why: "namespaces for one child process; knows of no build"},
 	{pkg: "runner/sandbox/sandboxtest", may: "runner/sandbox", why: "tests say that they need a real sandbox"},
 	{
 		pkg: "registry", may: "release",
@@ -152,7 +153,7 @@ var table = []row{
 		pkg: "agent/proxy", may: "agent/wire release",
 		why: "the hot path: weights in, counts out, in the wire's terms; nothing of the agent around it",
 	},
-	{pkg: "agent/confine", why: "where a service starts: without the files of those that run it"},
+	{pkg: "agent/confine", may: "rights", why: "where a service starts: without the files of those that run it"},
 	{pkg: "agent/supervise", may: "agent/confine agent/wire release secret", why: "processes of revisions, as the desired state words them"},
 	{
 		pkg: "agent/agenttest", may: "agent agent/wire artifact evidence release",

@@ -10,11 +10,12 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
 	"syscall"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/sluicehq/sluice/internal/rights"
 )
 
 // View is what one service sees.
@@ -35,37 +36,9 @@ const (
 
 // User returns the uid and gid that a service runs as.
 func User(key string) (uid, gid int) {
-	if uid, gid = os.Geteuid(), os.Getegid(); uid != 0 {
-		return uid, gid
-	}
 	h := fnv.New32a()
 	_, _ = h.Write([]byte(key))
-	for _, id := range []int{firstUser + int(h.Sum32()%users), 65533} {
-		if mapped("/proc/self/uid_map", id) && mapped("/proc/self/gid_map", id) {
-			return id, id
-		}
-	}
-	return uid, gid // the root of a container that has no other user
-}
-
-// mapped reports whether id exists in this process's user namespace.
-func mapped(file string, id int) bool {
-	b, err := os.ReadFile(file)
-	if err != nil {
-		return false
-	}
-	for line := range strings.Lines(string(b)) {
-		f := strings.Fields(line)
-		if len(f) != 3 {
-			continue
-		}
-		first, err1 := strconv.Atoi(f[0])
-		n, err2 := strconv.Atoi(f[2])
-		if err1 == nil && err2 == nil && id >= first && id-first < n {
-			return true
-		}
-	}
-	return false
+	return rights.User(firstUser + int(h.Sum32()%users))
 }
 
 // payload tells the stage what to do. It holds no secret: those are in the

@@ -11,6 +11,8 @@ import (
 	"slices"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/sluicehq/sluice/internal/rights"
 )
 
 // stageName is the first argument that makes this binary a stage.
@@ -51,7 +53,7 @@ func stage() error {
 	if err := os.Chdir(p.Dir); err != nil {
 		return fmt.Errorf("couldn't enter the release: %w", err)
 	}
-	if err := dropRights(); err != nil {
+	if err := rights.Drop(); err != nil {
 		return err
 	}
 	return fmt.Errorf("couldn't run /bin/sh: %w", unix.Exec("/bin/sh", []string{"sh", "-c", p.Run}, os.Environ()))
@@ -88,7 +90,7 @@ func arrange(p payload) error {
 	}
 	for _, c := range p.Covers {
 		if !c.File {
-			if err := setAttr(c.Path, 0, unix.MOUNT_ATTR_RDONLY); err != nil {
+			if err := rights.Protect(c.Path, 0, unix.MOUNT_ATTR_RDONLY); err != nil {
 				return err
 			}
 		}
@@ -121,40 +123,5 @@ func (s show) place(covered bool) error {
 	if !s.Writable {
 		attr |= unix.MOUNT_ATTR_RDONLY
 	}
-	return setAttr(s.Path, unix.AT_RECURSIVE, attr)
-}
-
-func setAttr(path string, flags uint, attr uint64) error {
-	err := unix.MountSetattr(unix.AT_FDCWD, path, flags, &unix.MountAttr{Attr_set: attr})
-	if errors.Is(err, unix.ENOSYS) {
-		return fmt.Errorf("couldn't protect %s: this kernel is older than Linux 5.12: %w", path, err)
-	}
-	if err != nil {
-		return fmt.Errorf("couldn't protect %s: %w", path, err)
-	}
-	return nil
-}
-
-// dropRights leaves this thread without capabilities, now and after any exec.
-func dropRights() error {
-	for c := uintptr(0); c <= 63; c++ {
-		if err := unix.Prctl(unix.PR_CAPBSET_DROP, c, 0, 0, 0); err != nil {
-			if errors.Is(err, unix.EINVAL) {
-				break // past the last one that this kernel knows
-			}
-			return fmt.Errorf("couldn't drop capability %d: %w", c, err)
-		}
-	}
-	if err := unix.Prctl(unix.PR_CAP_AMBIENT, unix.PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0); err != nil {
-		return fmt.Errorf("couldn't drop ambient capabilities: %w", err)
-	}
-	if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
-		return fmt.Errorf("couldn't forbid new privileges: %w", err)
-	}
-	hdr := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
-	var none [2]unix.CapUserData
-	if err := unix.Capset(&hdr, &none[0]); err != nil {
-		return fmt.Errorf("couldn't drop capabilities: %w", err)
-	}
-	return nil
+	return rights.Protect(s.Path, unix.AT_RECURSIVE, attr)
 }

@@ -9,12 +9,12 @@ import (
 	"io"
 	"os"
 	"os/exec"
-	"strconv"
-	"strings"
 	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/sluicehq/sluice/internal/rights"
 )
 
 // The descriptors that the child finds.
@@ -58,38 +58,7 @@ const ownerID = 1_900_000_000
 
 // Owner returns the uid and gid, on the host, of a step: who must own what the
 // step may write.
-func Owner() (uid, gid int) {
-	uid, gid = os.Geteuid(), os.Getegid()
-	if uid != 0 {
-		return uid, gid
-	}
-	for _, id := range []int{ownerID, 65533} {
-		if mapped("/proc/self/uid_map", id) && mapped("/proc/self/gid_map", id) {
-			return id, id
-		}
-	}
-	return uid, gid // the root of a container that has no other user
-}
-
-// mapped reports whether id exists in this process's user namespace.
-func mapped(file string, id int) bool {
-	b, err := os.ReadFile(file)
-	if err != nil {
-		return false
-	}
-	for line := range strings.Lines(string(b)) {
-		f := strings.Fields(line)
-		if len(f) != 3 {
-			continue
-		}
-		first, err1 := strconv.Atoi(f[0])
-		n, err2 := strconv.Atoi(f[2])
-		if err1 == nil && err2 == nil && id >= first && id-first < n {
-			return true
-		}
-	}
-	return false
-}
+func Owner() (uid, gid int) { return rights.User(ownerID) }
 
 // Run runs the script and copies what it prints, both streams in order, to out.
 // A script that fails is not an error: see [Exit]. When ctx ends, everything in

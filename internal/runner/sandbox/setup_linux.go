@@ -13,6 +13,8 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/sluicehq/sluice/internal/rights"
 )
 
 // hiddenArg is the first argument that turns this binary into a sandbox.
@@ -105,7 +107,7 @@ func setup() error {
 	if err := limit(p.Limits); err != nil {
 		return err
 	}
-	if err := dropRights(); err != nil {
+	if err := rights.Drop(); err != nil {
 		return err
 	}
 	return execFd(exe, []string{"sluice", hiddenArg, "init"}, []string{"GOMAXPROCS=2"})
@@ -196,7 +198,7 @@ func fill(r *root) error {
 			return fmt.Errorf("couldn't hide %s: %w", path, err)
 		}
 	}
-	return setAttr("/", 0, unix.MOUNT_ATTR_RDONLY|unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NODEV)
+	return rights.Protect("/", 0, unix.MOUNT_ATTR_RDONLY|unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NODEV)
 }
 
 func place(b bind) error {
@@ -225,18 +227,7 @@ func place(b bind) error {
 	if !b.Writable {
 		attr |= unix.MOUNT_ATTR_RDONLY
 	}
-	return setAttr(b.Target, unix.AT_RECURSIVE, attr)
-}
-
-func setAttr(path string, flags uint, attr uint64) error {
-	err := unix.MountSetattr(unix.AT_FDCWD, path, flags, &unix.MountAttr{Attr_set: attr})
-	if errors.Is(err, unix.ENOSYS) {
-		return fmt.Errorf("couldn't protect %s: this kernel is older than Linux 5.12: %w", path, err)
-	}
-	if err != nil {
-		return fmt.Errorf("couldn't protect %s: %w", path, err)
-	}
-	return nil
+	return rights.Protect(b.Target, unix.AT_RECURSIVE, attr)
 }
 
 // loopbackUp starts the only interface that there is.
@@ -278,30 +269,6 @@ func limit(l Limits) error {
 	}
 	_ = unix.Setpriority(unix.PRIO_PROCESS, 0, 5) // a build gives way to live traffic; not vital
 	unix.Umask(0o022)
-	return nil
-}
-
-// dropRights leaves this thread without capabilities, now and after any exec.
-func dropRights() error {
-	for c := uintptr(0); c <= 63; c++ {
-		if err := unix.Prctl(unix.PR_CAPBSET_DROP, c, 0, 0, 0); err != nil {
-			if errors.Is(err, unix.EINVAL) {
-				break // past the last one that this kernel knows
-			}
-			return fmt.Errorf("couldn't drop capability %d: %w", c, err)
-		}
-	}
-	if err := unix.Prctl(unix.PR_CAP_AMBIENT, unix.PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0); err != nil {
-		return fmt.Errorf("couldn't drop ambient capabilities: %w", err)
-	}
-	if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
-		return fmt.Errorf("couldn't forbid new privileges: %w", err)
-	}
-	hdr := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
-	var none [2]unix.CapUserData
-	if err := unix.Capset(&hdr, &none[0]); err != nil {
-		return fmt.Errorf("couldn't drop capabilities: %w", err)
-	}
 	return nil
 }
 
