@@ -236,6 +236,8 @@ func newTrack(plan []planView) []trackView {
 			}
 		case rollout.StepCheck:
 			t.Title, t.Detail = "Check", strings.Join(p.Checks, ", ")
+		case rollout.StepReplace:
+			t.Title, t.Detail = "Replace", groups(p.PlanStep)
 		case rollout.StepHold:
 			t.Title, t.Detail = "Hold", "a person advances it"
 		case rollout.StepRetire:

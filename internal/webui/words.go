@@ -153,6 +153,8 @@ func stepWords(p rollout.PlanStep) string {
 			return s + ", judged against the stable before"
 		}
 		return s + ", judged by absolute limits"
+	case rollout.StepReplace:
+		return "replace instances: " + groups(p) + ", " + weight(p.Weight) + " of users"
 	case rollout.StepHold:
 		return "wait for a person"
 	case rollout.StepRetire:
@@ -160,6 +162,9 @@ func stepWords(p rollout.PlanStep) string {
 	}
 	return string(p.Kind)
 }
+
+// groups are the instances of a counted plan from a step on.
+func groups(p rollout.PlanStep) string { return fmt.Sprintf("%d new, %d old", p.Run, p.Keep) }
 
 // percent writes a share in percent: 5 %, 0.25 %.
 func percent(p float64) string {

@@ -24,6 +24,7 @@ func TestWords(t *testing.T) {
 		ago(noon, noon.Add(time.Hour)):                               "just now", ago(noon, at(90*time.Second)): "1 min ago", ago(noon, at(72*time.Hour)): "3 d ago",
 		in(noon, noon.Add(-time.Hour)): "now", in(noon, noon.Add(90*time.Second)): "in 2 min",
 		typeName("https://slsa.dev/provenance/v1"): "provenance", typeName("https://sluice.dev/gate-decision/v1"): "gate decision", typeName("x"): "x", typeName("https://a/v1"): "v1",
+		stepWords(rollout.PlanStep{Kind: rollout.StepReplace, Weight: 2500, Run: 1, Keep: 3}): "replace instances: 1 new, 3 old, 25 % of users",
 		short("0123456789abcdef"): "0123456789", plural(1, "run", "runs"): "1 run", plural(0, "run", "runs"): "0 runs",
 	} {
 		if got != want {
