@@ -52,6 +52,9 @@ func (a *app) platform(path string) ([]pipeline.Platform, error) {
 	if path == "" {
 		return nil, nil
 	}
+	if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) {
+		return nil, usage("there is no platform file %s; correct --platform, or leave it out", path)
+	}
 	src, err := readDefinition(path)
 	if err != nil {
 		return nil, err

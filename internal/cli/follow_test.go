@@ -72,6 +72,7 @@ func TestALostConnectionMissesAndRepeatsNothing(t *testing.T) {
 	f.status = waiting()
 	f.tell("run", "", map[string]string{"state": "running", "kind": "run", "by": "local:ada"}, nil)
 	f.tell("rollout", "production", map[string]string{"kind": "weight", "from": "0", "to": "500"}, nil)
+	f.tell("rollout", "production", map[string]string{"kind": "counts", "from": "0/4", "to": "1/3"}, nil)
 	f.tell("rollout", "production", map[string]string{"kind": "verdict", "to": "pass", "reason": "better"}, nil)
 	f.tell("run", "", map[string]string{"state": "succeeded"}, func(s *control.Status) {
 		s.State, s.Environments[1].State, s.Environments[1].Packet, s.Environments[1].WaitingFor = run.Succeeded, run.Succeeded, "", ""
@@ -80,7 +81,7 @@ func TestALostConnectionMissesAndRepeatsNothing(t *testing.T) {
 	// The end is looked for at once, yet the events that led to it come first.
 	r := f.run("watch", "7")
 	r.want(t, 0, "run 7 of shop, by local:ada", "Run 7 of shop succeeded")
-	for _, once := range []string{"5 % of users", "verdict pass: better"} {
+	for _, once := range []string{"5 % of users", "instances: 1 new, 3 old", "verdict pass: better"} {
 		if n := strings.Count(r.err, once); n != 1 {
 			t.Errorf("%q was told %d times:\n%s", once, n, r.err)
 		}

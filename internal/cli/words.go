@@ -172,7 +172,7 @@ func (a *app) environmentLines(e control.EnvironmentStatus, s control.Status, w 
 	}
 	judged := e.Bake != nil && e.Held == "" && !e.Paused && len(e.Metrics) > 0 // then the verdict tells it
 	if e.WaitingFor != "" && !judged {
-		put("", a.paint(w, dim, "waits for ")+clean(e.WaitingFor))
+		put("", a.paint(w, dim, "waiting: ")+clean(e.WaitingFor)) // a sentence, or a noun
 	}
 	if e.Reason != "" && !strings.HasSuffix(s.Reason, e.Reason) {
 		put("", a.paint(w, dim, "because ")+clean(e.Reason))
@@ -284,6 +284,12 @@ func (a *app) factSentence(f rollout.Fact) string {
 			return ""
 		}
 		return fmt.Sprintf("%s %s %% of users", bar(float64(n)/100), number(float64(n)/100))
+	case rollout.FactCounts:
+		candidate, before, ok := strings.Cut(to, "/")
+		if !ok {
+			return ""
+		}
+		return "instances: " + candidate + " new, " + before + " old" + reason
 	case rollout.FactVerdict:
 		if to == "" {
 			return ""
