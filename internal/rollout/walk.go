@@ -363,7 +363,7 @@ func (m *machine) missingForStep() string {
 	case s.Seen.Missing > 0:
 		return unreachable(s.Seen)
 	case s.Phase == Checking:
-		return "the checks were not answered"
+		return "the checks are not all answered yet"
 	case !m.fresh():
 		return m.notApplied()
 	case s.Seen.Hosts == 0:
