@@ -25,7 +25,7 @@ func (m *machine) command(c Command) error {
 	case GiveUp:
 		return m.giveUp(c)
 	case Supersede:
-		if m.s.Phase != Pending && !m.mayBeReplaced() {
+		if m.s.Phase != Pending && !m.mayBeSuperseded() {
 			return refused("it has already started (%s): abort it instead", m.s.Phase)
 		}
 		if m.s.Frozen != "" && c.Reason == "" {
@@ -133,9 +133,9 @@ func (m *machine) thaw() {
 	s.CheckOK = s.CheckOK || s.Phase == Checking
 }
 
-// mayBeReplaced reports whether the next release may take the place of this one
+// mayBeSuperseded reports whether the next release may take the place of this one
 // although it was exposed: it failed, and is to be mended by going forward.
-func (m *machine) mayBeReplaced() bool {
+func (m *machine) mayBeSuperseded() bool {
 	return m.s.Frozen != "" && m.plan.OnFail == pipeline.RollForward && m.s.Phase != RollingBack
 }
 

@@ -1,7 +1,6 @@
 package rollout
 
 import (
-	"encoding/json"
 	"errors"
 	"slices"
 	"strings"
@@ -103,9 +102,9 @@ func TestDrivenInvariants(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		w := newDriven(t)
 		t.Repeat(w.actions())
-		w.replays(t)
+		replays(t, w.plan, w.events, w.s)
 		w.ends(t)
-		w.replays(t)
+		replays(t, w.plan, w.events, w.s)
 		if len(w.keys) > 1 || w.f.starts > 1 {
 			t.Fatalf("%d keys, %d deployments", len(w.keys), w.f.starts)
 		}
@@ -402,27 +401,6 @@ func (w *driven) after(t *rapid.T, b, a State, e Event, effects []Effect) {
 	}
 	if x := Explain(w.plan, a); x.Now == "" || x.Why == "" || x.Next == "" || forward && strings.Contains(x.Why, "host") {
 		fail("not explained: " + x.Now + "/" + x.Why + "/" + x.Next)
-	}
-}
-
-func (w *driven) replays(t *rapid.T) {
-	b, err := json.Marshal(w.events)
-	if err != nil {
-		t.Fatal(err)
-	}
-	var events []Event
-	if err := json.Unmarshal(b, &events); err != nil {
-		t.Fatal(err)
-	}
-	s, err := Replay(w.plan, events)
-	if err != nil || s != w.s {
-		t.Fatalf("7: replay came to %+v (%v), not %+v", s, err, w.s)
-	}
-	if b, err = json.Marshal(s); err != nil {
-		t.Fatal(err)
-	}
-	if s, err = DecodeState(b); err != nil || s != w.s {
-		t.Fatalf("7: JSON came to %+v (%v), not %+v", s, err, w.s)
 	}
 }
 

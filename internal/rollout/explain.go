@@ -122,7 +122,7 @@ func (m *machine) heldCan() []string {
 		return []string{"resume: puts it back again now; it goes on once it is read right"}
 	case CauseFrozen:
 		out := []string{"advance --override --reason TEXT: takes your word that it is no failure and goes on, which is recorded"}
-		if m.mayBeReplaced() {
+		if m.mayBeSuperseded() {
 			out = append(out, "run: release the fix, which takes its place without going back first")
 		}
 		return out
@@ -252,7 +252,7 @@ func (m *machine) when() string {
 			}
 			return "when the router is read back right"
 		case CauseFrozen:
-			if m.mayBeReplaced() {
+			if m.mayBeSuperseded() {
 				return "when the fix is released, or somebody overrides or aborts it"
 			}
 			return "when somebody overrides or aborts it"

@@ -24,9 +24,9 @@ func TestInvariants(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		w := newWorld(t)
 		t.Repeat(w.actions())
-		w.replays(t)
+		replays(t, w.plan, w.events, w.s)
 		w.ends(t)
-		w.replays(t)
+		replays(t, w.plan, w.events, w.s)
 	})
 }
 
@@ -582,8 +582,8 @@ func (w *world) facts(t *rapid.T, b, a State, e Event, fail func(string)) {
 }
 
 // replays holds what was recorded to 7.
-func (w *world) replays(t *rapid.T) {
-	b, err := json.Marshal(w.events)
+func replays(t *rapid.T, plan Plan, recorded []Event, want State) {
+	b, err := json.Marshal(recorded)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -591,15 +591,15 @@ func (w *world) replays(t *rapid.T) {
 	if err := json.Unmarshal(b, &events); err != nil {
 		t.Fatal(err)
 	}
-	s, err := Replay(w.plan, events)
-	if err != nil || s != w.s {
-		t.Fatalf("7: replay came to %+v (%v), not %+v", s, err, w.s)
+	s, err := Replay(plan, events)
+	if err != nil || s != want {
+		t.Fatalf("7: replay came to %+v (%v), not %+v", s, err, want)
 	}
 	if b, err = json.Marshal(s); err != nil {
 		t.Fatal(err)
 	}
-	if s, err = DecodeState(b); err != nil || s != w.s {
-		t.Fatalf("7: JSON came to %+v (%v), not %+v", s, err, w.s)
+	if s, err = DecodeState(b); err != nil || s != want {
+		t.Fatalf("7: JSON came to %+v (%v), not %+v", s, err, want)
 	}
 }
 
