@@ -252,6 +252,17 @@ func FuzzReplay(f *testing.F) {
 	}
 	f.Add(plan, events)
 	f.Add([]byte(`{}`), []byte(`[{}]`))
+	env := shadowed(pipeline.Canary)
+	env.Shadow = nil
+	if moved, err := CompileDriven(env, true, ecs); err != nil {
+		f.Fatal(err)
+	} else if plan, err = json.Marshal(moved); err != nil {
+		f.Fatal(err)
+	}
+	f.Add(plan, []byte(`[{"start":{}},{"seen":{"hosts":1,"candidateReady":true,"oldReady":true}},{"applied":{"generation":1}},
+		{"seen":{"generation":1,"hosts":1,"minWeight":500,"maxWeight":500,"candidateReady":true,"oldReady":true,"driving":{"known":true,"waiting":true}}},
+		{"judged":{"verdict":"fail"}},{"applied":{"generation":2}},{"seen":{"generation":2,"hosts":1,"oldReady":true,"driving":{"known":true,"stopped":true}}},
+		{"applied":{"generation":3}},{"seen":{"generation":3,"hosts":1,"oldReady":true,"driving":{"known":true,"reverted":true}}}]`))
 	f.Fuzz(func(t *testing.T, plan, events []byte) {
 		var p Plan
 		var es []Event
