@@ -68,6 +68,10 @@ type checking struct {
 	addresses []string
 }
 
+// errNoAddress: a host has not told yet where it answers. It soon does, or the
+// rollout is held for it or runs out of time, and says so.
+var errNoAddress = errors.New("not every host can be asked yet")
+
 // startCheck runs promised checks beside the loop, once at a time here, so that
 // an abort or a bad verdict is not kept waiting by a slow check. Checks may be
 // repeated; after a crash they are made again.
@@ -78,7 +82,11 @@ func (c *Controller) startCheck(e store.Effect) {
 	}
 	c.background.Go(func() {
 		defer c.checking.Delete(key)
-		if err := c.check(c.ctx, e); err != nil && c.ctx.Err() == nil {
+		switch err := c.check(c.ctx, e); {
+		case err == nil || c.ctx.Err() != nil:
+		case errors.Is(err, errNoAddress):
+			c.log.Debug("checks wait", "rollout", e.Rollout, "for", err)
+		default:
 			c.log.Error("couldn't run checks; trying again", "rollout", e.Rollout, "error", err)
 		}
 	})
@@ -170,7 +178,7 @@ func (t *turn) checksOf(step int) (checking, error) {
 	if to.Listen == "" {
 		out.addresses = []string{""} // a worker has none; commands know where it works
 	} else if out.addresses = where(host.Decode(rows), t.key(), to); len(out.addresses) < len(to.Hosts) {
-		return out, fmt.Errorf("%d of %d hosts say where %s answers", len(out.addresses), len(to.Hosts), t.key())
+		return out, fmt.Errorf("%w: %d of %d hosts say where %s answers", errNoAddress, len(out.addresses), len(to.Hosts), t.key())
 	}
 	row, err := t.tx.Run(t.row.Project, t.row.Run)
 	if err != nil {

@@ -41,7 +41,7 @@ func TestTheExamplesPipelineIsAccepted(t *testing.T) {
 	def, problems := pipeline.Parse("sluice.yaml", b, server.ParseOptions()...)
 	problems = append(problems, pipeline.Lint(def, pipeline.Positions{})...)
 	for _, p := range problems {
-		if p.Rule != "no-verify" && p.Rule != "no-approval" { // the file says why
+		if p.Rule != "no-verify" && p.Rule != "no-approval" && p.Rule != "alarm-set" { // the file says why; a minute's demo judges errors alone
 			t.Error(p)
 		}
 	}
