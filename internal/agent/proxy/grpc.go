@@ -10,7 +10,6 @@ import (
 // The status codes of gRPC that tell of a failure of the service, as judge.md
 // lists them, and the one of a call that was given up.
 const (
-	grpcOK               = 0
 	grpcCanceled         = 1
 	grpcUnknown          = 2
 	grpcDeadlineExceeded = 4
