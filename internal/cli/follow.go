@@ -48,10 +48,10 @@ func ended(s control.Status) bool {
 }
 
 // waitsFor names the environment that waits for a person; nil if none does. A
-// run that waits for another rollout to end needs nobody.
+// run that waits for another rollout to end needs nobody, unless that one does.
 func waitsFor(s control.Status) *control.EnvironmentStatus {
 	for i, e := range s.Environments {
-		if e.State == run.Waiting && (e.Packet != "" && e.Rollout == "" || e.Held != "" || e.Paused) {
+		if e.State == run.Waiting && (e.Packet != "" && e.Rollout == "" || e.Held != "" || e.Paused || e.Queue != nil && e.Queue.Waits != "") {
 			return &s.Environments[i]
 		}
 	}
@@ -80,6 +80,7 @@ type follower struct {
 	drawn  int       // lines of the block on the screen
 	told   bool      // the event of the end came
 	since  time.Time // nothing more is waited for
+	queued string    // what was told last of the run's place in a queue
 }
 
 // followTo follows a run and ends with the code of its outcome.
@@ -147,6 +148,7 @@ func (f *follower) loop(ctx context.Context) error {
 			}
 			f.status, f.raw = s, raw
 			f.draw()
+			f.tellQueue()
 			if f.done() {
 				return nil
 			}
@@ -231,6 +233,24 @@ func (f *follower) tell(ctx context.Context, e event) {
 	if text := f.a.sentence(e, f.status); text != "" {
 		f.a.say("%s  %s", e.Data.At.Local().Format("15:04:05"), text)
 	}
+}
+
+// tellQueue says once behind whom a run waits: no event does.
+func (f *follower) tellQueue() {
+	text := ""
+	for _, e := range f.status.Environments {
+		if e.Queue == nil {
+			continue
+		}
+		text = fmt.Sprintf("%s  queued: waits for %s", clean(e.Name), clean(e.WaitingFor))
+		if e.Queue.Waits != "" {
+			text += fmt.Sprintf(" (%s: sluice explain %s)", clean(e.Queue.Waits), e.Queue.Behind)
+		}
+	}
+	if text != f.queued && text != "" && !f.live && !f.a.json {
+		f.a.say("%s  %s", time.Now().Format("15:04:05"), text)
+	}
+	f.queued = text
 }
 
 // draw shows the status as a block that takes the place of the one before.

@@ -57,13 +57,17 @@ func TestARunThatWaitsForAPersonEndsNoWaitOnly(t *testing.T) {
 	f.run("watch", "7", "--no-wait").want(t, 4, "production waits: approval: 0 of 1 given", "sluice explain 7")
 	// A run that waits for another rollout to end needs nobody: it is followed.
 	f.status.Environments[1].Packet, f.status.Environments[1].WaitingFor = "", "the rollout of run 6 to end"
+	f.status.Environments[1].Queue = &control.QueueStatus{Position: 1, Behind: "6"}
 	ctx, cancel := context.WithTimeout(t.Context(), 600*time.Millisecond)
 	defer cancel()
 	var errOut strings.Builder
 	execute(ctx, []string{"watch", "7", "--no-wait", "--server", f.url, "--token", testToken}, strings.NewReader(""), io.Discard, &errOut)
-	if !strings.Contains(errOut.String(), "Stopped following") {
-		t.Errorf("it ended by itself: %s", errOut.String())
+	if text := errOut.String(); !strings.Contains(text, "Stopped following") || strings.Count(text, "production  queued: waits for the rollout of run 6 to end") != 1 {
+		t.Errorf("it ended by itself, or did not say once what it waits for: %s", text)
 	}
+	// Unless that one waits for a person.
+	f.status.Environments[1].Queue.Waits = "it is paused"
+	f.run("watch", "7", "--no-wait").want(t, 4, "queued: waits for the rollout of run 6 to end (it is paused: sluice explain 6)")
 }
 
 // TestALostConnectionMissesAndRepeatsNothing cuts the feed after every event.

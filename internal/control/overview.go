@@ -57,6 +57,9 @@ func (c *Controller) Overview(ctx context.Context, project string) ([]Cell, erro
 				continue
 			}
 			x.Release, x.Since, x.State = cur.Release, r.UpdatedAt, run.Succeeded
+			if p, err := decodePlace(r); err == nil && !p.Since.IsZero() {
+				x.Since = p.Since
+			}
 			x.Commit = commitOf(cur)
 		}
 		live := true

@@ -27,6 +27,7 @@ type place struct {
 	Before      *pipeline.Environment `json:"before,omitempty"`   // as it was with the release before, for the way back
 	Measured    []Measured            `json:"measured,omitempty"` // the last one of each kind of way
 	Drill       *Drill                `json:"drill,omitempty"`
+	Since       time.Time             `json:"since,omitzero"` // what runs there does so; zero: from before this was kept
 	TickedAt    time.Time             `json:"tickedAt,omitzero"`
 	Planned     time.Duration         `json:"planned,omitempty"` // until the next turn
 }
@@ -256,6 +257,7 @@ func (t *turn) finish() error {
 		if err := t.settle(&row, &p); err != nil {
 			return err
 		}
+		p.Since = t.tx.Now()
 		if err := t.move(&row); err != nil {
 			return err
 		}

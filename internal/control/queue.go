@@ -27,6 +27,7 @@ type QueueStatus struct {
 	Position int      `json:"position"`         // 1: the next
 	Behind   string   `json:"behind,omitempty"` // run whose rollout is live there
 	Before   []string `json:"before"`           // runs that go before it, the next one first
+	Waits    string   `json:"waits,omitempty"`  // why Behind does not go on without a person
 }
 
 // turnOrder is a run's place in a queue: a lower one goes first.
@@ -140,6 +141,16 @@ func (t *runTurn) queueStatus(e run.Environment) (*QueueStatus, error) {
 	}
 	if busy {
 		q.Behind = live.Run
+		ro, err := t.c.turnOf(t.tx, live)
+		if err != nil {
+			return nil, err
+		}
+		switch s := ro.state; {
+		case s.Held.On:
+			q.Waits = "it is held: " + s.Held.Reason
+		case s.Paused.On:
+			q.Waits = "it is paused"
+		}
 	}
 	ahead, err := t.ahead(key)
 	if err != nil {

@@ -63,6 +63,14 @@ func TestQueueOrder(t *testing.T) {
 				w.Errorf("run %s: %+v, %+v", r, e.Queue, e)
 			}
 		}
+		if why := w.env(a).Queue.Waits; why != "" {
+			w.Errorf("run %s goes on by itself, and not: %s", live, why)
+		}
+		w.must(w.tell(live, rollout.Command{Kind: rollout.Pause, Reason: "look"}))
+		if why := w.env(a).Queue.Waits; why != "it is paused" {
+			w.Errorf("run %s is paused, and not %q", live, why)
+		}
+		w.must(w.tell(live, rollout.Command{Kind: rollout.Resume}))
 		x := w.explained(b)
 		if !strings.Contains(x.Now, "place 2 in the queue") || !strings.Contains(x.Why, "Run "+live+" is baking at 10 %") || !strings.Contains(x.Why, "run "+a+", which goes before it") ||
 			!strings.Contains(x.When, "when run "+live+" has ended, and after run "+a) || !strings.Contains(x.When, "in ") || x.Next == "" {
