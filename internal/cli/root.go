@@ -62,6 +62,7 @@ type app struct {
 	project  string
 	outTTY   bool
 	errTTY   bool
+	answered bool // the document that was asked for is out: an error after it is told on standard error alone
 }
 
 // Main runs a command line and returns the exit code.
@@ -91,7 +92,7 @@ func execute(ctx context.Context, args []string, in io.Reader, out, errOut io.Wr
 		e = &exit{code: Failed, err: err}
 	}
 	if e.err != nil {
-		if a.json || slices.Contains(args, "--json") { // a wrong flag ends the reading of flags
+		if !a.answered && (a.json || slices.Contains(args, "--json")) { // a wrong flag ends the reading of flags
 			_ = a.printJSON(struct {
 				Error told `json:"error"`
 			}{tell(e)})
