@@ -58,6 +58,7 @@ func run(args []string, totals string) (ok bool, err error) {
 		s.failed++ // it failed before any test did, and has said why
 		fmt.Printf("FAIL  %v: %v\n", args, err)
 	}
+	s.printSlow()
 	s.printSkipped()
 	fmt.Printf("%d passed, %d failed, %d skipped\n", s.passed, s.failed, len(s.skipped))
 	if totals != "" {

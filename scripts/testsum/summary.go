@@ -1,10 +1,12 @@
 package main
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"io"
 	"regexp"
+	"slices"
 	"strings"
 )
 
@@ -21,12 +23,18 @@ type event struct {
 
 type skip struct{ pkg, test, why string }
 
+type timed struct {
+	pkg, test string
+	seconds   float64
+}
+
 // summary adds up events. Tests and subtests count alike; a package that fails
 // without a failed test (it does not build, panics, or hangs) counts as one failure.
 type summary struct {
 	out            io.Writer
 	passed, failed int
 	skipped        []skip
+	slow           []timed
 
 	output map[[2]string]*strings.Builder // by package and test, until that has ended
 	counts map[string]*[3]int             // by package: passed, failed, skipped
@@ -85,6 +93,9 @@ func (s *summary) add(e event) {
 		n = &[3]int{}
 		s.counts[e.Package] = n
 	}
+	if e.Elapsed >= slowSeconds && !strings.Contains(e.Test, "/") {
+		s.slow = append(s.slow, timed{e.Package, e.Test, e.Elapsed})
+	}
 	switch e.Action {
 	case "pass":
 		n[0]++
@@ -132,6 +143,24 @@ func (s *summary) running(pkg string) string {
 		}
 	}
 	return all.String()
+}
+
+const (
+	slowSeconds = 10
+	slowest     = 12 // of them are told
+)
+
+// printSlow tells where the time goes. A test that waits for others to end, as
+// parallel ones do, has that time in it only while it runs.
+func (s *summary) printSlow() {
+	slices.SortStableFunc(s.slow, func(a, b timed) int { return cmp.Compare(b.seconds, a.seconds) })
+	for i, x := range s.slow {
+		if i == slowest {
+			fmt.Fprintf(s.out, "slow    and %d more of %d s or longer\n", len(s.slow)-slowest, slowSeconds)
+			break
+		}
+		fmt.Fprintf(s.out, "slow  %6.1fs  %s  %s\n", x.seconds, x.pkg, x.test)
+	}
 }
 
 func (s *summary) printSkipped() {

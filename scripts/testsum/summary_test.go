@@ -130,3 +130,24 @@ func TestLongLinesAndChatter(t *testing.T) {
 		t.Errorf("failed = %d, %d bytes of output", s.failed, out.Len())
 	}
 }
+
+// The slow ones are told, the slowest first, without their parts.
+func TestSlow(t *testing.T) {
+	var out strings.Builder
+	s := newSummary(&out)
+	for _, line := range []string{
+		`{"Action":"pass","Package":"p","Test":"TestQuick","Elapsed":9.9}`,
+		`{"Action":"pass","Package":"p","Test":"TestLong/part","Elapsed":30}`,
+		`{"Action":"pass","Package":"p","Test":"TestLong","Elapsed":31}`,
+		`{"Action":"fail","Package":"q","Test":"TestLonger","Elapsed":62.34}`,
+	} {
+		if err := s.read(strings.NewReader(line + "\n")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	out.Reset()
+	s.printSlow()
+	if got, want := out.String(), "slow    62.3s  q  TestLonger\nslow    31.0s  p  TestLong\n"; got != want {
+		t.Errorf("got %q, want %q", got, want)
+	}
+}
