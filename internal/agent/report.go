@@ -98,7 +98,7 @@ func (a *agent) observe() (o wire.Observed, busy bool) {
 	o = wire.Observed{
 		Protocol: wire.Protocol, Agent: a.cfg.Version, Host: a.cfg.Host,
 		Boot: a.boot, Sequence: a.sequence, At: time.Now().UTC(),
-		Services: []wire.Service{}, Isolation: a.isolated,
+		Services: []wire.Service{}, Kept: a.store.kept(), Isolation: a.isolated,
 	}
 	for _, s := range a.services {
 		w, b := s.observe()

@@ -69,6 +69,21 @@ func openStore(dir string, f Fetcher) (*store, error) {
 
 func (s *store) folder(id release.ID) string { return filepath.Join(s.dir, id.Hex()) }
 
+// kept lists the releases whose files are here, verified.
+func (s *store) kept() []release.ID {
+	marks, err := filepath.Glob(filepath.Join(s.dir, "*", "verified.json"))
+	if err != nil {
+		return nil
+	}
+	var out []release.ID
+	for _, m := range marks {
+		if id, err := release.ParseDigest("sha256:" + filepath.Base(filepath.Dir(m))); err == nil {
+			out = append(out, id)
+		}
+	}
+	return out
+}
+
 // get returns the folder of a release's files, fetched if they are not there or
 // no longer what they were.
 func (s *store) get(ctx context.Context, id release.ID, reference string, digest release.Digest) (string, error) {

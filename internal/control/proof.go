@@ -165,7 +165,7 @@ func (c *Controller) prove(ctx context.Context, key release.Key) (proof, error) 
 	}
 	p := proof{Of: point.Release, Answer: gate.Pass, Reason: fmt.Sprintf("release %s can be brought back: its artifacts, its promotion and its secrets are there", point.Release.Short())}
 	seen := host.Observe(reports, key, hosts, "", point.Release, now)
-	lacks, err := c.lacks(ctx, key, *point, seen.Missing == 0 && seen.OldReady)
+	lacks, err := c.lacks(ctx, key, *point, seen.Missing == 0 && seen.OldReady || kept(reports, hosts, point.Release, now))
 	if err != nil || lacks == nil {
 		return p, err
 	}
@@ -190,8 +190,20 @@ func (c *Controller) prove(ctx context.Context, key release.Key) (proof, error) 
 // errAway says that it can't be told now, and may be later.
 var errAway = errors.New("the registry can't be asked")
 
+// kept reports whether every wanted host has a release's verified files.
+func kept(reports []host.Report, hosts []string, id release.ID, now time.Time) bool {
+	for _, h := range hosts {
+		if !slices.ContainsFunc(reports, func(r host.Report) bool {
+			return r.Host == h && !host.Silent(r.Arrived, now) && slices.Contains(r.Kept, id)
+		}) {
+			return false
+		}
+	}
+	return len(hosts) > 0
+}
+
 // lacks says what is missing to bring a release back, or nil. Its artifacts are
-// there if the registry has every byte of them, or every host runs them.
+// there if the registry has every byte of them, or every host runs or keeps them.
 func (c *Controller) lacks(ctx context.Context, key release.Key, point wire.Revision, everywhere bool) (lacks, err error) {
 	m, err := release.ParseManifest(point.Manifest, point.Release)
 	if err != nil {
@@ -217,7 +229,7 @@ func (c *Controller) lacks(ctx context.Context, key release.Key, point wire.Revi
 	case bad == nil, everywhere:
 		return nil, nil
 	case isAltered(bad):
-		return fmt.Errorf("not every host runs it, and the registry has it no more as it was: %w", bad), nil
+		return fmt.Errorf("not every host runs or keeps it, and the registry has it no more as it was: %w", bad), nil
 	}
-	return fmt.Errorf("%w, and not every host runs it: %w", errAway, bad), nil
+	return fmt.Errorf("%w, and not every host runs or keeps it: %w", errAway, bad), nil
 }

@@ -301,7 +301,7 @@ func TestWayBackIsProvenFirst(t *testing.T) {
 		w.pause(10 * time.Second)
 		w.shelf.bad[release.DigestOf([]byte("v2"))] = fmt.Errorf("%w: nobody has it", artifact.ErrNotFound)
 		r, _ = w.ship(w.definition(production), "v3")
-		if s := w.untilState(r, run.Failed); !strings.Contains(s.Reason, "gate way-back") || !strings.Contains(s.Reason, "could not be brought back: not every host runs it") {
+		if s := w.untilState(r, run.Failed); !strings.Contains(s.Reason, "gate way-back") || !strings.Contains(s.Reason, "could not be brought back: not every host runs or keeps it") {
 			w.Errorf("%s", s.Reason)
 		}
 		if got := w.said(w.leaves(store.LeafFilter{Run: r, PredicateType: evidence.TypeGateDecision})[1]); got != "gate-decision/v1 gate=way-back outcome=fail" {

@@ -90,14 +90,25 @@ func (c *Controller) way(ctx context.Context, key release.Key, to string) (way W
 // where its files come from. One that could not be is no way back.
 func (c *Controller) provable(ctx context.Context, key release.Key, point restorePoint, way *Way, believe time.Duration) error {
 	var lacks, err error
+	unpacked := false
+	if err := c.store.View(ctx, func(tx *store.Tx) error {
+		reports, err := c.reports.of(tx, point.Environment.Target.Hosts...)
+		unpacked = err == nil && kept(reports, point.Environment.Target.Hosts, point.Release, tx.Now())
+		return err
+	}); err != nil {
+		return err
+	}
 	if at, ok := c.proven.Load(key.String() + point.Release.Hex()); !ok || time.Since(at.(time.Time)) >= believe {
-		if lacks, err = c.lacks(ctx, key, point.Revision, false); err == nil && lacks == nil {
+		if lacks, err = c.lacks(ctx, key, point.Revision, unpacked); err == nil && lacks == nil {
 			c.proven.Store(key.String()+point.Release.Hex(), time.Now())
 		}
 	}
 	switch {
 	case err != nil:
 		return err
+	case lacks == nil && unpacked:
+		way.Artifact = "its hosts have it unpacked: neither registry nor network is needed"
+		way.Sentence += ". Its hosts have it unpacked: neither registry nor network is needed"
 	case lacks == nil:
 		way.Artifact = "the registry has every byte of it; a host that still has it unpacked needs no network"
 		way.Sentence += ". The registry has every byte of it; a host that still has it unpacked needs no network"

@@ -5,6 +5,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -76,11 +77,13 @@ func TestDiskFull(t *testing.T) {
 		return errors.Is(err, os.ErrNotExist)
 	})
 	fill()
+	s.Write("ballast", strings.Repeat("it needs space of its own\n", 1<<18))
+	s.ship(behaviour{Version: "no space"})
 	out, code := p.sluice("run", "--repo", s.Dir)
 	if code == 0 {
 		t.Errorf("a run on a full disk ended with 0: %s", out)
 	}
-	says(t, out, "full", "free")
+	says(t, out, "space", "free")
 	time.Sleep(3 * time.Second)
 	if out, code := p.sluice("status", run); code != 0 {
 		t.Errorf("status on a full disk ended with %d: %s", code, out)

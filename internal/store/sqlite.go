@@ -162,6 +162,10 @@ type lockInfo struct {
 	Address string    `json:"address,omitempty"`
 }
 
+// lockWait is how long a lock is waited for whose process has ended: one that it
+// was just starting has the file open until it becomes another program.
+const lockWait = 2 * time.Second
+
 func lockFile(path string, info lockInfo) (*fileLock, error) {
 	f, err := os.OpenFile(path+".lock", os.O_CREATE|os.O_RDWR, 0o600)
 	if errors.Is(err, os.ErrPermission) {
@@ -170,15 +174,20 @@ func lockFile(path string, info lockInfo) (*fileLock, error) {
 	if err != nil {
 		return nil, fmt.Errorf("couldn't lock the database: %w", err)
 	}
-	err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
-	if errors.Is(err, unix.EWOULDBLOCK) {
+	for deadline := time.Now().Add(lockWait); ; time.Sleep(10 * time.Millisecond) {
+		err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+		if !errors.Is(err, unix.EWOULDBLOCK) {
+			break
+		}
 		held := &LockedError{Path: path}
 		var first lockInfo
 		// Whoever holds the lock may be writing this very file: then we cannot say.
-		if json.NewDecoder(io.LimitReader(f, 4096)).Decode(&first) == nil {
+		if json.NewDecoder(io.NewSectionReader(f, 0, 4096)).Decode(&first) == nil {
 			held.PID, held.Started, held.Address = first.PID, first.Started, first.Address
 		}
-		return nil, errors.Join(held, f.Close())
+		if gone := held.PID > 0 && errors.Is(unix.Kill(held.PID, 0), unix.ESRCH); !gone || time.Now().After(deadline) {
+			return nil, errors.Join(held, f.Close())
+		}
 	}
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("couldn't lock the database: %w", err), f.Close())

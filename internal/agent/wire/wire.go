@@ -135,7 +135,10 @@ type Observed struct {
 	Sequence uint64    `json:"sequence"` // rises with each report of a boot
 	At       time.Time `json:"at"`       // the host's clock, for people only
 	Services []Service `json:"services"`
-	Scrapes  []Scrape  `json:"scrapes,omitempty"`
+	// Kept are the releases whose verified files the host has: it can start them
+	// without registry and network.
+	Kept    []release.ID `json:"kept,omitempty"`
+	Scrapes []Scrape     `json:"scrapes,omitempty"`
 	// Isolation of services from the agent's files: "namespaces", or "none: " and
 	// why. Agents before this field say nothing, and isolate nothing.
 	Isolation string `json:"isolation,omitempty"`
