@@ -96,12 +96,12 @@ packages=$("$GO" list $PACKAGES | grep -v '/internal/archtest$')
 "$work/testsum" -totals "$totals" -- "$GO" test -json -vet=off -count=1 -p 2 -timeout 25m $race ${TESTFLAGS:-} $packages </dev/null ||
 	failed_checks="$failed_checks tests"
 
-# Ten thousand simulated worlds and the mutants would take an hour under the
-# detector, which has played 200 of the worlds above.
+# Ten thousand simulated worlds, the mutants, and the control plane's stories would
+# take an hour under the detector, which has played some of each above.
 case "$race $PACKAGES" in
 "-race ./..." | "-race "*simtest*)
-	echo "== simulation, without the race detector"
-	SLUICE_SIM_TABLE="$work/simulation" "$work/testsum" -totals "$totals" -- "$GO" test -json -vet=off -count=1 -timeout 15m ./internal/simtest </dev/null ||
+	echo "== stories and simulation, without the race detector"
+	SLUICE_SIM_TABLE="$work/simulation" "$work/testsum" -totals "$totals" -- "$GO" test -json -vet=off -count=1 -p 1 -timeout 15m ./internal/control ./internal/simtest </dev/null ||
 		failed_checks="$failed_checks simulation"
 	cat "$work/simulation" || true
 	;;
