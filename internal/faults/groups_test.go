@@ -5,6 +5,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/sluicehq/sluice/internal/control"
 	"github.com/sluicehq/sluice/internal/rollout"
 	"github.com/sluicehq/sluice/internal/server/servertest"
 )
@@ -92,6 +93,13 @@ func TestOtherStrategiesEndToEnd(t *testing.T) {
 	s.first(p)
 	load := servertest.StartLoad(s.addr, 2)
 	defer load.Stop()
+	until(t, 10*time.Second, "the control plane has counts to compare the first one with", func() bool {
+		var hosts []control.Host
+		if err := p.Try("GET", "hosts", nil, &hosts); err != nil {
+			t.Fatal(err)
+		}
+		return len(hosts) == 1 && len(hosts[0].Services) == 1 && hosts[0].Services[0].Requests > 500
+	})
 	for _, c := range []struct {
 		name, rollout string
 		seen          []float64 // weights at bakes

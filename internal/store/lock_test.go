@@ -32,8 +32,8 @@ func TestLockOfWhoIsGone(t *testing.T) {
 	if err := gone.Run(); err != nil {
 		t.Fatal(err)
 	}
-	f := hold(gone.Process.Pid)
-	time.AfterFunc(100*time.Millisecond, func() { _ = f.Close() })
+	left := hold(gone.Process.Pid)
+	time.AfterFunc(100*time.Millisecond, func() { _ = left.Close() })
 	l, err := lockFile(path, lockInfo{PID: os.Getpid()})
 	if err != nil {
 		t.Fatalf("the lock of a process that is gone: %v", err)
@@ -42,7 +42,7 @@ func TestLockOfWhoIsGone(t *testing.T) {
 		t.Fatal(err)
 	}
 
-	f = hold(os.Getpid())
+	f := hold(os.Getpid())
 	defer f.Close()
 	began := time.Now()
 	var locked *LockedError
