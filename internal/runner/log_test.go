@@ -113,7 +113,7 @@ func TestCluesAreFoundAcrossWrites(t *testing.T) {
 		network, readOnly bool
 	}{
 		{[]string{"go: dial t", "cp: lookup"}, true, false},
-		{[]string{"getaddrinfo ENOTFOUND registry.npmjs.org"}, true, false},
+		{[]string{"getaddrinfo ENOTFOUND packages.example.test"}, true, false},
 		{[]string{"touch: Read-only fi", "le system"}, false, true},
 		{[]string{"go: writing stat cache: mkdir /x: read-only file system"}, false, false},
 		{[]string{"all fine"}, false, false},
