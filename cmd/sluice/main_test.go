@@ -14,6 +14,7 @@ import (
 
 	"github.com/rogpeppe/go-internal/testscript"
 
+	"github.com/sluicehq/sluice/internal/porttest"
 	"github.com/sluicehq/sluice/internal/runner/sandbox"
 )
 
@@ -106,10 +107,7 @@ func ports(ts *testscript.TestScript, neg bool, names []string) {
 		ts.Fatalf("usage: ports NAME…")
 	}
 	for _, n := range names {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		ts.Check(err)
-		defer l.Close() // all are held until the last was found, so that they differ
-		_, port, err := net.SplitHostPort(l.Addr().String())
+		_, port, err := net.SplitHostPort(porttest.Free(ts))
 		ts.Check(err)
 		ts.Setenv(n, port)
 	}

@@ -21,6 +21,7 @@ import (
 	"github.com/sluicehq/sluice/internal/agent/agenttest"
 	"github.com/sluicehq/sluice/internal/agent/journal"
 	"github.com/sluicehq/sluice/internal/agent/wire"
+	"github.com/sluicehq/sluice/internal/porttest"
 	"github.com/sluicehq/sluice/internal/release"
 )
 
@@ -44,19 +45,9 @@ type world struct {
 
 func newWorld(t *testing.T) *world {
 	t.Helper()
-	w := &world{T: t, Plane: agenttest.NewPlane(t), dir: t.TempDir(), listen: fmt.Sprintf("127.0.0.1:%d", freePort(t))}
+	w := &world{T: t, Plane: agenttest.NewPlane(t), dir: t.TempDir(), listen: porttest.Free(t)}
 	w.agent = w.StartAgent(t, host, w.dir)
 	return w
-}
-
-func freePort(t testing.TB) int {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().(*net.TCPAddr).Port
 }
 
 func (w *world) release(version string, env ...string) wire.Revision {
@@ -517,7 +508,7 @@ func TestListenerMoves(t *testing.T) {
 	w.desire(with(v1, 5000, false), with(v2, 5000, true))
 	ask()
 	old := w.listen
-	w.listen = fmt.Sprintf("127.0.0.1:%d", freePort(t))
+	w.listen = porttest.Free(t)
 	w.desire(with(v1, 10000, false), with(v2, 0, true))
 	w.wantBody("/", "v1")
 	ask() // what is open stays open

@@ -1,7 +1,6 @@
 package agent_test
 
 import (
-	"fmt"
 	"net"
 	"net/http"
 	"strings"
@@ -9,6 +8,7 @@ import (
 
 	"github.com/sluicehq/sluice/internal/agent/agenttest"
 	"github.com/sluicehq/sluice/internal/agent/wire"
+	"github.com/sluicehq/sluice/internal/porttest"
 	"github.com/sluicehq/sluice/internal/release"
 )
 
@@ -18,7 +18,7 @@ import (
 func TestAddressMovesWithTheRelease(t *testing.T) {
 	w := newWorld(t)
 	v1, v2 := w.release("v1"), w.release("v2")
-	old, next := w.listen, fmt.Sprintf("127.0.0.1:%d", freePort(t))
+	old, next := w.listen, porttest.Free(t)
 	ask := func(listen string, also []string, revs ...wire.Revision) {
 		t.Helper()
 		weights := make(map[release.ID]int)

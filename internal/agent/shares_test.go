@@ -11,6 +11,7 @@ import (
 
 	"github.com/sluicehq/sluice/internal/agent/agenttest"
 	"github.com/sluicehq/sluice/internal/agent/wire"
+	"github.com/sluicehq/sluice/internal/porttest"
 	"github.com/sluicehq/sluice/internal/release"
 )
 
@@ -89,7 +90,7 @@ func TestSharesByHost(t *testing.T) {
 func TestPreview(t *testing.T) {
 	w := newWorld(t)
 	v1, v2 := w.release("v1"), w.release("v2")
-	side := fmt.Sprintf("127.0.0.1:%d", freePort(t))
+	side := porttest.Free(t)
 	ask := func(revs ...wire.Revision) {
 		t.Helper()
 		weights := make(map[release.ID]int)

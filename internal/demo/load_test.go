@@ -2,13 +2,14 @@ package demo
 
 import (
 	"context"
-	"net"
 	"net/http"
 	"net/http/httptest"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/sluicehq/sluice/internal/porttest"
 )
 
 // until waits for a condition that must come.
@@ -85,12 +86,7 @@ func TestWhatWasBegunIsFinished(t *testing.T) {
 }
 
 func TestARefusedConnectionIsADrop(t *testing.T) {
-	closed, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	closed.Close()
-	l := startLoad(t.Context(), closed.Addr().String())
+	l := startLoad(t.Context(), porttest.Refused(t))
 	until(t, "a drop", func() bool { return l.snapshot().Dropped > 0 })
 	if c := l.end(); c.Requests() != c.Dropped {
 		t.Errorf("somebody answered: %+v", c)

@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/sluicehq/sluice/internal/porttest"
 	"github.com/sluicehq/sluice/internal/server/servertest"
 )
 
@@ -115,7 +116,7 @@ func TestDiskFull(t *testing.T) {
 	// A server that starts on a full disk.
 	p.kill()
 	fill()
-	out, code = p.sluice("up", "--addr", servertest.FreeAddr(t))
+	out, code = p.sluice("up", "--addr", porttest.Free(t))
 	if code != 1 {
 		t.Errorf("up on a full disk ended with %d: %s", code, out)
 	}

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/sluicehq/sluice/internal/control"
+	"github.com/sluicehq/sluice/internal/porttest"
 	"github.com/sluicehq/sluice/internal/rollout"
 	"github.com/sluicehq/sluice/internal/server/servertest"
 )
@@ -16,7 +17,7 @@ import (
 func TestBlueGreenSwitchesAndSwitchesBack(t *testing.T) {
 	t.Parallel()
 	p, s := newPlane(t), newShop(t)
-	preview := servertest.FreeAddr(t)
+	preview := porttest.Free(t)
 	s.replace("listen: 'ADDR'", "listen: 'ADDR', preview: '"+preview+"'")
 	s.first(p)
 	load := servertest.StartLoad(s.addr, 2)

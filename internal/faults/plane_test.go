@@ -19,6 +19,7 @@ import (
 	"github.com/sluicehq/sluice/internal/agent"
 	"github.com/sluicehq/sluice/internal/agent/journal"
 	"github.com/sluicehq/sluice/internal/control"
+	"github.com/sluicehq/sluice/internal/porttest"
 	"github.com/sluicehq/sluice/internal/release"
 	"github.com/sluicehq/sluice/internal/server/servertest"
 )
@@ -49,7 +50,7 @@ func newPlane(t *testing.T, args ...string) *plane {
 func planeAt(t *testing.T, dir string, args ...string) *plane {
 	t.Helper()
 	p := &plane{t: t, dir: dir, args: args, program: program, log: filepath.Join(t.TempDir(), "up.log")}
-	p.Client = &servertest.Client{T: t, URL: "http://" + servertest.FreeAddr(t)}
+	p.Client = &servertest.Client{T: t, URL: "http://" + porttest.Free(t)}
 	t.Cleanup(p.tidy)
 	return p
 }

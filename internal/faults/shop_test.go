@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/sluicehq/sluice/internal/porttest"
 	"github.com/sluicehq/sluice/internal/server/servertest"
 )
 
@@ -56,7 +57,7 @@ environments:
 
 func newShop(t *testing.T) *shop {
 	t.Helper()
-	s := &shop{Repo: servertest.NewRepo(t), addr: servertest.FreeAddr(t), dev: servertest.FreeAddr(t), yaml: definition, rollout: atOnce}
+	s := &shop{Repo: servertest.NewRepo(t), addr: porttest.Free(t), dev: porttest.Free(t), yaml: definition, rollout: atOnce}
 	if err := os.MkdirAll(filepath.Join(s.Dir, "bin"), 0o755); err != nil {
 		t.Fatal(err)
 	}

@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/sluicehq/sluice/internal/porttest"
 	"github.com/sluicehq/sluice/internal/server/servertest"
 )
 
@@ -17,7 +18,7 @@ import (
 func TestTwoServersOnOneFolder(t *testing.T) {
 	t.Parallel()
 	p := newPlane(t)
-	other := servertest.FreeAddr(t)
+	other := porttest.Free(t)
 	out, code := p.sluice("up", "--addr", other)
 	if code != 1 {
 		t.Errorf("the second server ended with %d", code)

@@ -12,6 +12,7 @@ import (
 	"github.com/sluicehq/sluice/internal/control"
 	"github.com/sluicehq/sluice/internal/evidence"
 	"github.com/sluicehq/sluice/internal/pipeline"
+	"github.com/sluicehq/sluice/internal/porttest"
 	"github.com/sluicehq/sluice/internal/server/servertest"
 )
 
@@ -69,7 +70,7 @@ func TestHooksForReal(t *testing.T) {
 	if check.Here(seen) == nil {
 		page = "        - {name: seen, browser: {path: /, selector: h1, text: Welcome, failOnConsoleErrors: true}}"
 	}
-	repo, addr := servertest.NewRepo(t), servertest.FreeAddr(t)
+	repo, addr := servertest.NewRepo(t), porttest.Free(t)
 	ship := func(text string) string {
 		t.Helper()
 		repo.Write("www/index.html", "<title>Pages</title><h1>Welcome</h1><p>"+text+"</p>\n")

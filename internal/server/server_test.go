@@ -15,6 +15,7 @@ import (
 	"github.com/sluicehq/sluice/internal/agent"
 	"github.com/sluicehq/sluice/internal/evidence"
 	"github.com/sluicehq/sluice/internal/pipeline"
+	"github.com/sluicehq/sluice/internal/porttest"
 	"github.com/sluicehq/sluice/internal/runner"
 	"github.com/sluicehq/sluice/internal/runner/sandbox"
 	"github.com/sluicehq/sluice/internal/server"
@@ -207,7 +208,7 @@ environments:
 `
 
 func newService(t *testing.T) *service {
-	s := &service{Repo: servertest.NewRepo(t), dev: servertest.FreeAddr(t), prod: servertest.FreeAddr(t)}
+	s := &service{Repo: servertest.NewRepo(t), dev: porttest.Free(t), prod: porttest.Free(t)}
 	s.Write("go.mod", "module example.test/hello\n\ngo 1.26\n")
 	s.Write("hello_test.go", "package main\n\nimport \"testing\"\n\nfunc TestVersion(t *testing.T) {\n\tif version == \"\" {\n\t\tt.Fatal(\"no version\")\n\t}\n}\n")
 	return s

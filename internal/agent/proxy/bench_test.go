@@ -14,6 +14,7 @@ import (
 
 	"github.com/sluicehq/sluice/internal/agent/proxy"
 	"github.com/sluicehq/sluice/internal/agent/wire"
+	"github.com/sluicehq/sluice/internal/porttest"
 	"github.com/sluicehq/sluice/internal/release"
 )
 
@@ -32,9 +33,9 @@ func BenchmarkBesideNginx(b *testing.B) {
 		}
 	}
 	dir := b.TempDir()
-	ports := make([]int, 3)
-	for i := range ports {
-		ports[i] = freePort(b)
+	addrs := make([]string, 3)
+	for i := range addrs {
+		addrs[i] = porttest.Free(b)
 	}
 	body := bytes.Repeat([]byte("x"), 1024)
 	for _, name := range []string{"a", "b"} {
@@ -55,13 +56,13 @@ events { worker_connections 1024; }
 http {
   access_log off; client_body_temp_path %[1]s/t1; proxy_temp_path %[1]s/t2; fastcgi_temp_path %[1]s/t3; uwsgi_temp_path %[1]s/t4; scgi_temp_path %[1]s/t5;
   keepalive_requests 100000000; open_file_cache max=10;
-  upstream stable { server 127.0.0.1:%[2]d; keepalive 128; keepalive_requests 100000000; }
-  upstream candidate { server 127.0.0.1:%[3]d; keepalive 128; keepalive_requests 100000000; }
+  upstream stable { server %[2]s; keepalive 128; keepalive_requests 100000000; }
+  upstream candidate { server %[3]s; keepalive 128; keepalive_requests 100000000; }
   split_clients "$request_id" $pool { 5%% candidate; * stable; }
-  server { listen 127.0.0.1:%[2]d; root %[1]s/a; }
-  server { listen 127.0.0.1:%[3]d; root %[1]s/b; }
-  server { listen 127.0.0.1:%[4]d; location / { proxy_http_version 1.1; proxy_set_header Connection ""; proxy_set_header X-Forwarded-For $remote_addr; proxy_pass http://$pool; } }
-}`, dir, ports[0], ports[1], ports[2])
+  server { listen %[2]s; root %[1]s/a; }
+  server { listen %[3]s; root %[1]s/b; }
+  server { listen %[4]s; location / { proxy_http_version 1.1; proxy_set_header Connection ""; proxy_set_header X-Forwarded-For $remote_addr; proxy_pass http://$pool; } }
+}`, dir, addrs[0], addrs[1], addrs[2])
 	file := filepath.Join(dir, "nginx.conf")
 	if err := os.WriteFile(file, []byte(conf), 0o644); err != nil {
 		b.Fatal(err)
@@ -76,7 +77,7 @@ http {
 		_ = cmd.Wait()
 	})
 	for range 100 {
-		if nc, err := net.Dial("tcp", fmt.Sprintf("127.0.0.1:%d", ports[2])); err == nil {
+		if nc, err := net.Dial("tcp", addrs[2]); err == nil {
 			_ = nc.Close()
 			break
 		}
@@ -88,8 +89,8 @@ http {
 	}
 	s := proxy.New(proxy.Options{Name: "bench"})
 	s.Set(proxy.Route{Revisions: []proxy.Revision{
-		{Release: stable, Weight: 9500, Instances: []proxy.Instance{{ID: "a", Addr: fmt.Sprintf("127.0.0.1:%d", ports[0])}}},
-		{Release: candidate, Weight: 500, Candidate: true, Instances: []proxy.Instance{{ID: "b", Addr: fmt.Sprintf("127.0.0.1:%d", ports[1])}}},
+		{Release: stable, Weight: 9500, Instances: []proxy.Instance{{ID: "a", Addr: addrs[0]}}},
+		{Release: candidate, Weight: 500, Candidate: true, Instances: []proxy.Instance{{ID: "b", Addr: addrs[1]}}},
 	}})
 	go s.Serve(l)
 	b.Cleanup(func() { _ = s.Shutdown(b.Context()) })
@@ -98,7 +99,7 @@ http {
 	for b.Loop() {
 		// Interleaved, so that a busy neighbour hurts both.
 		for range 3 {
-			n, p := wrk(b, fmt.Sprintf("http://127.0.0.1:%d/", ports[2]))
+			n, p := wrk(b, "http://"+addrs[2])
 			theirs += n
 			o, q := wrk(b, "http://"+l.Addr().String()+"/")
 			ours += o
@@ -135,13 +136,4 @@ func wrk(b *testing.B, url string) (perSecond float64, tail string) {
 		b.Fatal(err)
 	}
 	return perSecond, string(p99.FindSubmatch(out)[1])
-}
-
-func freePort(t testing.TB) int {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().(*net.TCPAddr).Port
 }

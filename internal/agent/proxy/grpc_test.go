@@ -19,6 +19,7 @@ import (
 
 	"github.com/sluicehq/sluice/internal/agent/proxy"
 	"github.com/sluicehq/sluice/internal/agent/wire"
+	"github.com/sluicehq/sluice/internal/porttest"
 )
 
 // calls is a gRPC service that does as it is asked. Its name is in each answer.
@@ -232,7 +233,7 @@ func TestGRPCThatEndsEarly(t *testing.T) {
 	})
 	t.Run("a service that is not there", func(t *testing.T) {
 		s, addr := start(t, proxy.Options{Name: "gone"})
-		s.Set(only(closedPort(t)))
+		s.Set(only(porttest.Refused(t)))
 		_, err := dialCalls(t, addr).UnaryCall(t.Context(), &rpc.SimpleRequest{})
 		if status.Code(err) != codes.Unavailable || !strings.Contains(err.Error(), "sluice: ") {
 			t.Errorf("%v", err)
@@ -241,7 +242,7 @@ func TestGRPCThatEndsEarly(t *testing.T) {
 	})
 	t.Run("a second instance", func(t *testing.T) {
 		s, addr := start(t, proxy.Options{Name: "second"})
-		s.Set(only(closedPort(t), quick))
+		s.Set(only(porttest.Refused(t), quick))
 		for range 4 {
 			if _, err := dialCalls(t, addr).UnaryCall(t.Context(), &rpc.SimpleRequest{Payload: &rpc.Payload{Body: []byte("kept")}}); err != nil {
 				t.Error(err)

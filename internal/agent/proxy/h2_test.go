@@ -19,6 +19,7 @@ import (
 
 	"github.com/sluicehq/sluice/internal/agent/proxy"
 	"github.com/sluicehq/sluice/internal/agent/wire"
+	"github.com/sluicehq/sluice/internal/porttest"
 )
 
 // h2c is a client that speaks nothing but HTTP/2 without TLS.
@@ -110,7 +111,7 @@ func TestHTTP2StatusesAreCounted(t *testing.T) {
 		"fine":     {[]string{service(t, says("x"))}, 200, 1, 0},
 		"missing":  {[]string{service(t, http.NotFound)}, 404, 1, 0},
 		"broken":   {[]string{service(t, func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(500) })}, 500, 1, 1},
-		"refused":  {[]string{closedPort(t)}, 502, 1, 1},
+		"refused":  {[]string{porttest.Refused(t)}, 502, 1, 1},
 		"reset":    {[]string{raw(t, func(net.Conn) {})}, 502, 1, 1},
 		"rubbish":  {[]string{raw(t, reply("what?\r\n\r\n"))}, 502, 1, 1},
 		"no ready": {nil, 503, 1, 1},

@@ -12,6 +12,7 @@ import (
 
 	"github.com/sluicehq/sluice/internal/agent/proxy"
 	"github.com/sluicehq/sluice/internal/agent/wire"
+	"github.com/sluicehq/sluice/internal/porttest"
 )
 
 // until polls for something that other goroutines bring about.
@@ -242,7 +243,7 @@ func TestASlowShadowDelaysNobody(t *testing.T) {
 	if _, dropped := s.Shadow(candidate); dropped != 196 {
 		t.Errorf("%d copies were dropped; want 196", dropped)
 	}
-	s.Set(withShadow(wire.FullWeight, a, closedPort(t)))
+	s.Set(withShadow(wire.FullWeight, a, porttest.Refused(t)))
 	fetch(t, "http://"+addr)
 	want(t, s, stable, 201, 0, 0)
 }

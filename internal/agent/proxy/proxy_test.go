@@ -20,6 +20,7 @@ import (
 
 	"github.com/sluicehq/sluice/internal/agent/proxy"
 	"github.com/sluicehq/sluice/internal/agent/wire"
+	"github.com/sluicehq/sluice/internal/porttest"
 	"github.com/sluicehq/sluice/internal/release"
 )
 
@@ -426,8 +427,8 @@ func TestStatusesAreCountedWhereTheyHappen(t *testing.T) {
 		"5xx is bad":                {[]string{addr500}, 500, 1, 1},
 		"4xx is not":                {[]string{addr404}, 404, 1, 0},
 		"no ready instance":         {nil, 503, 1, 1},
-		"refused":                   {[]string{closedPort(t)}, 502, 1, 1},
-		"refused, refused":          {[]string{closedPort(t), closedPort(t)}, 502, 2, 2},
+		"refused":                   {[]string{porttest.Refused(t)}, 502, 1, 1},
+		"refused, refused":          {[]string{porttest.Refused(t), porttest.Refused(t)}, 502, 2, 2},
 		"closes without an answer":  {[]string{raw(t, func(net.Conn) {})}, 502, 1, 1},
 		"answers no HTTP":           {[]string{raw(t, reply("hello\r\n\r\n"))}, 502, 1, 1},
 		"answers two lengths":       {[]string{raw(t, reply("HTTP/1.1 200 OK\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"))}, 502, 1, 1},
@@ -459,11 +460,9 @@ func reply(s string) func(net.Conn) {
 	}
 }
 
-func closedPort(t testing.TB) string { return fmt.Sprintf("127.0.0.1:%d", freePort(t)) }
-
 func TestRefusedAttemptIsTriedElsewhere(t *testing.T) {
 	s, addr := start(t, proxy.Options{})
-	s.Set(only(closedPort(t), service(t, says("ok"))))
+	s.Set(only(porttest.Refused(t), service(t, says("ok"))))
 	refused := uint64(0)
 	for range 10 {
 		res, err := http.Post("http://"+addr, "text/plain", strings.NewReader("x"))

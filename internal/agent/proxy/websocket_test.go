@@ -13,6 +13,7 @@ import (
 
 	"github.com/sluicehq/sluice/internal/agent/proxy"
 	"github.com/sluicehq/sluice/internal/agent/wire"
+	"github.com/sluicehq/sluice/internal/porttest"
 )
 
 // echoes starts a WebSocket server that sends back what it gets, after its name.
@@ -176,7 +177,7 @@ func TestHalfATunnelEnds(t *testing.T) {
 	_ = ws.Close()
 	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
 	defer cancel()
-	s.Set(only(closedPort(t)))
+	s.Set(only(porttest.Refused(t)))
 	if n := s.Drained(ctx, at(deaf.Listener.Addr().String())[0]); n != 0 {
 		t.Errorf("%d tunnels are open", n)
 	}

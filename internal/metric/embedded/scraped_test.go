@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"math"
-	"net"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -13,6 +12,7 @@ import (
 
 	"github.com/sluicehq/sluice/internal/agent/agenttest"
 	"github.com/sluicehq/sluice/internal/agent/wire"
+	"github.com/sluicehq/sluice/internal/porttest"
 	"github.com/sluicehq/sluice/internal/release"
 )
 
@@ -21,12 +21,7 @@ import (
 func TestWhatInstancesAnswer(t *testing.T) {
 	plane := agenttest.NewPlane(t)
 	agent := plane.StartAgent(t, "one", t.TempDir())
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	listen := l.Addr().String()
-	_ = l.Close()
+	listen := porttest.Free(t)
 	dir := t.TempDir()
 	for _, d := range []string{filepath.Dir(dir), dir} { // services run as somebody else
 		if err := os.Chmod(d, 0o755); err != nil {

@@ -1,7 +1,6 @@
 package servertest
 
 import (
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -52,15 +51,4 @@ func (r *Repo) Commit(message string) string {
 	r.Git("add", "-A")
 	r.Git("commit", "-q", "--allow-empty", "-m", message)
 	return r.Git("rev-parse", "HEAD")
-}
-
-// FreeAddr returns a loopback address that nobody listens on.
-func FreeAddr(t testing.TB) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().String()
 }

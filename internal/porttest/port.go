@@ -1,0 +1,75 @@
+// Package porttest gives tests the ports they need before anybody listens on them.
+//
+// A port that the system picks (":0") and that is let go again belongs to the range
+// from which it serves outgoing connections too, and the whole test run makes
+// thousands of those: somebody else may have it a moment later. Free picks below
+// that range, where only who asks for a port by number gets it. Refused keeps its
+// port bound and never listens, so that nobody else can.
+package porttest
+
+import (
+	"math/rand/v2"
+	"net"
+	"strconv"
+	"sync"
+	"syscall"
+	"testing"
+)
+
+// The demo and the agent's instances pick from 20000 to 32000; Linux serves
+// outgoing connections from 32768 on (net.ipv4.ip_local_port_range).
+const lowest, highest = 10000, 20000
+
+var (
+	mu    sync.Mutex
+	given = map[int]bool{}
+)
+
+// failer is what tests and test scripts have in common.
+type failer interface {
+	Fatalf(format string, args ...any)
+}
+
+// Free returns a loopback address that nobody listens on. No other call in this
+// process returns it.
+func Free(t failer) string {
+	mu.Lock()
+	defer mu.Unlock()
+	for range 1000 {
+		p := lowest + rand.IntN(highest-lowest)
+		if given[p] {
+			continue
+		}
+		l, err := net.Listen("tcp", ":"+strconv.Itoa(p))
+		if err != nil {
+			continue
+		}
+		if err := l.Close(); err != nil {
+			t.Fatalf("couldn't let go of port %d: %v", p, err)
+		}
+		given[p] = true
+		return "127.0.0.1:" + strconv.Itoa(p)
+	}
+	t.Fatalf("couldn't find a free port from %d to %d", lowest, highest)
+	return ""
+}
+
+// Refused returns a loopback address at which each connection is refused until the
+// test ends.
+func Refused(t testing.TB) string {
+	t.Helper()
+	s, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_STREAM, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	syscall.CloseOnExec(s)
+	t.Cleanup(func() { _ = syscall.Close(s) })
+	if err := syscall.Bind(s, &syscall.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}); err != nil {
+		t.Fatal(err)
+	}
+	name, err := syscall.Getsockname(s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return "127.0.0.1:" + strconv.Itoa(name.(*syscall.SockaddrInet4).Port)
+}
