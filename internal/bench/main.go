@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"os"
@@ -33,7 +34,9 @@ type suite struct {
 	ctx    context.Context
 	dir    string // ours alone
 	sluice string // the program
-	report report
+	// service is this program where anybody can run it: it plays the services.
+	service string
+	report  report
 }
 
 // part measures one thing.
@@ -96,6 +99,9 @@ func bench(ctx context.Context, o options) error {
 	} else if err := s.build(); err != nil {
 		return err
 	}
+	if err := s.publish(); err != nil {
+		return err
+	}
 	if o.cpu != "" {
 		f, err := os.Create(o.cpu)
 		if err != nil {
@@ -124,12 +130,30 @@ func bench(ctx context.Context, o options) error {
 	text := s.report.markdown(time.Now(), time.Since(began), o)
 	if o.out == "" {
 		_, err := os.Stdout.WriteString(text)
-		return err
+		return errors.Join(err, s.report.incomplete())
 	}
 	if err := os.WriteFile(o.out, []byte(text), 0o644); err != nil {
 		return fmt.Errorf("couldn't write the report: %w", err)
 	}
 	s.say("wrote %s", o.out)
+	return s.report.incomplete()
+}
+
+// publish copies this program, which plays the services too, to where the user
+// that a service runs as can read it: what go run builds is root's alone.
+func (s *suite) publish() error {
+	self, err := os.Executable()
+	if err != nil {
+		return fmt.Errorf("couldn't find this program: %w", err)
+	}
+	b, err := os.ReadFile(self)
+	if err != nil {
+		return fmt.Errorf("couldn't read this program: %w", err)
+	}
+	s.service = filepath.Join(s.dir, "service")
+	if err := errors.Join(os.Chmod(s.dir, 0o755), os.WriteFile(s.service, b, 0o755)); err != nil {
+		return fmt.Errorf("couldn't copy this program: %w", err)
+	}
 	return nil
 }
 

@@ -232,10 +232,6 @@ func (r repository) git(args ...string) error {
 
 // commit writes a service's file and commits it. The rollout has one step.
 func (r repository) commit(service, listen, env, bake string) error {
-	self, err := os.Executable()
-	if err != nil {
-		return fmt.Errorf("couldn't find this program: %w", err)
-	}
 	text := fmt.Sprintf(`version: 1
 service: %[1]s
 owner: team-bench
@@ -252,7 +248,7 @@ environments:
       env: {%[4]s: service, ANSWER: '%[5]s'}
     rollout: {canary: {steps: [{weight: 50, bake: %[6]s}]}}
     analysis: {warmUp: 0s, bin: 1s, maxExcess: 5, minEvents: 5, metrics: [http-errors]}
-`, service, listen, self, roleEnv, env, bake)
+`, service, listen, r.s.service, roleEnv, env, bake)
 	dir := filepath.Join(r.dir, service)
 	if err := errors.Join(os.MkdirAll(dir, 0o755), os.WriteFile(filepath.Join(dir, "sluice.yaml"), []byte(text), 0o644)); err != nil {
 		return fmt.Errorf("couldn't write a service: %w", err)

@@ -24,6 +24,7 @@ type report struct {
 	budgets []row
 	others  []row
 	details []string // Markdown, each under a heading of its own
+	missing []string // parts that were not measured
 	load    float64  // of the machine before we began, in busy cores
 }
 
@@ -47,7 +48,15 @@ func (r *report) detail(heading, text string) {
 }
 
 func (r *report) failed(part string, err error) {
+	r.missing = append(r.missing, part)
 	r.budgets = append(r.budgets, row{part, "", strings.ReplaceAll(oneLine(err.Error()), "|", "/"), "**not measured**"})
+}
+
+func (r *report) incomplete() error {
+	if len(r.missing) == 0 {
+		return nil
+	}
+	return fmt.Errorf("couldn't measure %s: the report says why", strings.Join(r.missing, ", "))
 }
 
 func oneLine(s string) string {
