@@ -2,9 +2,11 @@ package control
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 
@@ -100,13 +102,14 @@ func (c *Controller) Report(ctx context.Context, o wire.Observed) error {
 	if err != nil {
 		return fmt.Errorf("couldn't encode the report: %w", err)
 	}
-	return c.store.Update(ctx, func(tx *store.Tx) error {
+	row := store.Observed{Host: o.Host, Boot: o.Boot, Sequence: o.Sequence, Report: b}
+	applied := false
+	err = c.store.Update(ctx, func(tx *store.Tx) error {
 		was, err := c.reports.of(tx, o.Host)
 		if err != nil {
 			return err
 		}
-		applied, err := tx.PutObserved(&store.Observed{Host: o.Host, Boot: o.Boot, Sequence: o.Sequence, At: tx.Now(), Report: b})
-		if err != nil || !applied {
+		if applied, err = tx.PutObserved(&row); err != nil || !applied {
 			return err // an older report than the one that is there says nothing
 		}
 		var before wire.Observed
@@ -120,34 +123,34 @@ func (c *Controller) Report(ctx context.Context, o wire.Observed) error {
 		}
 		return nil
 	})
+	if err == nil && applied {
+		c.reports.heard(row, o)
+	}
+	return err
 }
 
 // changed lists what differs between two reports in anything but counters.
 func changed(a, b wire.Observed) []release.Key {
-	shape := func(o wire.Observed) map[release.Key]string {
-		out := map[release.Key]string{}
-		for _, s := range o.Services {
-			x := fmt.Sprintf("%s %d %t %s", o.Boot, s.Generation, s.Listening, s.Reason)
-			for _, r := range s.Revisions {
-				x += fmt.Sprintf("|%s %s %s %d %d", r.Release, r.Phase, r.Reason, r.Weight, r.Ready)
-			}
-			out[s.Key] = x
-		}
-		return out
+	was := make(map[release.Key]wire.Service, len(a.Services))
+	for _, s := range a.Services {
+		was[s.Key] = s
 	}
-	was, now := shape(a), shape(b)
 	var out []release.Key
-	for k, x := range now {
-		if was[k] != x {
-			out = append(out, k)
+	for _, s := range b.Services {
+		if old, there := was[s.Key]; !there || a.Boot != b.Boot || !alike(old, s) {
+			out = append(out, s.Key)
 		}
+		delete(was, s.Key)
 	}
-	for k := range was {
-		if _, there := now[k]; !there {
-			out = append(out, k)
-		}
-	}
-	return out
+	return slices.AppendSeq(out, maps.Keys(was))
+}
+
+// alike says whether a rollout would see the same in both, but for counters.
+func alike(a, b wire.Service) bool {
+	return a.Generation == b.Generation && a.Listening == b.Listening && a.Reason == b.Reason &&
+		slices.EqualFunc(a.Revisions, b.Revisions, func(x, y wire.RevisionObserved) bool {
+			return x.Release == y.Release && x.Phase == y.Phase && x.Reason == y.Reason && x.Weight == y.Weight && x.Ready == y.Ready
+		})
 }
 
 // Host is what one host last said of itself.
@@ -198,7 +201,7 @@ func (c *Controller) Hosts(ctx context.Context, project string) ([]Host, error) 
 				if s.Project != project {
 					continue
 				}
-				x := HostService{Key: s.Key, Address: s.Address, Generation: s.Generation, Reason: s.Reason, Requests: s.Total.Requests, Bad: s.Total.Bad, Revisions: []HostRevision{}}
+				x := HostService{Key: s.Key, Address: s.Address, Generation: s.Generation, Reason: cmp.Or(s.Reason, s.Refused), Requests: s.Total.Requests, Bad: s.Total.Bad, Revisions: []HostRevision{}}
 				for _, v := range s.Revisions {
 					x.Revisions = append(x.Revisions, HostRevision{Release: v.Release, Phase: v.Phase, Reason: v.Reason, Weight: float64(v.Weight) / 100, Ready: v.Ready})
 				}

@@ -102,6 +102,9 @@ type Config struct {
 	Checks    Checks           // default: package check, isolated as build steps are
 	// Secret returns the value of a reference in a build step's environment.
 	Secret func(ctx context.Context, ref string) (string, error)
+	// Redact returns what instances on this machine are given for a reference, so that
+	// no output of checks is kept with it; default: Secret.
+	Redact func(ctx context.Context, ref string) (string, error)
 	// Full, if set, is told when the store had no space for a lease or a turn,
 	// and may make some: it is tried again.
 	Full func()
@@ -115,7 +118,7 @@ type storage interface {
 	View(ctx context.Context, f func(tx *store.Tx) error) error
 	Update(ctx context.Context, f func(tx *store.Tx) error) error
 	Subscribe() (topics <-chan string, end func())
-	Acquire(ctx context.Context, table, owner string, ttl time.Duration) (store.Lease, bool, error)
+	AcquireSome(ctx context.Context, table, owner string, ttl time.Duration, n int) ([]store.Lease, error)
 	Extend(ctx context.Context, l store.Lease, ttl time.Duration) error
 	Release(ctx context.Context, l store.Lease) error
 	NextWake(ctx context.Context, table string) (time.Duration, bool, error)
@@ -139,6 +142,8 @@ type Controller struct {
 	owner     string
 	isolation runner.Isolation
 	secret    func(ctx context.Context, ref string) (string, error)
+	redact    func(ctx context.Context, ref string) (string, error)
+	places    places
 	parse     []pipeline.Option
 	full      func()
 	probed    atomic.Bool
@@ -172,6 +177,9 @@ func New(cfg Config) (*Controller, error) {
 	if cfg.Full == nil {
 		cfg.Full = func() {}
 	}
+	if cfg.Redact == nil {
+		cfg.Redact = cfg.Secret
+	}
 	if cfg.Checks == nil {
 		cfg.Checks = check.New(check.Config{Dir: filepath.Join(cfg.Dir, "checks"), Hidden: []string{cfg.Dir}, Isolation: cfg.Isolation})
 	}
@@ -182,7 +190,7 @@ func New(cfg Config) (*Controller, error) {
 		store:  cfg.Store, blobs: cfg.Blobs, keys: cfg.Keys, trusted: trusted, artifacts: cfg.Artifacts,
 		target: cfg.Target, metrics: cfg.Metrics, dir: cfg.Dir, log: cfg.Log, leaseTTL: cfg.LeaseTTL, owner: newOwner(),
 		ctx: ctx, stop: stop, builds: make(chan struct{}, cfg.Builds), logs: logs{dir: cfg.Dir},
-		isolation: cfg.Isolation, secret: cfg.Secret, parse: cfg.ParseOptions,
+		isolation: cfg.Isolation, secret: cfg.Secret, redact: cfg.Redact, parse: cfg.ParseOptions,
 	}, nil
 }
 

@@ -6,6 +6,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/sluicehq/sluice/internal/agent/wire"
 	"github.com/sluicehq/sluice/internal/store"
 	"github.com/sluicehq/sluice/internal/target/host"
 )
@@ -55,17 +56,37 @@ func (r *reports) one(tx *store.Tx, row store.Observed) (host.Report, bool, erro
 	decoded := host.Decode([]store.Observed{full})
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	full.Report = nil
+	if len(decoded) == 0 {
+		r.put(full, nil)
+		return host.Report{}, false, nil // it can't be read: the host counts as missing
+	}
+	r.put(full, &decoded[0])
+	return decoded[0], true, nil
+}
+
+// heard keeps a report that was just stored, as it came: nobody here decodes it
+// again.
+func (r *reports) heard(row store.Observed, o wire.Observed) {
+	row.Report = nil
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if was, ok := r.byHost[row.Host]; ok && was.Boot == row.Boot && was.Sequence >= row.Sequence {
+		return // two that came together: the later one is known
+	}
+	r.put(row, &host.Report{Observed: o, Arrived: row.At})
+}
+
+// put keeps what a row says, nil if it can't be read. r.mu is held.
+func (r *reports) put(row store.Observed, rep *host.Report) {
 	if r.byHost == nil {
 		r.byHost, r.read = map[string]store.Observed{}, map[string]host.Report{}
 	}
-	full.Report = nil
-	r.byHost[row.Host] = full
+	r.byHost[row.Host] = row
 	delete(r.read, row.Host)
-	if len(decoded) == 0 {
-		return host.Report{}, false, nil // it can't be read: the host counts as missing
+	if rep != nil {
+		r.read[row.Host] = *rep
 	}
-	r.read[row.Host] = decoded[0]
-	return decoded[0], true, nil
 }
 
 // reach remembers which hosts are silent, to tell when one falls silent or comes

@@ -299,6 +299,7 @@ func (c *Controller) stepRollout(ctx context.Context, lease store.Lease) error {
 	if err != nil {
 		return err
 	}
+	promised := false
 	err = c.store.Update(ctx, func(tx *store.Tx) error {
 		if err := tx.Check(lease); err != nil {
 			return err
@@ -310,9 +311,14 @@ func (c *Controller) stepRollout(ctx context.Context, lease store.Lease) error {
 		if err := t.events(ask); err != nil {
 			return err
 		}
+		if promised = t.apply > 0 || t.check; !promised {
+			if err := tx.GiveBack(lease); err != nil { // nothing is left to do under it
+				return err
+			}
+		}
 		return t.close()
 	})
-	if err != nil {
+	if err != nil || !promised {
 		return err
 	}
 	return c.act(ctx, lease.Project, lease.ID)

@@ -12,8 +12,8 @@ import (
 // safetyPoll bounds how long a lost wake-up can go unnoticed.
 const safetyPoll = 2 * time.Second
 
-// work leases due rows of table one after the other and hands each to handle,
-// at most limit at a time, until ctx ends. It returns when all handlers have.
+// work leases due rows of table and hands each to handle, at most limit at a time,
+// until ctx ends. It returns when all handlers have.
 //
 // If we die here while a row is leased, its lease runs out and another worker
 // takes it; handle therefore observes first and repeats only what is not there.
@@ -30,26 +30,34 @@ func (c *Controller) work(ctx context.Context, table string, limit int, handle f
 		case <-ctx.Done():
 			return nil
 		}
-		lease, ok, err := c.store.Acquire(ctx, table, c.owner, c.leaseTTL)
-		if err != nil || !ok {
-			<-slots
-			if err != nil && ctx.Err() == nil {
-				c.makeSpace(err)
-				c.log.Error("couldn't look for work; trying again", "table", table, "error", err)
-			}
-			c.idle(ctx, table, topics, freed, err != nil)
-			continue
+		n := 1
+		for len(slots) < limit { // nobody else fills them
+			slots <- struct{}{}
+			n++
 		}
-		wg.Go(func() {
-			defer func() {
-				<-slots
-				select {
-				case freed <- struct{}{}:
-				default:
-				}
-			}()
-			c.hold(ctx, lease, handle)
-		})
+		leases, err := c.store.AcquireSome(ctx, table, c.owner, c.leaseTTL, n)
+		for range n - len(leases) {
+			<-slots
+		}
+		for _, lease := range leases {
+			wg.Go(func() {
+				defer func() {
+					<-slots
+					select {
+					case freed <- struct{}{}:
+					default:
+					}
+				}()
+				c.hold(ctx, lease, handle)
+			})
+		}
+		if err != nil && ctx.Err() == nil {
+			c.makeSpace(err)
+			c.log.Error("couldn't look for work; trying again", "table", table, "error", err)
+		}
+		if len(leases) == 0 {
+			c.idle(ctx, table, topics, freed, err != nil)
+		}
 	}
 	return nil
 }
@@ -61,28 +69,46 @@ func (c *Controller) makeSpace(err error) {
 	}
 }
 
-// idle waits until a row may be due: a topic, a freed slot, the next wake-up, or
-// the safety poll.
+// idle waits until a row is due, or for the safety poll. It looks again when it
+// hears a topic or a slot is freed, and looks at what can be read beside a writer:
+// taking a lease is a write, also one that finds nothing to take.
 func (c *Controller) idle(ctx context.Context, table string, topics <-chan string, freed <-chan struct{}, failed bool) {
 	wait := safetyPoll
 	if failed {
 		wait = 250 * time.Millisecond
-	} else if until, ok, err := c.store.NextWake(ctx, table); err == nil && ok {
-		wait = max(time.Millisecond, min(wait, until))
 	}
-	timer := time.NewTimer(wait)
-	defer timer.Stop()
+	poll := time.NewTimer(wait)
+	defer poll.Stop()
+	for {
+		due := time.NewTimer(wait)
+		if until, ok, err := c.store.NextWake(ctx, table); err == nil && ok && !failed {
+			due.Reset(max(time.Millisecond, until))
+		}
+		again := waitFor(ctx, poll.C, due.C, topics, freed)
+		due.Stop()
+		if !again {
+			return
+		}
+	}
+}
+
+// waitFor tells whether it is worth to look again, rather than to go on.
+func waitFor(ctx context.Context, poll, due <-chan time.Time, topics <-chan string, freed <-chan struct{}) bool {
 	for {
 		select {
 		case <-ctx.Done():
-		case <-timer.C:
+			return false
+		case <-poll:
+			return false
+		case <-due:
+			return false
 		case <-freed:
+			return true
 		case topic := <-topics:
-			if topic != "work" {
-				continue
+			if topic == store.TopicWork {
+				return true
 			}
 		}
-		return
 	}
 }
 

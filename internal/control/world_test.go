@@ -236,11 +236,11 @@ func (w *world) turn() bool {
 		table  string
 		handle func(context.Context, store.Lease) error
 	}{{"runs", c.stepRun}, {"rollouts", c.stepRollout}, {"environments", c.stepPlace}} {
-		lease, ok, err := c.store.Acquire(w.Context(), x.table, c.owner, c.leaseTTL)
+		leases, err := c.store.AcquireSome(w.Context(), x.table, c.owner, c.leaseTTL, 1)
 		if err != nil {
 			w.Fatal(err)
 		}
-		if ok {
+		for _, lease := range leases {
 			worked = true
 			c.hold(w.Context(), lease, x.handle)
 		}

@@ -66,13 +66,18 @@ func (tx *Tx) DesiredSince(at time.Time) ([]Desired, error) {
 	return out, nil
 }
 
+// formerBoots bounds the list of a host's former boots, in characters: it holds
+// some forty of an agent's.
+const formerBoots = 1000
+
 type observedRow struct {
 	bun.BaseModel `bun:"table:observed,alias:o"`
 	Observed
 }
 
-// PutObserved stores a host's report and fills its time, unless a later one of
-// the same boot is there; it tells whether it did.
+// PutObserved stores a host's report and fills its time, unless a later one is
+// there, of the same boot or of one that took that boot's place; it tells whether
+// it did.
 func (tx *Tx) PutObserved(o *Observed) (applied bool, err error) {
 	if err := tx.writable("store a report"); err != nil {
 		return false, err
@@ -81,8 +86,9 @@ func (tx *Tx) PutObserved(o *Observed) (applied bool, err error) {
 	o.At = tx.now
 	n, err := affected(tx.db.NewInsert().Model(&observedRow{Observed: *o}).
 		On("CONFLICT (host) DO UPDATE").
+		Set("former = CASE WHEN o.boot = excluded.boot THEN o.former ELSE substr(o.boot || ' ' || o.former, 1, ?) END", formerBoots).
 		Set("boot = excluded.boot, sequence = excluded.sequence, at = excluded.at, report = excluded.report").
-		Where("o.boot <> excluded.boot OR o.sequence < excluded.sequence").Exec(tx.ctx))
+		Where("CASE WHEN o.boot = excluded.boot THEN o.sequence < excluded.sequence ELSE replace(o.former, excluded.boot, '') = o.former END").Exec(tx.ctx))
 	if err != nil {
 		return false, fmt.Errorf("couldn't store the report of host %s: %w", o.Host, err)
 	}

@@ -2,6 +2,7 @@ package store
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"sync"
@@ -94,21 +95,31 @@ func checkTTL(ttl time.Duration) error {
 	return nil
 }
 
-// Acquire leases one due row of table, the one that has been due for longest,
-// and raises its epoch. It returns false if none is due and free. Two callers
-// never get the same row while a lease lasts.
+// Acquire leases one due row of table; see [Store.AcquireSome]. It returns false
+// if none is due and free.
 func (s *Store) Acquire(ctx context.Context, table, owner string, ttl time.Duration) (Lease, bool, error) {
+	got, err := s.AcquireSome(ctx, table, owner, ttl, 1)
+	if len(got) == 0 {
+		return Lease{}, false, err
+	}
+	return got[0], true, nil
+}
+
+// AcquireSome leases at most n due rows of table, those that have been due for
+// longest, and raises their epochs. Two callers never get the same row while a
+// lease lasts.
+func (s *Store) AcquireSome(ctx context.Context, table, owner string, ttl time.Duration, n int) ([]Lease, error) {
 	t, err := findLeaseTable(table)
 	if err == nil {
 		err = checkTTL(ttl)
 	}
 	if err != nil {
-		return Lease{}, false, fmt.Errorf("couldn't lease a row: %w", err)
+		return nil, fmt.Errorf("couldn't lease a row: %w", err)
 	}
 	// SQLite's writers queue for the connection; the time is that of our turn.
 	conn, err := s.writer.Conn(ctx)
 	if err != nil {
-		return Lease{}, false, fmt.Errorf("couldn't lease a row of %s: %w", table, err)
+		return nil, fmt.Errorf("couldn't lease a row of %s: %w", table, err)
 	}
 	defer func() { _ = conn.Close() }()
 	now, until := s.leaseTime(ttl)
@@ -117,26 +128,34 @@ func (s *Store) Acquire(ctx context.Context, table, owner string, ttl time.Durat
 	if s.dialect == Postgres {
 		skip = "FOR UPDATE SKIP LOCKED"
 	}
-	l := Lease{Table: table, Owner: owner}
-	var due, at instant
-	err = conn.QueryRowContext(ctx, `WITH due (?) AS MATERIALIZED (
+	rows, err := conn.QueryContext(ctx, `WITH due (?) AS MATERIALIZED (
 	SELECT ? FROM ?
 	WHERE wake_at <= ? AND (lease_until IS NULL OR lease_until <= ? OR lease_until > ?)
-	ORDER BY wake_at LIMIT 1 ?
+	ORDER BY wake_at LIMIT ? ?
 )
 UPDATE ? AS t SET lease_owner = ?, lease_until = ?, epoch = t.epoch + 1
 FROM due WHERE (?) = (?)
 RETURNING project, ?, epoch, wake_at, ?`,
-		t.columns("due_"), t.columns(""), bun.Ident(t.name), now, now, far, skip,
-		bun.Ident(t.name), owner, until, t.columns("t."), t.columns("due_"), t.id(), now).Scan(&l.Project, &l.ID, &l.Epoch, &due, &at)
-	if noRows(err) {
-		return Lease{}, false, nil
-	}
+		t.columns("due_"), t.columns(""), bun.Ident(t.name), now, now, far, n, skip,
+		bun.Ident(t.name), owner, until, t.columns("t."), t.columns("due_"), t.id(), now)
 	if err != nil {
-		return Lease{}, false, explain(fmt.Errorf("couldn't lease a row of %s: %w", table, err))
+		return nil, explain(fmt.Errorf("couldn't lease a row of %s: %w", table, err))
 	}
-	l.Late = max(0, at.Sub(due.Time))
-	return l, true, nil
+	defer rows.Close()
+	var out []Lease
+	for rows.Next() {
+		l := Lease{Table: table, Owner: owner}
+		var due, at instant
+		if err := rows.Scan(&l.Project, &l.ID, &l.Epoch, &due, &at); err != nil {
+			return nil, fmt.Errorf("couldn't read a lease of %s: %w", table, err)
+		}
+		l.Late = max(0, at.Sub(due.Time))
+		out = append(out, l)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, explain(fmt.Errorf("couldn't lease a row of %s: %w", table, err))
+	}
+	return out, nil
 }
 
 // Extend makes the lease last for ttl from now. It fails with [ErrFenced] when
@@ -152,8 +171,13 @@ func (s *Store) Extend(ctx context.Context, l Lease, ttl time.Duration) error {
 }
 
 // Release gives the row back and leaves its wake_at as it is. It fails with
-// [ErrFenced] when there was nothing to give back any more.
+// [ErrFenced] when there was nothing to give back any more. Most often that is so
+// (see [Tx.GiveBack]), so it reads first, beside the writers.
 func (s *Store) Release(ctx context.Context, l Lease) error {
+	err := s.View(ctx, func(tx *Tx) error { return tx.Check(l) })
+	if errors.Is(err, ErrFenced) {
+		return fmt.Errorf("couldn't give back the lease of %s: %w", l, err)
+	}
 	wake, err := s.setLease(ctx, l, "lease_owner = '', lease_until = NULL", 0)
 	if err != nil {
 		return fmt.Errorf("couldn't give back the lease of %s: %w", l, err)
@@ -191,6 +215,28 @@ func (s *Store) setLease(ctx context.Context, l Lease, set string, ttl time.Dura
 		return wake, ErrFenced
 	}
 	return wake, explain(err)
+}
+
+// GiveBack gives the row back when the transaction commits, and leaves its wake_at
+// as it is. The caller has checked that the lease is its own.
+func (tx *Tx) GiveBack(l Lease) error {
+	if err := tx.writable("give back a lease"); err != nil {
+		return err
+	}
+	t, err := findLeaseTable(l.Table)
+	if err != nil {
+		return fmt.Errorf("couldn't give back a lease: %w", err)
+	}
+	cond, key, err := t.where(l.Project, l.ID)
+	if err != nil {
+		return fmt.Errorf("couldn't give back a lease: %w", err)
+	}
+	args := append(append([]any{bun.Ident(t.name)}, key...), l.Owner, l.Epoch)
+	if _, err := tx.db.ExecContext(tx.ctx, "UPDATE ? SET lease_owner = '', lease_until = NULL WHERE "+string(cond)+" AND lease_owner = ? AND epoch = ?", args...); err != nil {
+		return fmt.Errorf("couldn't give back the lease of %s: %w", l, err)
+	}
+	tx.Notify(TopicWork)
+	return nil
 }
 
 // Check fails with [ErrFenced] unless l is the row's lease now. On PostgreSQL it
@@ -266,15 +312,15 @@ func (tx *Tx) WakeLive(k release.Key) error {
 }
 
 // WakeAllLive wakes every live rollout, each a little after the one before, so
-// that thousands don't come at once: a few are due now, ten thousand within half
-// a minute.
+// that thousands don't come at once and are late: a few are due now, ten thousand
+// within a hundred seconds. What is due earlier stays so.
 func (tx *Tx) WakeAllLive() error {
 	if err := tx.writable("set alarms"); err != nil {
 		return err
 	}
-	at := "? + (number % 10000) * 3000" // microseconds
+	at := "? + (number % 10000) * 10000" // microseconds
 	if tx.s.dialect == Postgres {
-		at = "?::timestamptz + (number % 10000) * interval '3 milliseconds'"
+		at = "?::timestamptz + (number % 10000) * interval '10 milliseconds'"
 	}
 	_, err := tx.db.ExecContext(tx.ctx, "UPDATE rollouts SET wake_at = "+at+", wakes = wakes + 1 WHERE live AND wake_at > "+at, tx.now, tx.now)
 	if err != nil {

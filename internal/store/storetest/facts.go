@@ -398,7 +398,7 @@ func observed(t *testing.T, s *store.Store) {
 		boot     string
 		sequence uint64
 		applied  bool
-	}{{"a", 2, true}, {"a", 2, false}, {"a", 1, false}, {"a", 3, true}, {"b", 1, true}} {
+	}{{"a", 2, true}, {"a", 2, false}, {"a", 1, false}, {"a", 3, true}, {"b", 1, true}, {"a", 4, false}, {"c", 1, true}, {"b", 2, false}, {"a", 5, false}, {"c", 2, true}} {
 		update(t, s, func(tx *store.Tx) error {
 			applied, err := tx.PutObserved(&store.Observed{Host: "local", Boot: c.boot, Sequence: c.sequence, Report: json.RawMessage(`{}`)})
 			if applied != c.applied {
@@ -409,7 +409,7 @@ func observed(t *testing.T, s *store.Store) {
 	}
 	view(t, s, func(tx *store.Tx) error {
 		o, ok, err := tx.Observed("local")
-		if err != nil || !ok || o.Boot != "b" || o.Sequence != 1 || o.At.IsZero() {
+		if err != nil || !ok || o.Boot != "c" || o.Sequence != 2 || o.At.IsZero() {
 			t.Errorf("observed: %+v %v", o, err)
 		}
 		if all, err := tx.ObservedHosts(); err != nil || len(all) != 1 {
@@ -417,7 +417,7 @@ func observed(t *testing.T, s *store.Store) {
 		}
 		for host, want := range map[string]int{"local": 1, "other": 0} {
 			got, err := tx.ObservedVersions(host)
-			if err != nil || len(got) != want || want > 0 && (got[0].Boot != "b" || got[0].Sequence != 1 || !got[0].At.Equal(o.At) || got[0].Report != nil) {
+			if err != nil || len(got) != want || want > 0 && (got[0].Boot != "c" || got[0].Sequence != 2 || !got[0].At.Equal(o.At) || got[0].Report != nil) {
 				t.Errorf("versions of %s: %+v %v", host, got, err)
 			}
 		}

@@ -43,6 +43,7 @@ func Run(t *testing.T, open Open) {
 		{"text comes back as it was written", text},
 
 		{"a lease belongs to one worker until it runs out", leases},
+		{"several rows are leased at once, and one is given back with its transaction", someLeases},
 		{"a paused worker writes nothing when it comes back", pausedWorker},
 		{"two workers never hold one row", twoWorkers},
 		{"the row that has been due for longest goes first", oldestFirst},

@@ -117,6 +117,41 @@ func leases(t *testing.T, s *store.Store) {
 	}), store.ErrNotFound)
 }
 
+// someLeases takes several rows at once, the longest due first, and gives one back
+// with the transaction that it was for.
+func someLeases(t *testing.T, s *store.Store) {
+	var ids []string
+	for range 3 {
+		ids = append(ids, dueRun(t, s))
+	}
+	two, err := s.AcquireSome(t.Context(), "runs", "w", time.Minute, 2)
+	if err != nil || len(two) != 2 || two[0].ID == two[1].ID {
+		t.Fatalf("leased %+v, %v", two, err)
+	}
+	rest, err := s.AcquireSome(t.Context(), "runs", "w", time.Minute, 16)
+	if err != nil || len(rest) != 1 || rest[0].ID != ids[2] || rest[0].Epoch != 1 {
+		t.Fatalf("of %v were leased %+v, then %+v, %v", ids, two, rest, err)
+	}
+	give := func(undone error) error {
+		return s.Update(t.Context(), func(tx *store.Tx) error {
+			if err := tx.Check(rest[0]); err != nil {
+				return err
+			}
+			return errors.Join(tx.GiveBack(rest[0]), undone)
+		})
+	}
+	want(t, give(errRollback), errRollback)
+	view(t, s, func(tx *store.Tx) error { return tx.Check(rest[0]) })
+	if err := give(nil); err != nil {
+		t.Fatal(err)
+	}
+	want(t, give(nil), store.ErrFenced)
+	want(t, s.Release(t.Context(), rest[0]), store.ErrFenced)
+	if l := acquire(t, s, "runs", "other", time.Minute); l.ID != ids[2] || l.Epoch != 2 {
+		t.Errorf("given back, it was leased as %+v", l)
+	}
+}
+
 // pausedWorker stops a worker across its lease while another takes the row.
 func pausedWorker(t *testing.T, s *store.Store) {
 	id := dueRun(t, s)
