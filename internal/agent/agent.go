@@ -51,6 +51,9 @@ type Config struct {
 	// Own are files with the agent's own credentials: hidden too, and no secret of
 	// a service, whatever its release says.
 	Own []string
+	// Secrets are folders whose files releases may name as secrets, besides the
+	// folder secrets in DataDir. Services don't see the folders themselves.
+	Secrets []string
 
 	// TakeOver takes everything over from the agent that works in DataDir, if one
 	// does, without a dropped request: that one ends. See handover.
@@ -191,6 +194,9 @@ func Run(ctx context.Context, cfg Config) error {
 		return fmt.Errorf("couldn't find the agent's data folder: %w", err)
 	}
 	cfg.DataDir = dir
+	if err := cfg.secrets(); err != nil {
+		return err
+	}
 	var before *predecessor
 	file, err := lock(filepath.Join(dir, lockFile))
 	if errors.Is(err, ErrLocked) && cfg.TakeOver {
@@ -274,8 +280,9 @@ func (a *agent) live(ctx context.Context, first bool, before *predecessor) (next
 	}
 	a.sup, err = supervise.Open(supervise.Options{
 		Confine: a.isolated == Namespaces,
-		Hide:    slices.Concat(a.cfg.Hide, a.cfg.own()),
+		Hide:    slices.Concat(a.cfg.Hide, a.cfg.own(), a.cfg.Secrets),
 		Own:     a.cfg.own(),
+		Secrets: a.cfg.Secrets,
 		Show:    a.cfg.Show,
 		Dir:     filepath.Join(a.cfg.DataDir, superviseIn),
 		Changed: func() { nudge(a.changed) },

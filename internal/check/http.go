@@ -44,8 +44,13 @@ func (r *Runner) http(ctx context.Context, q Request) (Outcome, error) {
 	}
 	defer res.Body.Close()
 	body, err := io.ReadAll(io.LimitReader(res.Body, maxBody))
+	hide := q.hide
+	if err != nil || len(body) == maxBody {
+		hide = q.hideIn
+	}
+	shown := hide(string(body))
 	out.Output = fmt.Appendf(nil, "GET %s%s\n%s %s in %s, %d bytes of body\n\n%s\n", q.url(), k.Path, res.Proto, res.Status,
-		time.Since(began).Round(time.Millisecond), len(body), printable(body[:min(len(body), keptBody)]))
+		time.Since(began).Round(time.Millisecond), len(body), printable(shown[:min(len(shown), keptBody)]))
 	switch {
 	case err != nil:
 		return say("GET %s was answered in part: %v", k.Path, err)
@@ -59,9 +64,9 @@ func (r *Runner) http(ctx context.Context, q Request) (Outcome, error) {
 }
 
 // printable keeps text as it is and says so of anything else.
-func printable(b []byte) string {
-	if bytes.IndexByte(b, 0) >= 0 {
+func printable(s string) string {
+	if strings.IndexByte(s, 0) >= 0 {
 		return "(not text)"
 	}
-	return strings.ToValidUTF8(string(b), "\uFFFD")
+	return strings.ToValidUTF8(s, "\uFFFD")
 }

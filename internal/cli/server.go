@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net/netip"
 	"os"
 	"os/signal"
 	"path/filepath"
@@ -67,6 +68,9 @@ the foreground; Ctrl-C ends the server alone, "sluice down" also what it started
 				}
 				o.Show[i] = abs(path)
 			}
+			if o.Secrets, err = secretFolders(o.Secrets); err != nil {
+				return err
+			}
 			o.Dir, o.Program, o.Version, o.Isolation = a.data, program, Version(), runner.Isolation(isolation)
 			o.Log = a.logger(a.err, verbose)
 			o.Ready = func(r server.Running) { a.ready(cmd.Context(), r) }
@@ -90,6 +94,7 @@ the foreground; Ctrl-C ends the server alone, "sluice down" also what it started
 	f.StringVar(&o.TLSCA, "tls-ca", "", "authorities (PEM) whose certificates agents on other machines must show; no token takes their place")
 	f.BoolVar(&o.InsecureListen, "insecure-listen", false, "answer other machines without TLS: only behind something that does it")
 	f.StringArrayVar(&o.Show, "show", nil, "a path in a private folder that services may read (repeatable)")
+	f.StringArrayVar(&o.Secrets, "secrets", nil, "a folder whose files services of this machine may be given as secrets, besides secrets in the data folder; build steps never (repeatable)")
 	f.BoolVar(&o.NoAgent, "no-agent", false, "start no agent on this machine")
 	f.StringVar(&isolation, "isolation", string(runner.Namespaces), "of build steps and services: namespaces, or none for trusted code only")
 	f.BoolVarP(&verbose, "verbose", "v", false, "log more")
@@ -134,7 +139,8 @@ func (a *app) down() *cobra.Command {
 }
 
 func (a *app) agentToken() *cobra.Command {
-	return &cobra.Command{
+	var at []string
+	c := &cobra.Command{
 		Use:   "agent-token HOST",
 		Short: "Print the token of one host's agent",
 		Long: `Prints a token that lets the agent of one host fetch what it shall run and report
@@ -146,6 +152,14 @@ access token, so it needs no server, and ends when that token is changed.`,
 			host := args[0]
 			if host == "" || len(host) > 255 || strings.ContainsFunc(host, func(r rune) bool { return r <= ' ' || r == 0x7f }) {
 				return usage("host %.80q is no host's name", host)
+			}
+			if len(at) > 16 {
+				return usage("%d addresses are more than 16", len(at))
+			}
+			for _, address := range at {
+				if ip, err := netip.ParseAddr(address); err != nil || ip.IsUnspecified() || ip.IsMulticast() {
+					return usage("--address %.80q is no address of one machine, such as 10.0.0.5", address)
+				}
 			}
 			token := a.token
 			if token == "" {
@@ -163,12 +177,34 @@ access token, so it needs no server, and ends when that token is changed.`,
 				return err
 			}
 			if a.json {
-				return a.printJSON(map[string]string{"host": host, "token": access.AgentToken(host)})
+				return a.printJSON(map[string]string{"host": host, "token": access.AgentToken(host, at...)})
 			}
-			fmt.Fprintln(a.out, access.AgentToken(host))
+			fmt.Fprintln(a.out, access.AgentToken(host, at...))
 			return nil
 		},
 	}
+	c.Flags().StringArrayVar(&at, "address", nil, "an address besides the one that the host calls from, where its services answer (repeatable)")
+	return c
+}
+
+// secretFolders makes the folders of --secrets absolute. The agent itself takes one
+// that is not there, lest it does not come back for it after a crash.
+func secretFolders(dirs []string) ([]string, error) {
+	out := make([]string, 0, len(dirs))
+	for _, dir := range dirs {
+		info, err := os.Stat(dir)
+		if err != nil {
+			return nil, usage("--secrets: %v", err)
+		}
+		if !info.IsDir() {
+			return nil, usage("--secrets: %s is no folder; name the one that the file is in", dir)
+		}
+		if real, err := filepath.EvalSymlinks(dir); err == nil && abs(real) == "/" {
+			return nil, usage("--secrets / would give services any file of this machine; name the folder that the secrets are in")
+		}
+		out = append(out, abs(dir))
+	}
+	return out, nil
 }
 
 func abs(path string) string {
@@ -271,6 +307,7 @@ connections and instances, and no request is dropped.`,
 	f.StringArrayVar(&cfg.Own, "own", nil, "a file with a key of Sluice: hidden, and no service's secret (repeatable)")
 	_ = f.MarkHidden("own") // for the agent that `up` starts
 	f.StringArrayVar(&cfg.Show, "show", nil, "a path in a hidden or private folder that services may read (repeatable)")
+	f.StringArrayVar(&cfg.Secrets, "secrets", nil, "a folder whose files services may be given as secrets, besides secrets in the data folder (repeatable)")
 	f.BoolVar(&cfg.TakeOver, "take-over", false, "take over from the agent that works in the data folder, if one does")
 	f.BoolVar(&cfg.StopOnExit, "stop-on-exit", false, "end the instances when the agent ends")
 	f.BoolVar(&cfg.InsecureServer, "insecure-server", false, "send the token without TLS to another machine")

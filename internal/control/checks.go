@@ -169,6 +169,7 @@ func (t *turn) checksOf(step int) (checking, error) {
 	if err != nil {
 		return out, fmt.Errorf("couldn't read what hosts report: %w", err)
 	}
+	reports := host.Decode(rows)
 	// Only what was asked can pass: each check, at each host. Before traffic it is
 	// the candidate alone that is asked, later whatever users get.
 	to, where := t.plan.Environment.Target, host.Addresses
@@ -177,7 +178,9 @@ func (t *turn) checksOf(step int) (checking, error) {
 	}
 	if to.Listen == "" {
 		out.addresses = []string{""} // a worker has none; commands know where it works
-	} else if out.addresses = where(host.Decode(rows), t.key(), to); len(out.addresses) < len(to.Hosts) {
+	} else if err := host.Misplaced(reports, t.key(), to); err != nil {
+		return out, fmt.Errorf("no check can be made of %s: %w", t.key(), err)
+	} else if out.addresses = where(reports, t.key(), to); len(out.addresses) < len(to.Hosts) {
 		return out, fmt.Errorf("%w: %d of %d hosts say where %s answers", errNoAddress, len(out.addresses), len(to.Hosts), t.key())
 	}
 	row, err := t.tx.Run(t.row.Project, t.row.Run)
@@ -271,10 +274,10 @@ func (c *Controller) runChecks(ctx context.Context, todo checking, step int) (do
 func (c *Controller) knownSecrets(ctx context.Context, e pipeline.Environment) []string {
 	var out []string
 	for _, v := range e.Target.Env {
-		if v.Secret == "" || c.secret == nil {
+		if v.Secret == "" || c.redact == nil {
 			continue
 		}
-		if s, err := c.secret(ctx, v.Secret); err == nil { // what we cannot read is another host's
+		if s, err := c.redact(ctx, v.Secret); err == nil { // what we cannot read is another host's
 			out = append(out, s)
 		}
 	}

@@ -8,6 +8,7 @@ import (
 	"encoding/base64"
 	"encoding/hex"
 	"fmt"
+	"net"
 	"net/http"
 	"net/netip"
 	"slices"
@@ -18,26 +19,47 @@ import (
 const agentToken = "sluice-agent."
 
 // AgentToken returns the token of one host's agent. It is derived from the access
-// token, so every replica knows it, and it ends when that is changed.
-func (a *Access) AgentToken(host string) string {
-	name := base64.RawURLEncoding.EncodeToString([]byte(host))
+// token, so every replica knows it, and it ends when that is changed. at are
+// addresses where the host may say that its services answer, besides the one that
+// it calls from.
+func (a *Access) AgentToken(host string, at ...string) string {
+	names := base64.RawURLEncoding.EncodeToString([]byte(host))
+	for _, address := range at {
+		names += "~" + base64.RawURLEncoding.EncodeToString([]byte(address))
+	}
 	m := hmac.New(sha256.New, a.token)
-	m.Write([]byte("agent " + name))
-	return agentToken + name + "." + hex.EncodeToString(m.Sum(nil))
+	m.Write([]byte("agent " + names))
+	return agentToken + names + "." + hex.EncodeToString(m.Sum(nil))
 }
+
+// maxAgentToken bounds an agent's token, in bytes.
+const maxAgentToken = 4 << 10
 
 // agentOf returns whose agent a token is of.
 func (a *Access) agentOf(token string) (host string, ok bool) {
+	host, _, ok = a.agentAt(token)
+	return host, ok
+}
+
+// agentAt returns whose agent a token is of, and the addresses that it names.
+func (a *Access) agentAt(token string) (host string, at []string, ok bool) {
 	rest, ok := strings.CutPrefix(token, agentToken)
-	if !ok || len(rest) > 500 {
-		return "", false
+	if !ok || len(rest) > maxAgentToken {
+		return "", nil, false
 	}
-	name, _, _ := strings.Cut(rest, ".")
-	b, err := base64.RawURLEncoding.DecodeString(name)
-	if err != nil {
-		return "", false
+	names, _, _ := strings.Cut(rest, ".")
+	for i, name := range strings.Split(names, "~") {
+		b, err := base64.RawURLEncoding.DecodeString(name)
+		if err != nil {
+			return "", nil, false
+		}
+		if i == 0 {
+			host = string(b)
+		} else {
+			at = append(at, string(b))
+		}
 	}
-	return string(b), hmac.Equal([]byte(token), []byte(a.AgentToken(string(b))))
+	return host, at, hmac.Equal([]byte(token), []byte(a.AgentToken(host, at...)))
 }
 
 // RequireCertificates has agents of other machines show a client certificate of
@@ -86,6 +108,72 @@ func namesOf(c *x509.Certificate) []string {
 		names = []string{c.Subject.CommonName}
 	}
 	return names
+}
+
+// answers says at which addresses the host of an agent's request may say that its
+// services answer: where it calls from, and what its certificate or token names. nil:
+// the access token may say anything, as it may do anything.
+func (a *Access) answers(r *http.Request) func(address string) bool {
+	var names []string
+	var ips []netip.Addr
+	token, _ := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
+	switch of, at, ok := a.agentAt(token); {
+	case r.TLS != nil && len(r.TLS.VerifiedChains) > 0:
+		leaf := r.TLS.VerifiedChains[0][0]
+		names = leaf.DNSNames
+		for _, ip := range leaf.IPAddresses {
+			if addr, ok := netip.AddrFromSlice(ip); ok {
+				ips = append(ips, addr.Unmap())
+			}
+		}
+	case ok && of != "":
+		names = at
+	default:
+		return nil
+	}
+	for _, name := range names {
+		if ip, err := netip.ParseAddr(name); err == nil {
+			ips = append(ips, ip.Unmap())
+		}
+	}
+	peer := peerOf(r)
+	same := sameMachine(r)
+	return func(address string) bool {
+		ip, err := netip.ParseAddr(address)
+		if err != nil {
+			return slices.Contains(names, address)
+		}
+		ip = ip.Unmap()
+		return ip == peer || slices.Contains(ips, ip) || same && ours(ip)
+	}
+}
+
+// peerOf is the address that a request comes from; the zero one if it is not known.
+func peerOf(r *http.Request) netip.Addr {
+	remote, err := netip.ParseAddrPort(r.RemoteAddr)
+	if err != nil {
+		return netip.Addr{}
+	}
+	return remote.Addr().Unmap().WithZone("")
+}
+
+// ours says whether an address is one of this machine.
+func ours(ip netip.Addr) bool {
+	if ip.IsLoopback() {
+		return true
+	}
+	all, err := net.InterfaceAddrs()
+	if err != nil {
+		return false
+	}
+	return slices.ContainsFunc(all, func(a net.Addr) bool {
+		n, ok := a.(*net.IPNet)
+		if !ok {
+			return false
+		}
+		addr, ok := netip.AddrFromSlice(n.IP)
+		return ok && addr.Unmap() == ip
+	})
 }
 
 // sameMachine says whether the other end is on this machine.

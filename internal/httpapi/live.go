@@ -194,6 +194,10 @@ func (s *Server) observed(w http.ResponseWriter, r *http.Request) {
 			s.cfg.Log.Warn("couldn't take scraped metrics", "host", o.Host, "error", err)
 		}
 	}
+	if err := s.cfg.Control.Placed(r.Context(), &o, peerOf(r), s.cfg.Access.answers(r)); err != nil {
+		writeFailure(w, err)
+		return
+	}
 	if err := s.cfg.Control.Report(r.Context(), o); err != nil {
 		writeFailure(w, err)
 		return

@@ -150,3 +150,13 @@ scan:
 // Redactor returns what takes the values out of a text, in every form in which
 // logs show them.
 func Redactor(values []string) func(string) string { return newSecrets(values).Text }
+
+// BeginningRedactor is Redactor for texts whose end was cut off: what may be the
+// beginning of a value there is taken out too.
+func BeginningRedactor(values []string) func(string) string {
+	x := newSecrets(values)
+	return func(s string) string {
+		r := redactor{secrets: x}
+		return string(r.Push([]byte(s)))
+	}
+}

@@ -30,13 +30,15 @@ func TestResolve(t *testing.T) {
 		{ref: file("large", strings.Repeat("hunter2", 10_000), 0o600), says: "65536 bytes"},
 		{ref: file("zero", "hunter2\x00", 0o600), says: "zero byte"},
 		{ref: "file:" + dir, says: "couldn't read"},
+		{ref: "file:/etc/shadow", says: "--secrets"},
+		{ref: "file:" + dir + "/../shadow", says: "--secrets"},
 		{ref: "file:" + filepath.Join(dir, "gone"), says: "no such file"},
 		{ref: "file:relative", says: "absolute path"},
 		{ref: "file:", says: "absolute path"},
 		{ref: "vault:kv/shop#token", says: "reads file:PATH only"},
 		{ref: "", says: "reads file:PATH only"},
 	} {
-		got, err := Outside()(t.Context(), c.ref)
+		got, err := Within([]string{dir}, nil)(t.Context(), c.ref)
 		if got != c.want || (err != nil) != (c.says != "") {
 			t.Errorf("%s: %q, %v", c.ref, got, err)
 		}
@@ -82,9 +84,11 @@ func TestBelow(t *testing.T) {
 	}
 }
 
-// What is Sluice's own is no service's, by whatever way it is named.
-func TestOutside(t *testing.T) {
-	own, other := t.TempDir(), t.TempDir()
+// What is Sluice's own is no service's, by whatever way it is named, and also where
+// an operator named a folder around it.
+func TestWithinIsNotOwn(t *testing.T) {
+	around, other := t.TempDir(), t.TempDir()
+	own := around + "/own"
 	for _, name := range []string{"/token", "/keys/promotion.key", "/secrets/db", "/secretsx", "/keys/secrets/x"} {
 		if err := os.MkdirAll(filepath.Dir(own+name), 0o700); err != nil {
 			t.Fatal(err)
@@ -103,21 +107,23 @@ func TestOutside(t *testing.T) {
 	}
 	t.Chdir(filepath.Dir(own))
 	for name, own := range map[string]string{"its path": own, "a link to it": other + "/dir", "a relative path": filepath.Base(own)} {
-		read := Outside(filepath.Join(own, "none"), own)
+		read := Within([]string{other, around}, []string{filepath.Join(own, "none"), own})
 		for path, want := range map[string]string{
 			"/token": "", "/keys/promotion.key": "", "/secretsx": "", "/keys/secrets/x": "", "/secrets/../token": "", "/secrets/out": "", "/secrets/db": "private",
 		} {
-			if got, err := read(t.Context(), "file:"+other+"/dir"+path); got != want || (err != nil) != (want == "") {
+			if got, err := read(t.Context(), "file:"+around+"/own"+path); got != want || (err != nil) != (want == "") {
 				t.Errorf("%s, by %s: %q, %v", path, name, got, err)
 			}
 		}
-		if got, err := read(t.Context(), "file:"+other+"/link"); err == nil || got != "" {
-			t.Errorf("by a link, by %s: %q", name, got)
+		for _, link := range []string{"/link", "/dir/secrets/db"} {
+			if got, err := read(t.Context(), "file:"+other+link); err == nil || got != "" {
+				t.Errorf("by the link %s, by %s: %q", link, name, got)
+			}
 		}
 		if got, err := read(t.Context(), "file:"+other+"/mine"); err != nil || got != "hunter2" {
 			t.Errorf("by %s: %q, %v", name, got, err)
 		}
-		file := Outside(other + "/mine")
+		file := Within([]string{other}, []string{other + "/mine"})
 		if got, err := file(t.Context(), "file:"+other+"/mine"); err == nil {
 			t.Errorf("a credential was given: %q", got)
 		}

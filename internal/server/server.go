@@ -43,6 +43,7 @@ type Options struct {
 	TLSCert        string
 	TLSKey         string
 	Show           []string // paths in private folders that services may read
+	Secrets        []string // folders that services' secrets may lie in, besides the data folder's own
 	TLSCA          string   // that signs the certificates of agents on other machines
 	InsecureListen bool     // allow other addresses than loopback without TLS
 	Isolation      runner.Isolation
@@ -177,7 +178,7 @@ func Run(ctx context.Context, o Options) (err error) {
 	c, err := control.New(control.Config{
 		Full:  spare.give,
 		Store: st, Blobs: blobs, Keys: keys, Artifacts: &shelf{base: func() string { return url }, token: token, spool: spool},
-		Target: host.New(st), Metrics: asker{series}, Dir: dir, Log: o.Log, Isolation: o.Isolation, Secret: secret.Below(folder.secrets()), ParseOptions: ParseOptions(o.Platform...),
+		Target: host.New(st), Metrics: asker{series}, Dir: dir, Log: o.Log, Isolation: o.Isolation, Secret: secret.Below(folder.secrets()), Redact: secret.Within(append([]string{folder.secrets()}, o.Secrets...), []string{dir}), ParseOptions: ParseOptions(o.Platform...),
 	})
 	if err != nil {
 		return err
@@ -254,6 +255,9 @@ func (o Options) agentCommand(folder Folder, url string) []string {
 	}
 	for _, path := range o.Show {
 		out = append(out, "--show", path)
+	}
+	for _, dir := range append([]string{folder.secrets()}, o.Secrets...) {
+		out = append(out, "--secrets", dir)
 	}
 	if o.Isolation == runner.None {
 		out = append(out, "--isolation", string(runner.None))

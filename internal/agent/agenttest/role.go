@@ -139,6 +139,7 @@ type settings struct {
 // Options of an agent that most tests leave alone.
 type Options struct {
 	Hide      []string
+	Secrets   []string
 	Isolation string
 	TakeOver  bool
 }
@@ -227,7 +228,7 @@ func agentProcess() int {
 	}
 	err = agent.Run(ctx, agent.Config{
 		Server: s.Server, Token: Token, Host: s.Host, DataDir: s.DataDir, TrustKeys: s.Keys,
-		Hide: s.Hide, Show: []string{program}, Isolation: s.Isolation, TakeOver: s.TakeOver,
+		Hide: s.Hide, Secrets: s.Secrets, Show: []string{program}, Isolation: s.Isolation, TakeOver: s.TakeOver,
 		Logger: slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: level})),
 	})
 	if err != nil {

@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"hash/fnv"
 	"io/fs"
 	"os"
 	"os/exec"
@@ -24,21 +23,8 @@ type View struct {
 	Show     []string // below a hidden or private folder, and visible all the same, read only
 	Dir      string   // its release and working directory: visible, read only
 	Writable []string // its own folders
-	Key      string   // who it is: by this it gets its user where the agent is root
-}
-
-// firstUser is outside every range that distributions, containers and systemd
-// hand out. Build steps have one of their own beside it; see package sandbox.
-const (
-	firstUser = 1_900_100_000
-	users     = 100_000
-)
-
-// User returns the uid and gid that a service runs as.
-func User(key string) (uid, gid int) {
-	h := fnv.New32a()
-	_, _ = h.Write([]byte(key))
-	return rights.User(firstUser + int(h.Sum32()%users))
+	Key      string   // who it is
+	Users    *Users   // that give it its own where the agent is root
 }
 
 // payload tells the stage what to do. It holds no secret: those are in the
@@ -71,7 +57,14 @@ const (
 // Command returns a command that runs /bin/sh -c run in v, in a session of its
 // own. done must be called when it was started, or not.
 func Command(v View, run string, env []string) (cmd *exec.Cmd, done func(), err error) {
-	uid, gid := User(v.Key)
+	uid, gid, err := v.Users.Of(v.Key)
+	if err != nil {
+		return nil, nil, err
+	}
+	return commandAs(uid, gid, v, run, env)
+}
+
+func commandAs(uid, gid int, v View, run string, env []string) (cmd *exec.Cmd, done func(), err error) {
 	p, err := plan(v, uid, gid)
 	if err != nil {
 		return nil, nil, err
@@ -276,12 +269,13 @@ func Probe(dir string) error {
 	if err := os.WriteFile(hidden, nil, 0o600); err != nil {
 		return fmt.Errorf("couldn't try to isolate a service: %w", err)
 	}
-	if uid, gid := User("probe"); uid != os.Geteuid() {
+	uid, gid := rights.User(probeUser)
+	if uid != os.Geteuid() {
 		if err := os.Chown(shown, uid, gid); err != nil {
 			return fmt.Errorf("couldn't try to isolate a service: %w", err)
 		}
 	}
-	cmd, done, err := Command(View{Hide: []string{probe}, Dir: shown, Key: "probe"}, `test ! -e "$HIDDEN"`, []string{"PATH=/usr/bin:/bin", "HIDDEN=" + hidden})
+	cmd, done, err := commandAs(uid, gid, View{Hide: []string{probe}, Dir: shown}, `test ! -e "$HIDDEN"`, []string{"PATH=/usr/bin:/bin", "HIDDEN=" + hidden})
 	if err != nil {
 		return err
 	}

@@ -61,12 +61,20 @@ func world(t *testing.T) (v View, data string) {
 	if err := os.MkdirAll(tmp, 0o700); err != nil {
 		t.Fatal(err)
 	}
-	if uid, gid := User("shop"); uid != os.Geteuid() {
+	users, err := OpenUsers(filepath.Join(data, "users.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	uid, gid, err := users.Of("shop")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if uid != os.Geteuid() {
 		if err := os.Chown(tmp, uid, gid); err != nil {
 			t.Fatal(err)
 		}
 	}
-	return View{Hide: []string{data}, Dir: dir, Writable: []string{tmp}, Key: "shop"}, data
+	return View{Hide: []string{data}, Dir: dir, Writable: []string{tmp}, Key: "shop", Users: users}, data
 }
 
 func TestHiddenIsNotThere(t *testing.T) {
@@ -163,7 +171,7 @@ func TestWritable(t *testing.T) {
 	if err != nil || !strings.HasPrefix(out, "x\n") || strings.Count(out, "Read-only file system") != 3 || !strings.Contains(out, "\nmine") {
 		t.Errorf("%v: %s", err, out)
 	}
-	if uid, _ := User(v.Key); !strings.HasSuffix(out, strconv.Itoa(uid)+"\n") {
+	if uid, _, err := v.Users.Of(v.Key); err != nil || !strings.HasSuffix(out, strconv.Itoa(uid)+"\n") {
 		t.Errorf("it is not user %d:\n%s", uid, out)
 	}
 	if b, err := os.ReadFile(filepath.Join(v.Writable[0], "file")); err != nil || string(b) != "x\n" {
@@ -205,7 +213,7 @@ func TestShow(t *testing.T) {
 	if _, _, err := Command(v, "true", nil); err == nil {
 		t.Error("something absent was shown")
 	}
-	if _, _, err := Command(View{Hide: []string{"/"}}, "true", nil); err == nil {
-		t.Error("/ was hidden")
+	if _, _, err := Command(View{Hide: []string{"/"}, Key: v.Key, Users: v.Users}, "true", nil); err == nil || !strings.Contains(err.Error(), "couldn't hide /") {
+		t.Errorf("/ was hidden: %v", err)
 	}
 }

@@ -21,13 +21,16 @@
 //   - /proc leads around no cover: each service has a user namespace of its own, so
 //     the kernel lets it look into no process outside (ptrace access), neither the
 //     agent nor another service.
-//   - Where the agent is root, a service runs as a user of its own, by its key,
-//     that owns nothing on the host. Private folders on the way to its release are
-//     covered with the rest.
+//   - Where the agent is root, a service runs as a user of its own ([Users]) that
+//     owns nothing on the host, the same after each start and no other service's of
+//     this agent, ever. Private folders on the way to its release are covered with
+//     the rest.
 //   - A service is started with all of this or, when Command's process says 126 and
 //     why on standard error, not at all.
 //
 // What it does not do: where the agent is not root the service has the agent's
 // user. Then it may signal the agent, and read and write what else that user owns.
+// In a container that maps too few users all services have one. Two agents on one
+// host know nothing of each other's users, which begin with the same hash.
 // Linux 5.12 or newer (mount_setattr). [Probe] tells whether the host allows it.
 package confine

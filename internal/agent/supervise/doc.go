@@ -21,7 +21,8 @@
 //   - When a process ends, so does the rest of its session.
 //   - Secrets are resolved at each start, and are in no file, log or report; where
 //     a service prints them, [Instance.LogTail] has them struck out.
-//   - No secret is a file of Sluice's own ([Options.Own]), whatever a release names.
+//   - A secret lies in a folder that the operator named ([Options.Secrets]) and is
+//     no file of Sluice's own ([Options.Own]), whatever a release names.
 //
 // Failure behaviour: an exit is followed by a restart after 100 ms, doubling to
 // 10 s, until the process was ready for 10 s. Five exits within StartIn, or no

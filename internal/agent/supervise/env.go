@@ -14,7 +14,7 @@ import (
 
 // resolve returns the values of secrets.
 func (s *Supervisor) resolve(refs map[string]release.SecretRef) (map[string]string, error) {
-	read := secret.Outside(s.opt.Own...)
+	read := secret.Within(s.opt.Secrets, s.opt.Own)
 	out := make(map[string]string, len(refs))
 	for name, ref := range refs {
 		v, err := read(context.Background(), ref.Ref)

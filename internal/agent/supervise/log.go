@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"io"
 	"os"
+	"slices"
 	"strings"
 )
 
@@ -31,6 +32,8 @@ func tail(path string, secrets []string) string {
 	}
 	if i := bytes.IndexByte(b, '\n'); from > 0 && i >= 0 {
 		b = b[i+1:] // the first line is not whole
+	} else if from > 0 {
+		b = b[endOfSecret(b, secrets):] // nor is this one, the only
 	}
 	// Before anything is cut off: a part of a secret would not be recognised.
 	s := redact(strings.ToValidUTF8(string(b), "\uFFFD"), secrets)
@@ -45,14 +48,39 @@ func tail(path string, secrets []string) string {
 	return s
 }
 
-// redact strikes the secrets out, also where one has several lines.
+// redact strikes the secrets out, also where one has several lines; the longest
+// first, as one may be the beginning of another.
 func redact(s string, secrets []string) string {
+	for _, part := range parts(secrets) {
+		s = strings.ReplaceAll(s, part, "***")
+	}
+	return s
+}
+
+// parts are the texts that must not be shown.
+func parts(secrets []string) []string {
+	var out []string
 	for _, secret := range secrets {
-		for _, part := range strings.Split(secret, "\n") {
+		for part := range strings.SplitSeq(secret, "\n") {
 			if part = strings.TrimSpace(part); len(part) >= 4 {
-				s = strings.ReplaceAll(s, part, "***")
+				out = append(out, part)
 			}
 		}
 	}
-	return s
+	slices.SortFunc(out, func(a, b string) int { return len(b) - len(a) })
+	return out
+}
+
+// endOfSecret is how much of the beginning of b is, or may be, the rest of a secret
+// whose beginning was cut off.
+func endOfSecret(b []byte, secrets []string) int {
+	end := 0
+	for _, part := range parts(secrets) {
+		for n := min(len(part)-1, len(b)); n > end; n-- {
+			if bytes.HasPrefix(b, []byte(part[len(part)-n:])) {
+				end = n
+			}
+		}
+	}
+	return end
 }

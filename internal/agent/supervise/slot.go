@@ -34,6 +34,7 @@ type slot struct {
 	mu      sync.Mutex
 	status  Instance
 	secrets []string // values, for striking them out
+	unknown bool     // they could not be read: nothing of the log is shown
 	rec     record
 	adopted *process
 	written <-chan struct{} // closed: all that the process wrote is in the log
@@ -41,12 +42,23 @@ type slot struct {
 
 func (sl *slot) snapshot() Instance {
 	sl.mu.Lock()
-	i, secrets := sl.status, sl.secrets
+	i := sl.status
 	sl.mu.Unlock()
 	if !i.Ready {
-		i.LogTail = tail(sl.logPath(), secrets)
+		i.LogTail = sl.tail()
 	}
 	return i
+}
+
+// tail returns the last lines of the log, without the secrets that its process has.
+func (sl *slot) tail() string {
+	sl.mu.Lock()
+	secrets, unknown := sl.secrets, sl.unknown
+	sl.mu.Unlock()
+	if unknown {
+		return "(its log is not shown: it may hold secrets, which can't be read any more)"
+	}
+	return tail(sl.logPath(), secrets)
 }
 
 func (sl *slot) isReady() bool {
@@ -75,16 +87,19 @@ func (sl *slot) takeUp() {
 		g.sup.opt.Logger.Info("an instance ended while no agent ran", "instance", sl.status.ID, "error", err)
 		return
 	}
-	if values, err := g.sup.resolve(g.spec.Secrets); err == nil {
-		sl.keepSecrets(values)
+	values, err := g.sup.resolve(g.spec.Secrets)
+	if err != nil {
+		g.sup.opt.Logger.Warn("an instance goes on with secrets that it would not get anew", "instance", sl.status.ID, "error", err)
 	}
+	sl.keepSecrets(values)
+	sl.unknown = err != nil
 	sl.adopted, sl.rec = p, r
 	sl.status.PID, sl.status.Port, sl.status.Serial = r.PID, r.Port, r.Serial
 	sl.status.Ready, sl.status.Restarts = r.Ready, r.Restarts
 }
 
 func (sl *slot) keepSecrets(values map[string]string) {
-	sl.secrets = nil
+	sl.secrets, sl.unknown = nil, false
 	for _, v := range values {
 		sl.secrets = append(sl.secrets, v)
 	}
@@ -142,6 +157,9 @@ func (sl *slot) start() (*process, error) {
 	spec, s := sl.group.current(), sl.group.sup
 	values, err := s.resolve(spec.Secrets)
 	if err != nil {
+		sl.mu.Lock()
+		sl.unknown = sl.secrets == nil // the log may be of a process before our time
+		sl.mu.Unlock()
 		return nil, err
 	}
 	tmp, err := sl.makeTemp()
@@ -205,7 +223,7 @@ func (s *Supervisor) command(spec Spec, tmp string, env []string) (cmd *exec.Cmd
 		return cmd, func() {}, nil
 	}
 	return confine.Command(confine.View{
-		Hide: s.opt.Hide, Show: s.opt.Show, Dir: spec.Dir, Writable: []string{tmp}, Key: spec.Key.String(),
+		Hide: s.opt.Hide, Show: s.opt.Show, Dir: spec.Dir, Writable: []string{tmp}, Key: spec.Key.String(), Users: s.users,
 	}, spec.Run, env)
 }
 
@@ -213,8 +231,11 @@ func (s *Supervisor) command(spec Spec, tmp string, env []string) (cmd *exec.Cmd
 func (sl *slot) makeTemp() (string, error) {
 	tmp := sl.dir("tmp")
 	uid, gid := os.Geteuid(), os.Getegid()
-	if sl.group.sup.opt.Confine {
-		uid, gid = confine.User(sl.group.key.String())
+	if s := sl.group.sup; s.opt.Confine {
+		var err error
+		if uid, gid, err = s.users.Of(sl.group.key.String()); err != nil {
+			return "", err
+		}
 	}
 	if info, err := os.Stat(tmp); err == nil {
 		if st, ok := info.Sys().(*syscall.Stat_t); ok && int(st.Uid) != uid {
@@ -263,12 +284,11 @@ func (sl *slot) ended(how string) {
 	sl.status.Restarts++
 	sl.status.LastExit = how
 	id, rec := sl.status.ID, sl.rec
-	secrets := sl.secrets
 	sl.mu.Unlock()
 	if rec.PID != 0 {
 		sl.group.sup.note(rec, true)
 	}
-	sl.group.exited(time.Now(), id, how, tail(sl.logPath(), secrets))
+	sl.group.exited(time.Now(), id, how, sl.tail())
 }
 
 func (sl *slot) setReady(ready bool) {
@@ -348,9 +368,9 @@ func (sl *slot) watchOver(p *process) (how string, proven, over bool) {
 			case !ready && time.Since(since) >= h.StartIn:
 				why := fmt.Sprintf("was not ready within %s: %v", h.StartIn, lastAnswer)
 				sl.mu.Lock()
-				id, secrets := sl.status.ID, sl.secrets
+				id := sl.status.ID
 				sl.mu.Unlock()
-				sl.group.unwell(id, why, tail(sl.logPath(), secrets))
+				sl.group.unwell(id, why, sl.tail())
 				sl.terminate(p, ended)
 				return why, false, false
 			}

@@ -8,15 +8,18 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	mrand "math/rand/v2"
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
 	"time"
 
+	"github.com/sluicehq/sluice/internal/agent/confine"
 	"github.com/sluicehq/sluice/internal/agent/wire"
 	"github.com/sluicehq/sluice/internal/release"
 )
@@ -37,7 +40,7 @@ type Spec struct {
 
 // Options say where a supervisor keeps what it knows and whom it tells.
 type Options struct {
-	Dir string // instances.json, logs and temporary folders
+	Dir string // instances.json, users.json, logs and temporary folders
 	// Changed is called after any change of a status. It must not block.
 	Changed func()
 	// Drain returns when no request is open on the instance any more, or ctx is
@@ -48,8 +51,9 @@ type Options struct {
 	// and its own release do; see package confine. What runs already stays as it is.
 	Confine    bool
 	Hide, Show []string
-	// Own are folders and files of Sluice: no secret of a service may lie there.
-	Own []string
+	// Secrets are the folders that services' secrets may lie in; none of Sluice's
+	// own folders and files, Own, is one of those.
+	Secrets, Own []string
 }
 
 // Instance is one process, or the place of one that is to start again.
@@ -96,6 +100,7 @@ type file struct {
 type Supervisor struct {
 	opt   Options
 	probe prober
+	users *confine.Users
 
 	ctx    context.Context // done: leave all processes as they are
 	cancel context.CancelFunc
@@ -127,7 +132,11 @@ func Open(o Options) (*Supervisor, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Supervisor{opt: o, probe: newProber(), file: f, adopt: make(map[string]record)}
+	users, err := confine.OpenUsers(filepath.Join(o.Dir, "users.json"))
+	if err != nil {
+		return nil, err
+	}
+	s := &Supervisor{opt: o, probe: newProber(), users: users, file: f, adopt: make(map[string]record)}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	for name, r := range f.Instances {
 		if r.alive() {
@@ -140,8 +149,22 @@ func Open(o Options) (*Supervisor, error) {
 	if err := s.save(); err != nil {
 		return nil, err
 	}
+	s.keepUsers()
 	s.wait.Go(s.repair)
 	return s, nil
+}
+
+// keepUsers has services that run keep their user, before a new one asks for it:
+// they may have been started when users were not recorded.
+func (s *Supervisor) keepUsers() {
+	if !s.opt.Confine {
+		return
+	}
+	for _, name := range slices.Sorted(maps.Keys(s.adopt)) {
+		if _, _, err := s.users.Of(s.adopt[name].Key.String()); err != nil {
+			s.opt.Logger.Error("couldn't record the user of a service that runs", "instance", name, "error", err)
+		}
+	}
 }
 
 // killOrphans ends what a dead leader left in its session. In another boot the

@@ -147,13 +147,16 @@ type Observed struct {
 // Service is what a host runs of one service in one environment.
 type Service struct {
 	release.Key
-	Generation int64              `json:"generation"`        // the last one applied
-	Listening  bool               `json:"listening"`         // where it is wanted to; a worker always
-	Address    string             `json:"address,omitempty"` // host:port where it listens, maybe an earlier one
-	Preview    string             `json:"preview,omitempty"` // host:port where the candidate alone answers
-	Reason     string             `json:"reason,omitempty"`  // why not, or why a generation was refused
-	Revisions  []RevisionObserved `json:"revisions"`
-	Total      Total              `json:"total"` // of all revisions since boot, also of those that are gone
+	Generation int64  `json:"generation"`        // the last one applied
+	Listening  bool   `json:"listening"`         // where it is wanted to; a worker always
+	Address    string `json:"address,omitempty"` // host:port where it listens, maybe an earlier one
+	Preview    string `json:"preview,omitempty"` // host:port where the candidate alone answers
+	Reason     string `json:"reason,omitempty"`  // why not, or why a generation was refused
+	// Refused is the server's: why Address or Preview, which it took out, can't be the
+	// host's. Agents leave it empty.
+	Refused   string             `json:"refused,omitempty"`
+	Revisions []RevisionObserved `json:"revisions"`
+	Total     Total              `json:"total"` // of all revisions since boot, also of those that are gone
 }
 
 // Total counts attempts.

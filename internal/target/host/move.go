@@ -75,7 +75,7 @@ func LetGo(d wire.Desired) wire.Desired {
 func Runs(reports []Report, d wire.Desired) bool {
 	for _, r := range reports {
 		for _, s := range r.Services {
-			if s.Key == d.Key && s.Generation < d.Generation && (s.Address != "" || len(s.Revisions) > 0) {
+			if s.Key == d.Key && s.Generation < d.Generation && (s.Address != "" || s.Refused != "" || len(s.Revisions) > 0) {
 				return true
 			}
 		}
