@@ -3,7 +3,6 @@ package control
 import (
 	"context"
 	"fmt"
-	"slices"
 	"strings"
 
 	"github.com/sluicehq/sluice/internal/release"
@@ -143,29 +142,21 @@ func (t *turn) explain(x *Explanation) {
 	}
 }
 
-// commands are those that package rollout names in what can be done.
-var commands = []rollout.CommandKind{rollout.Advance, rollout.Pause, rollout.Resume, rollout.Abort, rollout.GiveUp}
-
-// choiceOf makes what a rollout can be told ("abort: takes it back") a choice.
-func choiceOf(can string, row store.Rollout) Choice {
-	command, what, _ := strings.Cut(can, ": ")
-	fields := strings.Fields(command)
-	if len(fields) == 0 {
-		return Choice{Text: can}
+// choiceOf makes what a rollout can be told a command of the command line.
+func choiceOf(can rollout.Choice, row store.Rollout) Choice {
+	argv := []string{can.Verb}
+	switch can.Verb {
+	case "":
+		return Choice{Text: can.Text}
+	case rollout.Run:
+	case rollout.Rollback:
+		argv = append(argv, row.Service, "--env", row.Environment)
+	case string(rollout.GiveUp):
+		argv = append(argv, row.Run)
+	default:
+		argv = append(argv, row.Run, "--env", row.Environment)
 	}
-	switch verb := fields[0]; {
-	case slices.Contains(commands, rollout.CommandKind(verb)):
-		argv := []string{verb, row.Run}
-		if verb != string(rollout.GiveUp) {
-			argv = append(argv, "--env", row.Environment)
-		}
-		return choice(what, append(argv, fields[1:]...)...)
-	case verb == "rollback" && len(fields) == 1:
-		return choice(what, "rollback", row.Service, "--env", row.Environment)
-	case verb == "run" && len(fields) == 1:
-		return choice(what, "run")
-	}
-	return Choice{Text: can}
+	return choice(can.Text, append(argv, can.Args...)...)
 }
 
 // explainQueue tells whom a run waits for, and how far that one is.

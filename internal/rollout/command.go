@@ -125,10 +125,12 @@ func (m *machine) advance(c Command) error {
 	return nil
 }
 
-// thaw takes a person's word that a failure is none.
+// thaw takes a person's word that a failure is none. What the hosts say is theirs
+// to take back: a candidate that is read once more as one that can't run freezes it
+// again, where only a change of what was seen would come to be told.
 func (m *machine) thaw() {
 	s := &m.s
-	s.Frozen, s.InAction = "", 0
+	s.Frozen, s.InAction, s.Seen.Failed = "", 0, ""
 	s.Held, s.HeldFor = Flag{}, 0
 	s.CheckOK = s.CheckOK || s.Phase == Checking
 }

@@ -377,11 +377,11 @@ func (m *machine) abortDriven() string {
 	name, out := m.plan.Mover.Name, ""
 	switch {
 	case m.s.Asked == "":
-		return "abort: ends it; " + name + " was not asked for anything"
+		return "ends it; " + name + " was not asked for anything"
 	case m.plan.First:
-		out = "abort: stops " + name + " and reverts it, to nothing, as there is no previous release"
+		out = "stops " + name + " and reverts it, to nothing, as there is no previous release"
 	default:
-		out = "abort: stops " + name + " and reverts all users to the previous release"
+		out = "stops " + name + " and reverts all users to the previous release"
 	}
 	if m.plan.Mover.Final != "" {
 		out += "; it can't take back: " + m.plan.Mover.Final

@@ -15,7 +15,34 @@ type Explanation struct {
 	Why  string   `json:"why"`            // it waits, or ended so
 	Next string   `json:"next"`           // what happens then
 	When string   `json:"when,omitempty"` // in bake time, which stops while paused or held
-	Can  []string `json:"can,omitempty"`  // what you can do
+	Can  []Choice `json:"can,omitempty"`  // what you can do
+}
+
+// Choice is one thing that a person can do.
+type Choice struct {
+	Verb string   `json:"verb,omitempty"` // a [CommandKind], [Rollback] or [Run]; empty: advice that no command does
+	Args []string `json:"args,omitempty"` // what the verb needs to be meant so; what is to be filled in is in capitals
+	Text string   `json:"text"`           // what it does
+}
+
+// Verbs of choices that are no commands to a rollout.
+const (
+	Rollback = "rollback" // of the service, in this environment
+	Run      = "run"      // of another version
+)
+
+// String is the choice for people.
+func (c Choice) String() string {
+	if c.Verb == "" {
+		return c.Text
+	}
+	return strings.Join(append([]string{c.Verb}, c.Args...), " ") + ": " + c.Text
+}
+
+func do(k CommandKind, text string) Choice { return Choice{Verb: string(k), Text: text} }
+
+func override(text string) Choice {
+	return Choice{Verb: string(Advance), Args: []string{"--override", "--reason", "TEXT"}, Text: text}
 }
 
 // NextWake returns how much time must pass until a [Tick] would change more than
@@ -69,7 +96,7 @@ func Explain(plan Plan, s State) Explanation {
 			Now:  "it has not started",
 			Why:  "it waits for its turn",
 			Next: m.begins(),
-			Can:  []string{"abort: cancels it"},
+			Can:  []Choice{do(Abort, "cancels it")},
 		}
 	case RollingBack:
 		return m.explainBack()
@@ -79,7 +106,7 @@ func Explain(plan Plan, s State) Explanation {
 	case s.Paused.On:
 		x.Now = "paused while " + x.Now
 		x.Why = "it was paused" + by(s.Paused) + "; a fail verdict or a crash still " + m.willFail()
-		x.Can = append(x.Can, "resume: goes on")
+		x.Can = append(x.Can, do(Resume, "goes on"))
 		if s.Frozen != "" {
 			x.Now, x.Why = "frozen and "+x.Now, "it failed: "+s.Frozen+"; and it was paused"+by(s.Paused)
 		}
@@ -95,57 +122,57 @@ func Explain(plan Plan, s State) Explanation {
 		x.Can = append(x.Can, m.heldCan()...)
 	case s.Phase == Baking && !m.mayReplace(s.Step+1): // nobody can
 	case s.Phase == Baking && m.mayAdvance(false):
-		full := "advance --full: goes to 100 % now"
+		full := Choice{Verb: string(Advance), Args: []string{"--full"}, Text: "goes to 100 % now"}
 		if m.plan.counted() {
-			full = "advance --full: takes all batches without their bakes"
+			full.Text = "takes all batches without their bakes"
 		}
-		x.Can = append(x.Can, "advance: ends this bake now", full)
+		x.Can = append(x.Can, do(Advance, "ends this bake now"), full)
 	case s.Phase == Baking:
-		x.Can = append(x.Can, "advance --override --reason TEXT: goes on without a pass, which is recorded")
+		x.Can = append(x.Can, override("goes on without a pass, which is recorded"))
 	}
 	if !s.Paused.On && s.Frozen == "" {
-		x.Can = append(x.Can, "pause: stops progress, not the reaction to failures")
+		x.Can = append(x.Can, do(Pause, "stops progress, not the reaction to failures"))
 	}
 	x.Can = append(x.Can, m.abortCan())
 	return x
 }
 
-func (m *machine) heldCan() []string {
+func (m *machine) heldCan() []Choice {
 	switch m.s.Held.Cause {
 	case CauseDrift:
 		if m.plan.driven() {
-			return []string{"resume: goes on once " + m.plan.Mover.Name + " is read as it was recorded; Sluice can't put it back"}
+			return []Choice{do(Resume, "goes on once "+m.plan.Mover.Name+" is read as it was recorded; Sluice can't put it back")}
 		}
 		if m.plan.OnDrift == pipeline.DriftHold && !m.s.Resumed {
-			return []string{"resume: puts it back to what was recorded, and goes on once it is read so"}
+			return []Choice{do(Resume, "puts it back to what was recorded, and goes on once it is read so")}
 		}
-		return []string{"resume: puts it back again now; it goes on once it is read right"}
+		return []Choice{do(Resume, "puts it back again now; it goes on once it is read right")}
 	case CauseFrozen:
-		out := []string{"advance --override --reason TEXT: takes your word that it is no failure and goes on, which is recorded"}
+		out := []Choice{override("takes your word that it is no failure and goes on, which is recorded")}
 		if m.mayBeSuperseded() {
-			out = append(out, "run: release the fix, which takes its place without going back first")
+			out = append(out, Choice{Verb: Run, Text: "release the fix, which takes its place without going back first"})
 		}
 		return out
 	case CausePlan:
-		return []string{"advance: takes the next step"}
+		return []Choice{do(Advance, "takes the next step")}
 	case CauseUnreachable:
 		if m.plan.driven() {
 			return nil
 		}
 	}
-	return []string{"advance --override --reason TEXT: goes on without a pass, which is recorded"}
+	return []Choice{override("goes on without a pass, which is recorded")}
 }
 
-func (m *machine) abortCan() string {
+func (m *machine) abortCan() Choice {
 	switch {
 	case m.plan.driven():
-		return m.abortDriven()
+		return do(Abort, m.abortDriven())
 	case !m.s.Exposed:
-		return "abort: removes the candidate; no user was on it"
+		return do(Abort, "removes the candidate; no user was on it")
 	case m.plan.First:
-		return "abort: takes it out of traffic; users then get 503, as there is nothing to go back to"
+		return do(Abort, "takes it out of traffic; users then get 503, as there is nothing to go back to")
 	}
-	return "abort: moves all users back to the previous release"
+	return do(Abort, "moves all users back to the previous release")
 }
 
 func (m *machine) now() string {
@@ -294,7 +321,10 @@ func (m *machine) explainBack() Explanation {
 	if s.Stuck.On {
 		x.Now = "stuck " + x.Now
 		x.When = fmt.Sprintf("unknown; what is wanted is sent again every %s", repeatEvery)
-		x.Can = []string{"mend what is missing: the rollback then goes on by itself", "give-up --reason TEXT: leaves the target as it is"}
+		x.Can = []Choice{
+			{Text: "mend what is missing: the rollback then goes on by itself"},
+			{Verb: string(GiveUp), Args: []string{"--reason", "TEXT"}, Text: "leaves the target as it is"},
+		}
 	}
 	return x
 }
@@ -308,14 +338,14 @@ func (m *machine) explainEnd() Explanation {
 		switch {
 		case m.plan.driven():
 			x.Next = m.plan.Mover.Name + " keeps of the previous release what it keeps"
-			x.Can = []string{"rollback: has " + m.plan.Mover.Name + " deploy the previous release"}
+			x.Can = []Choice{{Verb: Rollback, Text: "has " + m.plan.Mover.Name + " deploy the previous release"}}
 		case m.plan.First:
 		case !m.plan.Warm() || m.plan.RetireAfter == 0:
 			x.Next = "the previous release has stopped; its files stay on the hosts"
-			x.Can = []string{"rollback: starts it again, then takes everything back in one step"}
+			x.Can = []Choice{{Verb: Rollback, Text: "starts it again, then takes everything back in one step"}}
 		default:
 			x.Next = "the previous release " + m.plan.stays() + ", then it stops"
-			x.Can = []string{"rollback: takes all users back in one step"}
+			x.Can = []Choice{{Verb: Rollback, Text: "takes all users back in one step"}}
 		}
 	case Superseded:
 		if s.Exposed {
@@ -325,9 +355,9 @@ func (m *machine) explainEnd() Explanation {
 		if !s.Exposed {
 			x.Now += ", before any user was on it"
 		}
-		x.Can = []string{"run: release the mended version"}
+		x.Can = []Choice{{Verb: Run, Text: "release the mended version"}}
 	case RollbackFailed:
-		x.Can = []string{"look at the target: it was left as it was", "run: release another version"}
+		x.Can = []Choice{{Text: "look at the target: it was left as it was"}, {Verb: Run, Text: "release another version"}}
 	}
 	return x
 }

@@ -105,7 +105,7 @@ func TestRetireAtOnce(t *testing.T) {
 		t.Fatalf("%+v, %v", p, err)
 	}
 	x := Explain(p, State{V: stateVersion, Phase: Succeeded, Exposed: true, Step: len(p.Steps) - 1, Weight: FullWeight, Old: true})
-	if !strings.Contains(x.Next, "has stopped") || !strings.Contains(strings.Join(x.Can, "; "), "starts it again") {
+	if len(x.Can) != 1 || !strings.Contains(x.Next, "has stopped") || !strings.Contains(x.Can[0].String(), "starts it again") {
 		t.Errorf("%+v", x)
 	}
 }

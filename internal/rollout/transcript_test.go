@@ -88,7 +88,7 @@ func (p *player) line(line string) []string {
 			out = append(out, "when: "+x.When)
 		}
 		for _, c := range x.Can {
-			out = append(out, "can:  "+c)
+			out = append(out, "can:  "+c.String())
 		}
 		return out
 	case "start":

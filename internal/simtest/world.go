@@ -187,7 +187,7 @@ func (s *sim) speak() {
 		return
 	case s.healed && s.fleet != nil && st.Held.Cause == rollout.CauseDrift:
 		k = rollout.Abort // nobody but itself puts it back
-	case s.healed && st.Phase != rollout.RollingBack && (st.Frozen != "" && s.chance(0.5) || st.Frozen == "" && st.Seen.Failed != ""):
+	case s.healed && st.Phase != rollout.RollingBack && st.Frozen != "" && s.chance(0.5):
 		k = rollout.Abort
 	case st.Paused.On && (s.healed || s.chance(0.7)), st.Held.Cause == rollout.CauseDrift && l.plan.OnDrift != "" && (s.healed || s.chance(0.5)):
 		k = rollout.Resume
