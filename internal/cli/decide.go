@@ -135,7 +135,7 @@ with the difference. On a terminal without --packet, shows the packet and asks.`
 func deciding(s control.Status) (string, error) {
 	var wait []string
 	for _, e := range s.Environments {
-		if e.State == run.Waiting && e.Packet != "" && e.Rollout == "" {
+		if e.State == run.Waiting && e.Packet != "" && e.Rollout == "" && e.Decision == "" {
 			wait = append(wait, e.Name)
 		}
 	}
@@ -181,6 +181,9 @@ func (a *app) moved(err error, decision, id, env string) error {
 	var r *refused
 	if !errors.As(err, &r) || r.Packet == "" {
 		return err
+	}
+	if len(r.Changes) == 0 { // what was named never was one
+		return &exit{code: Failed, err: fmt.Errorf("%s: sluice %s %s --env %s --show", r.Error(), decision, id, clean(env))}
 	}
 	text := fmt.Sprintf("the packet changed since you saw it; it is now %s", r.Packet)
 	for _, c := range r.Changes {

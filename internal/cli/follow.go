@@ -51,7 +51,7 @@ func ended(s control.Status) bool {
 // run that waits for another rollout to end needs nobody, unless that one does.
 func waitsFor(s control.Status) *control.EnvironmentStatus {
 	for i, e := range s.Environments {
-		if e.State == run.Waiting && (e.Packet != "" && e.Rollout == "" || e.Held != "" || e.Paused || e.Queue != nil && e.Queue.Waits != "") {
+		if e.State == run.Waiting && (e.Packet != "" && e.Rollout == "" && e.Decision == "" || e.Held != "" || e.Paused || e.Queue != nil && e.Queue.Waits != "") {
 			return &s.Environments[i]
 		}
 	}

@@ -297,10 +297,14 @@ func plain(v any) string {
 // Moved reports that a decision names a packet which is no longer what waits.
 type Moved struct {
 	Packet  release.Digest // the current one
-	Changes []Change
+	Changes []Change       // none where nothing is known of the one that was named
+	Unknown release.Digest // what was named, where it never was a packet
 }
 
 func (m *Moved) Error() string {
+	if m.Unknown != "" {
+		return fmt.Sprintf("%s never was a packet here, so nothing was decided; the one that waits is %s: look at it, then name its digest", m.Unknown, m.Packet)
+	}
 	var b strings.Builder
 	fmt.Fprintf(&b, "the packet changed since you saw it; it is now %s", m.Packet)
 	for _, c := range m.Changes {
@@ -312,6 +316,32 @@ func (m *Moved) Error() string {
 
 func approvalID(d store.Decision) string {
 	return fmt.Sprintf("approval/%s/%s/%s/%s", d.Run, d.Environment, d.Packet.Short(), d.Actor)
+}
+
+// decision says what was decided on the packet that an environment waits with; ""
+// while that is open. The run's next turn takes it.
+func (t *runTurn) decision(e run.Environment) (string, error) {
+	if e.State != run.Waiting || e.Packet == "" || e.Rollout != "" || e.Queued || t.state.Phase == run.Ended {
+		return "", nil
+	}
+	decisions, err := t.tx.Decisions(t.row.Project, t.row.ID, e.Name, e.Packet)
+	if err != nil {
+		return "", fmt.Errorf("couldn't read the decisions: %w", err)
+	}
+	var approvers []string
+	for _, d := range decisions {
+		if d.Decision == "reject" {
+			return fmt.Sprintf("rejected by %s", d.Actor), nil
+		}
+		if !slices.Contains(approvers, string(d.Actor)) {
+			approvers = append(approvers, string(d.Actor))
+		}
+	}
+	env, ok := t.def.Environment(e.Name)
+	if !ok || env.Approval == nil || len(approvers) < env.Approval.Quorum {
+		return "", nil
+	}
+	return "approved by " + strings.Join(approvers, " and "), nil
 }
 
 // Decide records a person's decision on a packet.
@@ -369,7 +399,8 @@ func moved(tx *store.Tx, project string, was, now release.Digest) error {
 			return fmt.Errorf("couldn't read packet %s: %w", d.Short(), err)
 		}
 		if !ok {
-			return m // one that never was has nothing to differ from
+			m.Unknown = was // and has nothing to differ from
+			return m
 		}
 		if err := json.Unmarshal(p.Body, &bodies[i]); err != nil {
 			return fmt.Errorf("couldn't read packet %s: %w", d.Short(), err)

@@ -100,6 +100,14 @@ func (t *runTurn) explain() (Explanation, error) {
 			err := t.explainQueue(&x, e)
 			return x, err
 		case e.Packet != "":
+			said, err := t.decision(e)
+			if err != nil {
+				return x, err
+			}
+			if said != "" {
+				x.Now, x.Why, x.Next, x.When = "the packet of "+e.Name+" was decided on", said, "the run takes the decision", "now"
+				return x, nil
+			}
 			x.Now = "the release waits for approval before it enters " + e.Name
 			x.Next = "the rollout starts as soon as the packet is approved"
 			x.When = "at once after the decision"

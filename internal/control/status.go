@@ -58,6 +58,7 @@ type EnvironmentStatus struct {
 	Revision        int64              `json:"revision,omitempty"` // rises with each fact; for commands that must not act on something else than was seen
 	Queue           *QueueStatus       `json:"queue,omitempty"`    // it waits for its turn
 	Packet          release.Digest     `json:"packet,omitempty"`
+	Decision        string             `json:"decision,omitempty"` // on the packet, which the run's next turn takes
 	Gates           []gate.Decision    `json:"gates,omitempty"`
 	Plan            []rollout.PlanStep `json:"plan,omitempty"`
 	Bake            *BakeStatus        `json:"bake,omitempty"`
@@ -154,6 +155,12 @@ func (t *runTurn) status(single, points bool) (Status, error) {
 		var err error
 		if es.Queue, err = t.queueStatus(e); err != nil {
 			return s, err
+		}
+		if es.Decision, err = t.decision(e); err != nil {
+			return s, err
+		}
+		if es.Decision != "" {
+			es.WaitingFor = es.Decision + "; the run's next turn takes it"
 		}
 		if es.Strategy == "" {
 			if env, ok := t.def.Environment(e.Name); ok {

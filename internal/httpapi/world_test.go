@@ -212,3 +212,12 @@ func TestMain(m *testing.M) {
 	}
 	os.Exit(m.Run())
 }
+
+// get reads what is under a project's path.
+func (e *edge) get(path string, into any) {
+	e.Helper()
+	a := e.call("GET", project+path, nil)
+	if err := json.Unmarshal(a.body, into); err != nil || a.status != http.StatusOK {
+		e.Fatalf("%s: %d %s (%v)", path, a.status, a.body, err)
+	}
+}

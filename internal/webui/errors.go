@@ -41,6 +41,9 @@ func explain(err error) failure {
 		f.Status, f.Title, f.Changes = http.StatusConflict, "The packet changed since you saw it", moved.Changes
 		f.What = "Your decision named another packet than the one that waits now, which is " + string(moved.Packet) + ". Nothing was decided."
 		f.Do = "Below is the packet as it is now. Read it again, and decide on this one."
+		if moved.Unknown != "" {
+			f.Title = "There never was such a packet"
+		}
 	case errors.Is(err, errNowhere):
 		f.Status, f.Title, f.Do = http.StatusNotFound, "No such page", "Start from the services."
 	case errors.Is(err, control.ErrMissing), errors.Is(err, store.ErrNotFound):
