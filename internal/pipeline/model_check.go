@@ -1,6 +1,7 @@
 package pipeline
 
 import (
+	"fmt"
 	"math"
 	"time"
 )
@@ -171,11 +172,31 @@ var hooksModel = object("hooks", Hooks{},
 	key("afterTraffic", "When it has all traffic, after verify and before the rollout is done: asked where users are.", list(checkModel, 1), func(h *Hooks, v []Check) { h.AfterTraffic = v }),
 )
 
-// maxSynthetic bounds made traffic: it fills up a thin service, and is no load test.
-const maxSynthetic = 1000
-
-var syntheticModel = object("synthetic", Synthetic{Paths: []string{"/"}},
-	key("rate", "Requests per second on each host, spread over the versions as users are.", number(shape{min: 0, max: maxSynthetic, above: true}), func(s *Synthetic, v float64) { s.Rate = math.Round(v*1000) / 1000 }, required),
-	key("paths", "Paths that are asked in turn, by GET.", list(text(notBlank, atMost(2048), urlPath), 1), func(s *Synthetic, v []string) { s.Paths = v }, byDefault("[/]")),
-	key("count", "Whether the judge counts them with users' requests. Without it they only keep the service busy, apart from all users' metrics.", boolean(), func(s *Synthetic, v bool) { s.Count = v }, byDefault("false")),
+// Bounds of made traffic: it fills up a thin service, and is no load test. What is
+// counted with users' requests must not drown theirs. An agent refuses more too.
+const (
+	maxSynthetic      = 1000 // requests per second on each host
+	maxCounted        = 50   // of those that the judge counts
+	maxSyntheticPaths = 100
 )
+
+var syntheticModel = besides(object("synthetic", Synthetic{Paths: []string{"/"}},
+	key("rate", "Requests per second on each host, spread over the versions as users are. At most 50 where the judge counts them.", number(shape{min: 0, max: maxSynthetic, above: true}), func(s *Synthetic, v float64) { s.Rate = math.Round(v*1000) / 1000 }, required),
+	key("paths", "Paths that are asked in turn, by GET; at most 100.", list(text(notBlank, atMost(2048), urlPath), 1), func(s *Synthetic, v []string) { s.Paths = v }, byDefault("[/]")),
+	key("count", "Whether the judge counts them with users' requests. Without it they only keep the service busy, apart from all users' metrics. No service may say so beside a platform's standard.", boolean(), func(s *Synthetic, v bool) { s.Count = v }, byDefault("false")),
+), boundedSynthetic)
+
+func boundedSynthetic(p *parser, at string, s Synthetic) bool {
+	ok := true
+	if n := len(s.Paths); n > maxSyntheticPaths && !p.isBad(at+".paths") {
+		p.at(p.valueAt(at+".paths"), at+".paths", Error, "too-large", fmt.Sprintf("synthetic.paths has %d items; at most %d are asked", n, maxSyntheticPaths), "keep the paths that matter")
+		ok = false
+	}
+	if s.Count && s.Rate > maxCounted && !p.isBad(at+".rate") {
+		p.at(p.valueAt(at+".rate"), at+".rate", Error, "out-of-range",
+			fmt.Sprintf("synthetic.rate is %g with count: true; requests that are counted with users' must be at most %d per second on each host, or they drown theirs", s.Rate, maxCounted),
+			fmt.Sprintf("write rate: %d, or remove count", maxCounted))
+		ok = false
+	}
+	return ok
+}

@@ -110,6 +110,9 @@ func (p *parser) resolve(at string, e *Environment) {
 	t.strategy(&e.Rollout)
 	t.fields(".rollout", reflect.ValueOf(&e.Rollout).Elem(), reflect.ValueOf(std.Rollout))
 	t.fields(".analysis", reflect.ValueOf(&e.Analysis).Elem(), reflect.ValueOf(std.Analysis))
+	if where := at + ".synthetic.count"; e.Synthetic != nil && e.Synthetic.Count && !p.isBad(where) {
+		t.loosened(where, "count: true lets requests that Sluice makes itself speak for users")
+	}
 	e.Rollout.Standard = std.ID()
 }
 

@@ -43,6 +43,7 @@ func place(at, hostName string, from netip.Addr, mine func(string) bool) (string
 		return "", err
 	}
 	ip, notIP := netip.ParseAddr(name)
+	ip = ip.Unmap()
 	switch {
 	case notIP != nil:
 	case ip.IsUnspecified():
@@ -119,7 +120,7 @@ func Misplaced(reports []Report, key release.Key, t pipeline.Target) error {
 						continue
 					}
 					name, _, err := split(at)
-					if ip, e := netip.ParseAddr(name); err == nil && e == nil && (ip.IsUnspecified() || ip.IsMulticast()) {
+					if ip, e := netip.ParseAddr(name); err == nil && e == nil && (ip.Unmap().IsUnspecified() || ip.IsMulticast()) {
 						err = fmt.Errorf("it says that it answers at %s, which is no single machine's", at)
 					}
 					if err != nil {

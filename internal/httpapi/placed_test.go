@@ -1,0 +1,69 @@
+package httpapi
+
+import (
+	"encoding/json"
+	"net/http"
+	"strings"
+	"testing"
+
+	"github.com/sluicehq/sluice/internal/agent/wire"
+	"github.com/sluicehq/sluice/internal/control"
+	"github.com/sluicehq/sluice/internal/release"
+	"github.com/sluicehq/sluice/internal/store"
+)
+
+// A host that somebody took over says that its service answers at another place:
+// the server sends nobody there, and says why.
+func TestAReportedAddressIsTheHostsOwn(t *testing.T) {
+	edges(t, func(t testing.TB, e *edge) {
+		key := release.Key{Project: "default", Service: "shop", Environment: "production"}
+		err := e.store.Update(t.Context(), func(tx *store.Tx) error {
+			b, err := json.Marshal(wire.Desired{Protocol: wire.Protocol, Generation: 7, Key: key, Hosts: []string{"web-1"}, Listen: ":9001", Preview: ":0"})
+			if err != nil {
+				return err
+			}
+			_, err = tx.PutDesired(key, 7, b)
+			return err
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		sequence := uint64(0)
+		report := func(generation int64, address, preview, bearer string) control.HostService {
+			t.Helper()
+			sequence++
+			o := wire.Observed{Protocol: wire.Protocol, Host: "web-1", Boot: "b", Sequence: sequence, Services: []wire.Service{
+				{Key: key, Generation: generation, Listening: true, Address: address, Preview: preview, Revisions: []wire.RevisionObserved{}}}}
+			if a := e.call("POST", "/agent/v1/observed", o, "Authorization", "Bearer "+bearer); a.status != http.StatusNoContent {
+				t.Fatalf("%d %s", a.status, a.body)
+			}
+			hosts, err := e.control.Hosts(t.Context(), "default")
+			if err != nil || len(hosts) != 1 || len(hosts[0].Services) != 1 {
+				t.Fatalf("%+v, %v", hosts, err)
+			}
+			return hosts[0].Services[0]
+		}
+		own := e.access.AgentToken("web-1")
+		for _, c := range []struct{ address, preview, bearer, want, says string }{
+			{"127.0.0.1:9001", "", own, "127.0.0.1:9001", ""},
+			{"10.9.9.9:9001", "", own, "", "neither where it reports from"},
+			{"127.0.0.1:22", "", own, "", "where :9001 is wanted"},
+			{"127.0.0.1:22", "", own, "", "where :9001 is wanted"}, // the same again is no better
+			{"127.0.0.1:9001", "10.9.9.9:80", own, "127.0.0.1:9001", "10.9.9.9:80"},
+			{"127.0.0.1:9001", "127.0.0.1:33", own, "127.0.0.1:9001", ""},
+			{"0.0.0.0:9001", "", own, "127.0.0.1:9001", ""},
+			{"10.9.9.9:9001", "", e.access.AgentToken("web-1", "10.9.9.9"), "10.9.9.9:9001", ""},
+			{"10.9.9.9:9001", "", token, "10.9.9.9:9001", ""},
+			{"10.9.9.9:22", "", token, "", "where :9001 is wanted"},
+			{"nowhere", "", token, "", "not host:port"},
+		} {
+			if got := report(7, c.address, c.preview, c.bearer); got.Address != c.want || !strings.Contains(got.Reason, c.says) || (got.Reason == "") != (c.says == "") {
+				t.Errorf("%s: %q, %q", c.address, got.Address, got.Reason)
+			}
+		}
+		// Before it has applied what it shall run it answers where it did before.
+		if got := report(6, "127.0.0.1:8001", "", own); got.Address != "127.0.0.1:8001" || got.Reason != "" {
+			t.Errorf("%+v", got)
+		}
+	})
+}
