@@ -104,7 +104,7 @@ func TestLostLease(t *testing.T) {
 		w.first(production)
 		r, _ := w.ship(w.definition(production), "v2")
 		w.untilPhase(r, rollout.Baking, 10)
-		w.clock.set(w, w.clock.now().Add(bakingRest))
+		w.clock.set(w, w.clock.now().Add(rollout.BakingRest))
 		var lease store.Lease
 		lease, ok, err := w.store.Acquire(w.Context(), "rollouts", "other", time.Second)
 		if err != nil || !ok {

@@ -255,7 +255,7 @@ func (t *turn) schedule() {
 	if !t.row.Live {
 		return
 	}
-	next := restFor(t.state)
+	next := rollout.Rest(t.state)
 	if d, ok := rollout.NextWake(t.plan.Plan, t.state); ok {
 		next = min(next, d)
 	}
@@ -266,27 +266,6 @@ func (t *turn) schedule() {
 	t.watch.TickedAt, t.watch.Planned = t.tx.Now(), next
 	at := t.tx.Now().Add(next)
 	t.row.WakeAt = &at
-}
-
-// How long a live rollout sleeps although nothing is due. What matters wakes it:
-// a report that differs, a host that falls silent (see lookAtHosts), a bin, a
-// command. This bounds what passes between two looks, and so what a clock jump or
-// a time without any control plane can add to a bake.
-const (
-	movingRest = time.Second      // capacity or traffic is being moved
-	bakingRest = 10 * time.Second // as long as the longest bin that is not asked for
-	heldRest   = 5 * time.Minute  // time does not count
-)
-
-func restFor(s rollout.State) time.Duration {
-	switch {
-	case s.Phase == rollout.Pending: // about to start
-	case s.Paused.On, s.Held.On && s.Held.Cause != rollout.CauseDrift:
-		return heldRest
-	case s.Phase == rollout.Baking && !s.Held.On:
-		return bakingRest
-	}
-	return movingRest
 }
 
 // stepRollout takes one leased rollout one turn further: observe, decide and

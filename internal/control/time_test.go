@@ -24,7 +24,7 @@ func TestClockJumpInBake(t *testing.T) {
 				w.jump(d)
 				w.settle()
 				after := w.env(r)
-				if after.Phase != rollout.Baking || after.Step != before.Step || after.Bake.ElapsedSeconds > before.Bake.ElapsedSeconds+2*bakingRest.Seconds() || after.Bake.ElapsedSeconds < before.Bake.ElapsedSeconds {
+				if after.Phase != rollout.Baking || after.Step != before.Step || after.Bake.ElapsedSeconds > before.Bake.ElapsedSeconds+2*rollout.BakingRest.Seconds() || after.Bake.ElapsedSeconds < before.Bake.ElapsedSeconds {
 					w.Errorf("bake of %+v became %+v (%s)", before.Bake, after.Bake, after.Phase)
 				}
 				w.pause(3 * time.Second)

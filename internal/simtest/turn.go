@@ -15,25 +15,7 @@ import (
 	"github.com/sluicehq/sluice/internal/verdict"
 )
 
-// How long a live rollout sleeps although nothing is due, as in control.
-const (
-	movingRest = time.Second
-	bakingRest = 10 * time.Second
-	heldRest   = 5 * time.Minute
-	minBin     = 2 * time.Second
-)
-
-func restFor(s *rollout.State) time.Duration {
-	switch {
-	case s.Phase == rollout.Pending:
-		return heldRest
-	case s.Paused.On, s.Held.On && s.Held.Cause != rollout.CauseDrift:
-		return heldRest
-	case s.Phase == rollout.Baking && !s.Held.On:
-		return bakingRest
-	}
-	return movingRest
-}
+const minBin = 2 * time.Second
 
 // turn is one decision about one rollout in one transaction, like control's turn.
 // Nothing of it is in the store before commit.
@@ -148,7 +130,7 @@ func (t *turn) close() {
 	if t.row.live = t.row.live && !t.row.state.Phase.Terminal(); !t.row.live {
 		return
 	}
-	next := restFor(&t.row.state)
+	next := rollout.Rest(t.row.state)
 	if d, ok := rollout.NextWake(t.row.plan, t.row.state); ok {
 		next = min(next, d)
 	}
