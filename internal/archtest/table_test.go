@@ -195,6 +195,7 @@ var table = []row{
 	},
 	{pkg: "bench", may: anything, tests: anything, why: "a program that measures the budgets of the product and of each layer by itself"},
 	{pkg: "server/servertest", may: "control", why: "a real server in a child process, a client, a repository and load, for tests"},
+	{pkg: "porttest", why: "ports that nobody else takes, for tests; it knows nothing of the product"},
 	{
 		pkg: "simtest", may: "agent/wire analysis pipeline release rollout target/host verdict",
 		why: "plays seeded worlds over the packages that decide; store, control and agents are modelled in it, so that ten thousand take two minutes",

@@ -29,7 +29,7 @@ func TestUpgradeAgentInABatch(t *testing.T) {
 		{"{rolling: {batch: 2, bake: 5s}}" + judged, behaviour{Version: "bad", Bad: 80, StartMillis: 300}, "rolled-back"},
 	} {
 		t.Run(c.b.Version, func(t *testing.T) {
-			was := load.Counts()
+			was := load.Settled()
 			s.rollout = c.rollout
 			s.ship(c.b)
 			run := p.Run(s.Dir)
@@ -43,14 +43,14 @@ func TestUpgradeAgentInABatch(t *testing.T) {
 			if err := syscall.Kill(pid, syscall.SIGHUP); err != nil {
 				t.Fatal(err)
 			}
-			until(t, 15*time.Second, "another agent works", func() bool { now := p.agentPID(); return now != pid && running(now) })
+			servertest.Until(t, "another agent works", func() bool { now := p.agentPID(); return now != pid && running(now) })
 			t.Logf("another agent worked %s after it was asked for", time.Since(asked).Round(time.Millisecond))
 			p.WaitState(run, c.ends)
-			got := load.Counts()
+			got := load.Settled()
 			if got.Dropped > was.Dropped || c.b.Bad == 0 && got.Bad > was.Bad {
 				t.Errorf("of %d requests %d were dropped and %d answered badly: %v", got.All-was.All, got.Dropped-was.Dropped, got.Bad-was.Bad, got.Errors)
 			}
-			until(t, 10*time.Second, "the agent before is gone", func() bool { return !running(pid) })
+			servertest.Until(t, "the agent before is gone", func() bool { return !running(pid) })
 		})
 	}
 	load.Stop()

@@ -1,10 +1,12 @@
 package faults
 
 import (
+	"cmp"
 	"encoding/json"
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"sync"
 	"testing"
@@ -13,6 +15,7 @@ import (
 	"github.com/sluicehq/sluice/internal/control"
 	"github.com/sluicehq/sluice/internal/release"
 	"github.com/sluicehq/sluice/internal/rollout"
+	"github.com/sluicehq/sluice/internal/server/servertest"
 )
 
 // instance is one that an agent has on record.
@@ -42,6 +45,7 @@ func onRecord(t *testing.T, agentDir string) []instance {
 			out = append(out, i)
 		}
 	}
+	slices.SortFunc(out, func(a, b instance) int { return cmp.Compare(a.PID, b.PID) })
 	return out
 }
 
@@ -58,30 +62,41 @@ func alive(t *testing.T, agentDir string) map[release.ID]int {
 }
 
 // fewest watches agents until it is stopped, and says how few instances that
-// answer they had at any moment. It asks the processes themselves.
+// answer they had at any moment. It asks the processes themselves; where the
+// agents' records changed while they were asked, who came and who went is unknown,
+// and that is no moment.
 func fewest(t *testing.T, agentDirs ...string) (stop func() int) {
-	client := &http.Client{Timeout: time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
-	least := 1 << 20
+	client := &http.Client{Timeout: servertest.Patience, Transport: &http.Transport{DisableKeepAlives: true}}
+	least, moments := 1<<20, 0
 	quit := make(chan struct{})
 	var wg sync.WaitGroup
-	count := func() int {
-		n := 0
+	records := func() (out []instance) {
 		for _, dir := range agentDirs {
-			for _, i := range onRecord(t, dir) {
-				if i.Ready && running(i.PID) && answers(client, i.Port) {
-					n++
-				}
+			out = append(out, onRecord(t, dir)...)
+		}
+		return out
+	}
+	count := func() (n int, still bool) {
+		before := records()
+		for _, i := range before {
+			if i.Ready && running(i.PID) && answers(client, i.Port) {
+				n++
 			}
 		}
-		return n
+		return n, slices.Equal(before, records())
 	}
 	wg.Go(func() {
 		for {
-			n := count()
-			if n < least {
-				n = max(n, count()) // one that went while it was asked is in nobody's way
+			n, still := count()
+			if still && n < least {
+				// One that was told to go, and has not been crossed out, is in nobody's way.
+				var again int
+				again, still = count()
+				n = max(n, again)
 			}
-			least = min(least, n)
+			if still {
+				least, moments = min(least, n), moments+1
+			}
 			select {
 			case <-quit:
 				return
@@ -91,7 +106,13 @@ func fewest(t *testing.T, agentDirs ...string) (stop func() int) {
 	})
 	end := sync.OnceFunc(func() { close(quit); wg.Wait() })
 	t.Cleanup(end)
-	return func() int { end(); return least }
+	return func() int {
+		end()
+		if moments == 0 {
+			t.Error("there was no moment at which the instances could be counted")
+		}
+		return least
+	}
 }
 
 func answers(c *http.Client, port int) bool {

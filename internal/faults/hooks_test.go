@@ -2,8 +2,8 @@ package faults
 
 import (
 	"fmt"
+	"os"
 	"testing"
-	"time"
 
 	"github.com/sluicehq/sluice/internal/control"
 	"github.com/sluicehq/sluice/internal/rollout"
@@ -18,29 +18,19 @@ func TestKillControlPlaneInAHook(t *testing.T) {
 	s.first(p)
 	load := servertest.StartLoad(s.addr, 2)
 	defer load.Stop()
-	s.replace("    rollout:", "    hooks: {beforeTraffic: [{name: asked, command: {run: 'sleep 1.5 && exit CODE'}}]}\n    rollout:")
+	nap := fmt.Sprintf("sleep 2.%09d", os.Getpid()) // nobody else's
+	s.replace("    rollout:", "    hooks: {beforeTraffic: [{name: asked, command: {run: '"+nap+" && exit CODE'}}]}\n    rollout:")
 	yaml := s.yaml
 	for code, ends := range map[int]string{0: "succeeded", 1: "failed"} {
 		t.Run(ends, func(t *testing.T) {
-			before := load.Counts()
+			before := load.Settled()
 			s.yaml = yaml
 			s.replace("CODE", fmt.Sprint(code))
-			s.ship(behaviour{Version: ends})
-			checking := time.Time{}
-			seen, killed, hit := p.killWhen(p.Run(s.Dir), func(s control.Status) bool {
-				if production(s).Phase != rollout.Checking {
-					return false
-				}
-				if checking.IsZero() {
-					checking = time.Now()
-				}
-				return time.Since(checking) > 700*time.Millisecond // the command runs
+			seen, killed := p.caught(t, s, behaviour{Version: ends}, func(s control.Status) bool {
+				return production(s).Phase == rollout.Checking && len(processesOf(nap)) > 0
 			})
-			if !hit {
-				t.Fatalf("never seen checking: %s", servertest.Show(seen))
-			}
 			p.goesOn(t, seen, killed, ends)
-			got := load.Counts()
+			got := load.Settled()
 			if got.Dropped > before.Dropped || got.Bad > before.Bad || code != 0 && got.By[ends] > 0 {
 				t.Errorf("of %d requests %d were dropped, %d answered badly and %d by what was refused: %v", got.All, got.Dropped, got.Bad, got.By[ends], got.Errors)
 			}
@@ -57,7 +47,7 @@ func TestKillControlPlaneInARehearsal(t *testing.T) {
 	p, s := newPlane(t), newShop(t)
 	s.replace("    rollout:", "    verify: [{name: smoke, http: {path: /check, status: 200}}]\n    rollout:")
 	s.first(p)
-	s.ship(behaviour{Version: "v1", CheckMillis: 700})
+	s.ship(behaviour{Version: "v1", CheckMillis: 1500})
 	p.WaitState(p.Run(s.Dir), "succeeded")
 	ran := p.instances("production")
 	load := servertest.StartLoad(s.addr, 2)

@@ -5,6 +5,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -12,6 +13,7 @@ import (
 
 	"github.com/sluicehq/sluice/internal/agent"
 	"github.com/sluicehq/sluice/internal/agent/journal"
+	"github.com/sluicehq/sluice/internal/agent/wire"
 	"github.com/sluicehq/sluice/internal/control"
 	"github.com/sluicehq/sluice/internal/release"
 	"github.com/sluicehq/sluice/internal/server/servertest"
@@ -43,7 +45,7 @@ func newHost(t *testing.T, p *plane, server, name, address string) *host {
 		_ = h.cmd.Process.Signal(syscall.SIGTERM)
 		select {
 		case <-h.done:
-		case <-time.After(20 * time.Second):
+		case <-time.After(servertest.Patience):
 			t.Errorf("agent %s did not end", name)
 			h.kill()
 		}
@@ -102,6 +104,13 @@ func (h *host) weightsAsked(id release.ID) []int {
 	return out
 }
 
+// readyWith tells a service whose instances of a release are ready.
+func readyWith(id release.ID) func(control.HostService) bool {
+	return func(s control.HostService) bool {
+		return slices.ContainsFunc(s.Revisions, func(r control.HostRevision) bool { return r.Release == id && r.Phase == wire.Ready })
+	}
+}
+
 // Two hosts: a step is done when both are read to be there. One that falls silent
 // holds the rollout, and when it is back the rollout goes on.
 func TestTwoHosts(t *testing.T) {
@@ -148,14 +157,23 @@ func TestTwoHosts(t *testing.T) {
 
 	// A host that does not follow keeps a step open.
 	s.rollout = atOnce
-	s.ship(behaviour{Version: "v2", StartMillis: 500})
+	s.ship(behaviour{Version: "v2", StartMillis: 1500})
 	run = p.Run(s.Dir)
 	p.Wait(run, "preparing", inPhase("preparing"))
 	b.signal(syscall.SIGSTOP)
-	until(t, 10*time.Second, "host a is ready and has still all traffic on the old release", func() bool {
-		return len(a.weightsAsked(production(p.Status(run)).Release)) > 0
+	var reports []time.Time // of host a, from when it is ready on
+	servertest.Until(t, "host a says again and again that it is ready", func() bool {
+		var hosts []control.Host
+		if err := p.Try("GET", "hosts", nil, &hosts); err != nil {
+			t.Fatal(err)
+		}
+		for _, h := range hosts {
+			if h.Host == "a" && slices.ContainsFunc(h.Services, readyWith(production(p.Status(run)).Release)) && !slices.Contains(reports, h.At) {
+				reports = append(reports, h.At)
+			}
+		}
+		return len(reports) > 3
 	})
-	time.Sleep(2 * time.Second)
 	if e := production(p.Status(run)); e.Phase != "preparing" {
 		t.Errorf("with a host silent the rollout is %s", e.Phase)
 	}

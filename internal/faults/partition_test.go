@@ -4,12 +4,9 @@ import (
 	"bytes"
 	"context"
 	"fmt"
-	"io"
 	"net"
-	"net/http"
 	"net/url"
 	"path/filepath"
-	"strings"
 	"sync"
 	"syscall"
 	"testing"
@@ -21,212 +18,107 @@ import (
 	"github.com/sluicehq/sluice/internal/store/storetest"
 )
 
-// wire is a network path that can be cut: nothing passes then and nobody is told,
+// cable is a network path that can be cut: nothing passes then and nobody is told,
 // as when a switch dies. Mended, it resets what was cut.
-type wire struct {
+type cable struct {
 	addr string
 
 	mu    sync.Mutex
-	cut   chan struct{} // closed while nothing passes
+	whole chan struct{} // closed while bytes pass
 	conns map[net.Conn]struct{}
 }
 
-func newWire(t *testing.T, network, to string) *wire {
+func newCable(t *testing.T, network, to string) *cable {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	w := &wire{addr: l.Addr().String(), cut: make(chan struct{}), conns: map[net.Conn]struct{}{}}
-	var wg sync.WaitGroup
-	ctx, cancel := context.WithCancel(context.Background())
-	t.Cleanup(func() { cancel(); _ = l.Close(); w.reset(); wg.Wait() })
-	wg.Go(func() {
-		for {
-			in, err := l.Accept()
-			if err != nil {
-				return
-			}
-			wg.Go(func() { w.pass(ctx, in, network, to) })
-		}
-	})
+	w := &cable{whole: make(chan struct{}), conns: map[net.Conn]struct{}{}}
+	close(w.whole)
+	w.addr = relay(t, func(ctx context.Context, in net.Conn) { w.pass(ctx, in, network, to) })
 	return w
 }
 
-func (w *wire) pass(ctx context.Context, in net.Conn, network, to string) {
-	defer in.Close()
-	if !w.keep(in) {
-		<-w.mended(ctx)
+func (w *cable) pass(ctx context.Context, in net.Conn, network, to string) {
+	defer w.keep(in)()
+	if w.isCut() {
+		w.awaitMended(ctx)
 		return
 	}
-	defer w.drop(in)
 	out, err := (&net.Dialer{Timeout: time.Second}).DialContext(ctx, network, to)
 	if err != nil {
 		return
 	}
-	defer out.Close()
-	w.keep(out)
-	defer w.drop(out)
-	done := make(chan struct{}, 2)
+	defer w.keep(out)()
+	defer context.AfterFunc(ctx, func() { _, _ = in.Close(), out.Close() })()
+	var ways sync.WaitGroup
 	for _, way := range [][2]net.Conn{{in, out}, {out, in}} {
-		go func() {
+		ways.Go(func() {
+			defer func() { _, _ = in.Close(), out.Close() }()
 			b := make([]byte, 32<<10)
 			for {
 				n, err := way[0].Read(b)
 				if w.isCut() {
-					<-w.mended(ctx) // what was on its way is lost
-					break
+					w.awaitMended(ctx) // what was on its way is lost
+					return
 				}
 				if n > 0 {
 					if _, err := way[1].Write(b[:n]); err != nil {
-						break
+						return
 					}
 				}
 				if err != nil {
-					break
+					return
 				}
 			}
-			done <- struct{}{}
-		}()
+		})
 	}
-	<-done
-	_, _ = in.Close(), out.Close()
-	<-done
+	ways.Wait()
 }
 
-func (w *wire) keep(c net.Conn) bool {
+// keep has a connection reset when the wire is mended, until drop is called.
+func (w *cable) keep(c net.Conn) (drop func()) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.conns[c] = struct{}{}
+	return func() {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		delete(w.conns, c)
+	}
+}
+
+func (w *cable) isCut() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
 	select {
-	case <-w.cut:
+	case <-w.whole:
 		return false
 	default:
 		return true
 	}
 }
 
-func (w *wire) drop(c net.Conn) {
+func (w *cable) awaitMended(ctx context.Context) {
 	w.mu.Lock()
-	defer w.mu.Unlock()
-	delete(w.conns, c)
-}
-
-func (w *wire) isCut() bool {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	select {
-	case <-w.cut:
-		return true
-	default:
-		return false
-	}
-}
-
-// mended is closed when bytes pass again, or the test ends.
-func (w *wire) mended(ctx context.Context) <-chan struct{} {
-	out := make(chan struct{})
-	go func() {
-		defer close(out)
-		for w.isCut() && ctx.Err() == nil {
-			time.Sleep(5 * time.Millisecond)
-		}
-	}()
-	return out
-}
-
-func (w *wire) sever() {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	close(w.cut)
-}
-
-func (w *wire) mend() {
-	w.mu.Lock()
-	w.cut = make(chan struct{})
+	whole := w.whole
 	w.mu.Unlock()
-	w.reset()
+	select {
+	case <-whole:
+	case <-ctx.Done():
+	}
 }
 
-func (w *wire) reset() {
+func (w *cable) sever() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	w.whole = make(chan struct{})
+}
+
+func (w *cable) mend() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	close(w.whole)
 	for c := range w.conns {
 		_ = c.Close()
 	}
-}
-
-// healthBalancer passes connections on to a control plane that says that it is
-// ready, and ends those to one that is not any more, as load balancers do that
-// ask /readyz.
-func healthBalancer(t *testing.T, planes ...*plane) (url string) {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	ctx, cancel := context.WithCancel(context.Background())
-	var wg sync.WaitGroup
-	t.Cleanup(func() { cancel(); _ = l.Close(); wg.Wait() })
-	var mu sync.Mutex
-	ready := map[*plane]context.Context{}
-	for _, p := range planes {
-		wg.Go(func() {
-			client := http.Client{Timeout: time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
-			lost := func() {}
-			for ctx.Err() == nil {
-				res, err := client.Get(p.URL + "/readyz")
-				ok := err == nil && res.StatusCode == http.StatusOK
-				if err == nil {
-					_ = res.Body.Close()
-				}
-				mu.Lock()
-				switch {
-				case ok && ready[p] == nil:
-					ready[p], lost = context.WithCancel(ctx)
-				case !ok && ready[p] != nil:
-					delete(ready, p)
-					lost()
-				}
-				mu.Unlock()
-				select {
-				case <-ctx.Done():
-				case <-time.After(200 * time.Millisecond):
-				}
-			}
-			lost()
-		})
-	}
-	pass := func(in net.Conn) {
-		defer in.Close()
-		for _, p := range planes {
-			mu.Lock()
-			alive := ready[p]
-			mu.Unlock()
-			if alive == nil {
-				continue
-			}
-			out, err := net.DialTimeout("tcp", strings.TrimPrefix(p.URL, "http://"), time.Second)
-			if err != nil {
-				continue
-			}
-			defer context.AfterFunc(alive, func() { _, _ = in.Close(), out.Close() })()
-			defer out.Close()
-			go func() { _, _ = io.Copy(out, in); _ = out.Close() }()
-			_, _ = io.Copy(in, out)
-			return
-		}
-	}
-	wg.Go(func() {
-		for {
-			c, err := l.Accept()
-			if err != nil {
-				return
-			}
-			wg.Go(func() { pass(c) })
-		}
-	})
-	return "http://" + l.Addr().String()
 }
 
 // Three control planes on one PostgreSQL under load. One is cut off from the
@@ -241,9 +133,9 @@ func TestThreeControlPlanesPartitioned(t *testing.T) {
 		t.Fatal(err)
 	}
 	var planes []*plane
-	var wires []*wire
+	var wires []*cable
 	for i := range 3 {
-		w := newWire(t, "unix", filepath.Join(u.Query().Get("host"), ".s.PGSQL.5432"))
+		w := newCable(t, "unix", filepath.Join(u.Query().Get("host"), ".s.PGSQL.5432"))
 		through := *u
 		through.Host, through.RawQuery = w.addr, "sslmode=disable"
 		wires = append(wires, w)
@@ -255,35 +147,28 @@ func TestThreeControlPlanesPartitioned(t *testing.T) {
 		planes = append(planes, p)
 	}
 	s := newShop(t)
-	h := newHost(t, planes[0], healthBalancer(t, planes...), "local", "127.0.0.1")
+	h := newHost(t, planes[0], balancer(t, planes...), "local", "127.0.0.1")
 	s.first(planes[0])
 	load := servertest.StartLoad(s.addr, 2)
 	defer load.Stop()
 
 	faults := []struct {
 		name  string
-		hit   func(p *plane, w *wire)
-		after func(p *plane, w *wire)
+		hit   func(p *plane, w *cable)
+		after func(p *plane, w *cable)
 	}{
-		{"cut off from the database", func(p *plane, w *wire) {
+		{"cut off from the database", func(p *plane, w *cable) {
 			w.sever()
-			client := http.Client{Timeout: time.Second}
-			until(t, 10*time.Second, "the one that is cut off does not say that it is ready", func() bool {
-				res, err := client.Get(p.URL + "/readyz")
-				if err == nil {
-					_ = res.Body.Close()
-				}
-				return err != nil || res.StatusCode != http.StatusOK
-			})
-		}, func(_ *plane, w *wire) { w.mend() }},
-		{"paused", func(p *plane, _ *wire) { _ = p.cmd.Process.Signal(syscall.SIGSTOP) }, func(p *plane, _ *wire) { _ = p.cmd.Process.Signal(syscall.SIGCONT) }},
-		{"killed", func(p *plane, _ *wire) { p.kill() }, func(p *plane, _ *wire) { p.up() }},
+			servertest.Until(t, "the one that is cut off does not say that it is ready", func() bool { return !p.ready() })
+		}, func(_ *plane, w *cable) { w.mend() }},
+		{"paused", func(p *plane, _ *cable) { _ = p.cmd.Process.Signal(syscall.SIGSTOP) }, func(p *plane, _ *cable) { _ = p.cmd.Process.Signal(syscall.SIGCONT) }},
+		{"killed", func(p *plane, _ *cable) { p.kill() }, func(p *plane, _ *cable) { p.up() }},
 	}
 	for i, f := range faults {
 		for _, bad := range []float64{0, 80} {
 			name := fmt.Sprintf("%s, %g %% bad", f.name, bad)
 			t.Run(name, func(t *testing.T) {
-				before := load.Counts()
+				before := load.Settled()
 				victim, asked := planes[i], planes[(i+1)%3]
 				s.rollout = oneStep
 				s.ship(behaviour{Version: name, Bad: bad})
@@ -303,7 +188,7 @@ func TestThreeControlPlanesPartitioned(t *testing.T) {
 				if w := h.weightsAsked(production(end).Release); bad > 0 && w[len(w)-1] != 0 {
 					t.Errorf("the host was asked for the weights %v", w)
 				}
-				if got := load.Counts(); got.Dropped > before.Dropped || bad == 0 && got.Bad > before.Bad {
+				if got := load.Settled(); got.Dropped > before.Dropped || bad == 0 && got.Bad > before.Bad {
 					t.Errorf("of %d requests %d were dropped and %d answered badly: %v", got.All-before.All, got.Dropped-before.Dropped, got.Bad-before.Bad, got.Errors)
 				}
 			})

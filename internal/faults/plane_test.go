@@ -79,7 +79,7 @@ func (p *plane) reap() {
 	}
 	select {
 	case <-p.done:
-	case <-time.After(10 * time.Second):
+	case <-time.After(servertest.Patience):
 		_ = p.cmd.Process.Kill()
 		<-p.done
 	}
@@ -91,29 +91,31 @@ func (p *plane) up() time.Duration {
 	p.t.Helper()
 	start := time.Now()
 	p.launch()
-	for deadline := start.Add(20 * time.Second); ; time.Sleep(5 * time.Millisecond) {
-		res, err := http.Get(p.URL + "/readyz")
-		if err == nil {
-			_ = res.Body.Close()
-			if res.StatusCode == http.StatusOK {
-				break
-			}
-		}
+	servertest.Until(p.t, "the server is ready", func() bool {
 		select {
 		case <-p.done:
 			p.t.Fatalf("the server ended instead of starting:\n%s", tail(p.log))
 		default:
 		}
-		if time.Now().After(deadline) {
-			p.t.Fatalf("the server was not ready within 20 s: %v\n%s", err, tail(p.log))
-		}
-	}
+		return p.ready()
+	})
 	b, err := os.ReadFile(filepath.Join(p.dir, "token"))
 	if err != nil {
 		p.t.Fatal(err)
 	}
 	p.Token = strings.TrimSpace(string(b))
 	return time.Since(start)
+}
+
+// ready reports whether the server says that it is.
+func (p *plane) ready() bool {
+	client := http.Client{Timeout: time.Second}
+	res, err := client.Get(p.URL + "/readyz")
+	if err != nil {
+		return false
+	}
+	_ = res.Body.Close()
+	return res.StatusCode == http.StatusOK
 }
 
 func (p *plane) launch() {
@@ -150,7 +152,7 @@ func (p *plane) kill() {
 // returns what was seen, and when; false if the run ended without that.
 func (p *plane) killWhen(run string, ok func(control.Status) bool) (control.Status, time.Time, bool) {
 	p.t.Helper()
-	for deadline := time.Now().Add(60 * time.Second); ; {
+	for deadline := time.Now().Add(servertest.Patience); ; {
 		var s control.Status
 		err := p.Try("GET", "runs/"+run, nil, &s)
 		switch {
@@ -166,6 +168,30 @@ func (p *plane) killWhen(run string, ok func(control.Status) bool) (control.Stat
 		}
 		time.Sleep(time.Millisecond)
 	}
+}
+
+// tries bounds how often caught ships anew.
+const tries = 25
+
+// caught ships a version and kills the server at the moment when its run is seen
+// to be as wanted. Some moments last milliseconds, and can be over before they are
+// seen: the version is shipped again then, under another name.
+func (p *plane) caught(t *testing.T, s *shop, b behaviour, when func(control.Status) bool) (control.Status, time.Time) {
+	t.Helper()
+	for try := range tries {
+		v := b
+		if try > 0 {
+			v.Version += fmt.Sprintf(" (%d)", try)
+		}
+		s.ship(v)
+		seen, killed, hit := p.killWhen(p.Run(s.Dir), when)
+		if hit {
+			return seen, killed
+		}
+		t.Logf("run %s ended before it was seen so", seen.Run)
+	}
+	t.Fatalf("never seen in %d runs", tries)
+	panic("not reached")
 }
 
 // recovered waits until a run moves that was seen before the kill, and returns how
@@ -216,7 +242,7 @@ func killPID(t *testing.T, pid int) {
 	if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
 		t.Fatal(err)
 	}
-	until(t, 5*time.Second, fmt.Sprintf("process %d is gone", pid), func() bool { return !running(pid) })
+	servertest.Until(t, fmt.Sprintf("process %d is gone", pid), func() bool { return !running(pid) })
 }
 
 // running reports whether a process runs; one that nobody has waited for does not.
@@ -301,23 +327,21 @@ func processesOf(dir string) map[int]string {
 	return out
 }
 
-// left is what processesOf finds still after a moment: what keeps an instance's
-// log ends when it has read the last of it.
-func left(dir string) map[int]string {
-	for deadline := time.Now().Add(2 * time.Second); ; time.Sleep(20 * time.Millisecond) {
-		if out := processesOf(dir); len(out) == 0 || time.Now().After(deadline) {
-			return out
-		}
-	}
+// left is what processesOf finds still when it had time to end: what keeps an
+// instance's log ends when it has read the last of it.
+func left(dir string) (out map[int]string) {
+	servertest.Eventually(func() bool {
+		out = processesOf(dir)
+		return len(out) == 0
+	})
+	return out
 }
 
-func until(t *testing.T, within time.Duration, what string, ok func() bool) {
+// moreOf waits until n more requests have come back, whichever way.
+func moreOf(t *testing.T, load *servertest.Load, n int) {
 	t.Helper()
-	for deadline := time.Now().Add(within); !ok(); time.Sleep(10 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatalf("not within %s: %s", within, what)
-		}
-	}
+	was := load.Counts().All
+	servertest.Until(t, "load goes on", func() bool { return load.Counts().All > was+n })
 }
 
 func tail(path string) string {

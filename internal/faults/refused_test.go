@@ -4,7 +4,6 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
-	"time"
 
 	"github.com/sluicehq/sluice/internal/control"
 	"github.com/sluicehq/sluice/internal/release"
@@ -52,7 +51,7 @@ func TestRollbacksThatAreRefused(t *testing.T) {
 	}
 	ship("v2")
 	ship("v3")
-	until(t, 15*time.Second, "only v3 runs", func() bool { return len(alive(t, p.dir+"/agent")) == 1 })
+	servertest.Until(t, "only v3 runs", func() bool { return len(alive(t, p.dir+"/agent")) == 1 })
 	// Hosts keep what they ran, and would need no registry: it is deleted there too.
 	if err := os.RemoveAll(filepath.Join(p.dir, "agent", "releases", shipped[0].Hex())); err != nil {
 		t.Fatal(err)

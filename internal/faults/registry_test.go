@@ -5,17 +5,17 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/sluicehq/sluice/internal/control"
 	"github.com/sluicehq/sluice/internal/release"
+	"github.com/sluicehq/sluice/internal/server/servertest"
 )
 
 // twoPlaces puts dev before production.
 func (s *shop) twoPlaces() {
 	s.replace("environments:\n", `environments:
   - name: dev
-    target: {type: host, listen: 'DEV', run: ./service, health: {http: /healthz, interval: 200ms, startIn: 10s}}
+    target: {type: host, listen: 'DEV', run: ./service, health: {http: /healthz, interval: 200ms, startIn: 1m}}
     rollout: all-at-once
 `)
 	s.replace("  - name: production\n", "  - name: production\n    after: [dev]\n    approval: {quorum: 1}\n")
@@ -89,7 +89,7 @@ func TestRollbackWithoutRegistry(t *testing.T) {
 			s.ship(behaviour{Version: "v2"})
 			p.WaitState(p.Run(s.Dir), "succeeded")
 			if name == "cold" {
-				until(t, 15*time.Second, "the old release has stopped", func() bool { return len(p.instances("production")[first.Release]) == 0 })
+				servertest.Until(t, "the old release has stopped", func() bool { return len(p.instances("production")[first.Release]) == 0 })
 			}
 			if err := os.RemoveAll(filepath.Join(p.dir, "registry")); err != nil {
 				t.Fatal(err)

@@ -3,7 +3,6 @@ package faults
 import (
 	"net"
 	"testing"
-	"time"
 
 	"github.com/sluicehq/sluice/internal/control"
 	"github.com/sluicehq/sluice/internal/rollout"
@@ -40,11 +39,7 @@ func TestKillControlPlaneInABatch(t *testing.T) {
 			load := servertest.StartLoad(s.addr, 2)
 			defer load.Stop()
 			least := fewest(t, p.dir+"/agent")
-			s.ship(c.b)
-			seen, killed, hit := p.killWhen(p.Run(s.Dir), c.when)
-			if !hit {
-				t.Fatalf("never seen: %s", servertest.Show(seen))
-			}
+			seen, killed := p.caught(t, s, c.b, c.when)
 			p.goesOn(t, seen, killed, c.ends)
 			got := load.Stop()
 			if got.Dropped > 0 || c.b.Bad == 0 && got.Bad > 0 {
@@ -59,7 +54,7 @@ func TestKillControlPlaneInABatch(t *testing.T) {
 					runs = id
 				}
 			}
-			until(t, 10*time.Second, "four instances of the release that stays, and nothing else", func() bool {
+			servertest.Until(t, "four instances of the release that stays, and nothing else", func() bool {
 				now := alive(t, p.dir+"/agent")
 				return len(now) == 1 && now[runs] == 4
 			})
@@ -89,11 +84,7 @@ func TestRollingOverTwoHosts(t *testing.T) {
 			loads := []*servertest.Load{servertest.StartLoad("127.0.0.1:"+port, 1), servertest.StartLoad("127.0.0.2:"+port, 1)}
 			least := fewest(t, hosts[0].dir, hosts[1].dir)
 			s.rollout = c.rollout
-			s.ship(c.b)
-			seen, killed, hit := p.killWhen(p.Run(s.Dir), c.when)
-			if !hit {
-				t.Fatalf("never seen: %s", servertest.Show(seen))
-			}
+			seen, killed := p.caught(t, s, c.b, c.when)
 			p.goesOn(t, seen, killed, c.ends)
 			for i, l := range loads {
 				if got := l.Stop(); got.Dropped > 0 || c.b.Bad == 0 && got.Bad > 0 || i == 1 && got.By["bad"] > 0 {

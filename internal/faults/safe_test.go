@@ -61,7 +61,7 @@ func TestRollForwardThroughAPowerCut(t *testing.T) {
 	s.ship(behaviour{Version: "bad", Bad: 80})
 	bad := p.Run(s.Dir)
 	frozen := p.Wait(bad, "frozen", heldThere)
-	s.ship(behaviour{Version: "fix", StartMillis: 1500})
+	s.ship(behaviour{Version: "fix", StartMillis: 3000})
 	seen, killed, hit := p.killWhen(p.Run(s.Dir), inPhase(rollout.Preparing))
 	if !hit {
 		t.Fatalf("never seen: %s", servertest.Show(seen))
@@ -73,7 +73,7 @@ func TestRollForwardThroughAPowerCut(t *testing.T) {
 	if e := production(p.Status(seen.Run)); e.PreviousRelease == frozen.Release || first[e.PreviousRelease] == nil {
 		t.Errorf("the fix goes back to %s", e.PreviousRelease.Short())
 	}
-	by := load.Counts().By["bad"]
+	by := load.Settled().By["bad"]
 	var way control.Way
 	p.Call("GET", "services/shop/environments/production/way-back", nil, &way)
 	if way.Kind != "warm" || first[way.To] == nil {

@@ -2,7 +2,6 @@ package faults
 
 import (
 	"testing"
-	"time"
 
 	"github.com/sluicehq/sluice/internal/server/servertest"
 )
@@ -13,8 +12,8 @@ import (
 func TestServiceThatCannotRun(t *testing.T) {
 	t.Parallel()
 	p, s := newPlane(t), newShop(t)
-	s.replace("startIn: 10s", "startIn: 3s")
 	s.first(p)
+	patient := s.yaml
 	load := servertest.StartLoad(s.addr, 2)
 	defer load.Stop()
 	cases := []struct {
@@ -31,16 +30,19 @@ func TestServiceThatCannotRun(t *testing.T) {
 	}
 	for _, c := range cases {
 		t.Run(c.name, func(t *testing.T) {
-			s.rollout, c.b.Version = c.rollout, c.name
+			s.rollout, s.yaml, c.b.Version = c.rollout, patient, c.name
+			if c.b.NeverHealthy {
+				s.replace("startIn: 1m", "startIn: 3s")
+			}
 			s.ship(c.b)
 			out, code := p.sluice("run", "--repo", s.Dir)
 			if code != c.code {
 				t.Errorf("run ended with %d, not %d: %s", code, c.code, out)
 			}
 			says(t, out, c.says...)
-			before := load.Counts()
-			until(t, 5*time.Second, "load goes on", func() bool { return load.Counts().All > before.All+50 })
-			after := load.Counts()
+			before := load.Settled()
+			moreOf(t, load, 50)
+			after := load.Settled()
 			if after.By[c.name] > before.By[c.name] || after.Bad > before.Bad || after.Dropped > before.Dropped {
 				t.Errorf("after the end it still answered: %v, then %v", before.By, after.By)
 			}

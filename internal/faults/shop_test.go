@@ -51,7 +51,7 @@ build:
   artifact: {type: files, path: out}
 environments:
   - name: production
-    target: {type: host, listen: 'ADDR', run: ./service, instances: 2, health: {http: /healthz, interval: 200ms, startIn: 10s}}
+    target: {type: host, listen: 'ADDR', run: ./service, instances: 2, health: {http: /healthz, interval: 200ms, startIn: 1m}}
     rollout: ROLLOUT
 `
 

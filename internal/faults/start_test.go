@@ -7,7 +7,6 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/sluicehq/sluice/internal/porttest"
 	"github.com/sluicehq/sluice/internal/server/servertest"
@@ -51,7 +50,7 @@ func TestServerPortTaken(t *testing.T) {
 		t.Errorf("it ended with %d", code)
 	}
 	says(t, out, l.Addr().String(), "address already in use", "--addr")
-	if left := processesOf(p.dir); len(left) > 0 {
+	if left := left(p.dir); len(left) > 0 {
 		t.Errorf("it left processes: %v", left)
 	}
 	for _, name := range []string{"server.json", "agent.json"} {
@@ -103,7 +102,7 @@ func TestServicePortTaken(t *testing.T) {
 		t.Fatal(err)
 	}
 	// What goes on is reached where it was, also when the other port becomes free.
-	time.Sleep(1500 * time.Millisecond) // the agent tries a listener again each second
+	moreOf(t, load, 150) // 100 a second at most, and the agent tries a listener again each second
 	got := load.Stop()
 	if got.Dropped+got.Bad > 0 {
 		t.Errorf("the running version dropped %d and failed %d of %d requests: %v", got.Dropped, got.Bad, got.All, got.Errors)

@@ -31,7 +31,7 @@ var before = sync.OnceValues(func() (string, error) {
 func TestUpgradeInTheMiddleOfARollout(t *testing.T) {
 	t.Parallel()
 	if out, err := exec.Command("git", "rev-parse", "--verify", "-q", "HEAD~1^{commit}").CombinedOutput(); err != nil {
-		t.Skipf("there is no commit before this one here (%v %s): an upgrade from it can't be tried", err, out)
+		t.Skipf("SKIPPED: there is no commit before this one here, so no upgrade from it was tried (%v %s): fetch the history, as by git fetch --unshallow", err, out)
 	}
 	old, err := before()
 	if err != nil {
@@ -59,9 +59,7 @@ func TestUpgradeInTheMiddleOfARollout(t *testing.T) {
 			stopped := time.Now()
 			p.program = program
 			p.up()
-			if took := p.recovered(seen, stopped); took > recoveryBudget {
-				t.Errorf("it went on %s after the stop, the budget is %s", took, recoveryBudget)
-			}
+			inTime(t, p.recovered(seen, stopped))
 			want := "succeeded"
 			if bad > 0 {
 				want = "rolled-back"

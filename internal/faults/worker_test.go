@@ -4,7 +4,6 @@ import (
 	"maps"
 	"path/filepath"
 	"testing"
-	"time"
 
 	"github.com/sluicehq/sluice/internal/control"
 	"github.com/sluicehq/sluice/internal/release"
@@ -25,21 +24,19 @@ func TestWorkersByTheirProcesses(t *testing.T) {
 	is := func(want map[release.ID]int) func() bool {
 		return func() bool { return maps.Equal(alive(t, agent), want) }
 	}
-	until(t, 5*time.Second, "four of the first", is(map[release.ID]int{first: 4}))
+	servertest.Until(t, "four of the first", is(map[release.ID]int{first: 4}))
 
 	s.ship(behaviour{Version: "v1"})
 	run := p.Run(s.Dir)
 	second := p.Wait(run, "at 25", bakingAt(25)).Release
-	until(t, 2*time.Second, "one of four", is(map[release.ID]int{first: 3, second: 1}))
+	servertest.Until(t, "one of four", is(map[release.ID]int{first: 3, second: 1}))
 	seen, killed, hit := p.killWhen(run, bakingAt(50))
 	if !hit {
 		t.Fatalf("never seen at 50 %%: %s", servertest.Show(seen))
 	}
-	if now := alive(t, agent); !maps.Equal(now, map[release.ID]int{first: 2, second: 2}) {
-		t.Errorf("at 50 %% %v run", now)
-	}
+	servertest.Until(t, "two of each", is(map[release.ID]int{first: 2, second: 2}))
 	p.goesOn(t, seen, killed, "succeeded")
-	until(t, 5*time.Second, "four of the second", is(map[release.ID]int{second: 4}))
+	servertest.Until(t, "four of the second", is(map[release.ID]int{second: 4}))
 
 	s.ship(behaviour{Version: "v2", Dead: 9})
 	run = p.Run(s.Dir)
@@ -49,6 +46,6 @@ func TestWorkersByTheirProcesses(t *testing.T) {
 	if e := production(end); e.Weight != 0 || e.Verdict != "fail" {
 		t.Errorf("rolled back at %g %% by %q", e.Weight, e.Verdict)
 	}
-	until(t, 5*time.Second, "four of the second again", is(map[release.ID]int{second: 4}))
+	servertest.Until(t, "four of the second again", is(map[release.ID]int{second: 4}))
 	p.whole(t)
 }

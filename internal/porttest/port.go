@@ -3,13 +3,18 @@
 // A port that the system picks (":0") and that is let go again belongs to the range
 // from which it serves outgoing connections too, and the whole test run makes
 // thousands of those: somebody else may have it a moment later. Free picks below
-// that range, where only who asks for a port by number gets it. Refused keeps its
-// port bound and never listens, so that nobody else can.
+// that range, where only who asks for a port by number gets it, and no two
+// processes of a test run the same: also while nobody listens there. Refused keeps
+// its port bound and never listens, so that nobody else can.
 package porttest
 
 import (
+	"fmt"
+	"io"
 	"math/rand/v2"
 	"net"
+	"os"
+	"path/filepath"
 	"strconv"
 	"sync"
 	"syscall"
@@ -25,13 +30,31 @@ var (
 	given = map[int]bool{}
 )
 
+// claims is a file of which each process locks the byte of every port that it was
+// given. The system lets the locks go when the process ends, however it ends.
+var claims = sync.OnceValues(func() (*os.File, error) {
+	return os.OpenFile(filepath.Join(os.TempDir(), fmt.Sprint("sluice-test-ports-", os.Getuid())), os.O_RDWR|os.O_CREATE, 0o600)
+})
+
+// claimed reports whether a port is this process's from now on. Where nothing can
+// be locked it is, as before there were locks.
+func claimed(port int) bool {
+	f, err := claims()
+	if err != nil {
+		return true
+	}
+	l := syscall.Flock_t{Type: syscall.F_WRLCK, Whence: io.SeekStart, Start: int64(port), Len: 1}
+	err = syscall.FcntlFlock(f.Fd(), syscall.F_SETLK, &l)
+	return err != syscall.EAGAIN && err != syscall.EACCES
+}
+
 // failer is what tests and test scripts have in common.
 type failer interface {
 	Fatalf(format string, args ...any)
 }
 
 // Free returns a loopback address that nobody listens on. No other call in this
-// process returns it.
+// process, or in another one as long as this one lives, returns it.
 func Free(t failer) string {
 	mu.Lock()
 	defer mu.Unlock()
@@ -47,7 +70,10 @@ func Free(t failer) string {
 		if err := l.Close(); err != nil {
 			t.Fatalf("couldn't let go of port %d: %v", p, err)
 		}
-		given[p] = true
+		given[p] = true // also if it is somebody else's: it stays that for long
+		if !claimed(p) {
+			continue
+		}
 		return "127.0.0.1:" + strconv.Itoa(p)
 	}
 	t.Fatalf("couldn't find a free port from %d to %d", lowest, highest)

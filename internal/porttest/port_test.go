@@ -2,7 +2,11 @@ package porttest_test
 
 import (
 	"errors"
+	"fmt"
 	"net"
+	"os"
+	"os/exec"
+	"strings"
 	"syscall"
 	"testing"
 
@@ -17,6 +21,48 @@ func TestFree(t *testing.T) {
 			t.Errorf("%s was given twice", addr)
 		}
 		seen[addr] = true
+	}
+}
+
+// TestMain: this program is also the other one of TestFreeInTwoProcesses.
+func TestMain(m *testing.M) {
+	if os.Getenv("PORTTEST_OTHER") != "" {
+		for range 1000 {
+			fmt.Println(porttest.Free(talker{}))
+		}
+		os.Exit(0)
+	}
+	os.Exit(m.Run())
+}
+
+type talker struct{}
+
+func (talker) Fatalf(format string, args ...any) {
+	fmt.Printf(format, args...)
+	os.Exit(1)
+}
+
+// What one process was given no other is, though nobody listens there.
+func TestFreeInTwoProcesses(t *testing.T) {
+	mine := map[string]bool{}
+	for range 1000 {
+		mine[porttest.Free(t)] = true
+	}
+	other := exec.Command(os.Args[0])
+	other.Env = append(os.Environ(), "PORTTEST_OTHER=1")
+	out, err := other.Output()
+	if err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	n := 0
+	for addr := range strings.Lines(string(out)) {
+		n++
+		if mine[strings.TrimSpace(addr)] {
+			t.Errorf("%s was given to both", strings.TrimSpace(addr))
+		}
+	}
+	if n != 1000 {
+		t.Errorf("the other one was given %d addresses", n)
 	}
 }
 

@@ -15,6 +15,7 @@ import (
 	"github.com/sluicehq/sluice/internal/agent"
 	"github.com/sluicehq/sluice/internal/evidence"
 	"github.com/sluicehq/sluice/internal/server"
+	"github.com/sluicehq/sluice/internal/server/servertest"
 )
 
 // agentFolder, in the environment, makes this program an agent.
@@ -54,16 +55,10 @@ func agentProcess(t *testing.T, dir string) *exec.Cmd {
 func TestDownFindsAnAgentThatNobodyNoted(t *testing.T) {
 	dir := t.TempDir()
 	cmd := agentProcess(t, filepath.Join(dir, "agent"))
-	deadline := time.Now().Add(20 * time.Second)
-	for {
-		if pid, held := agent.Holder(filepath.Join(dir, "agent")); held && pid == cmd.Process.Pid {
-			break
-		}
-		if time.Now().After(deadline) {
-			t.Fatal("the agent did not take its folder within 20 s")
-		}
-		time.Sleep(10 * time.Millisecond)
-	}
+	servertest.Until(t, "the agent has its folder", func() bool {
+		pid, held := agent.Holder(filepath.Join(dir, "agent"))
+		return held && pid == cmd.Process.Pid
+	})
 	ended := make(chan error, 1)
 	go func() { ended <- cmd.Wait() }()
 	found, err := server.Folder(dir).Down(context.Background())
@@ -72,7 +67,7 @@ func TestDownFindsAnAgentThatNobodyNoted(t *testing.T) {
 	}
 	select {
 	case <-ended:
-	case <-time.After(10 * time.Second):
+	case <-time.After(servertest.Patience):
 		t.Fatal("the agent still runs")
 	}
 	if _, held := agent.Holder(filepath.Join(dir, "agent")); held {

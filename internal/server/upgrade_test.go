@@ -2,27 +2,23 @@ package server
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 	"os"
 	"path/filepath"
 	"testing"
-	"time"
 
 	"github.com/sluicehq/sluice/internal/agent"
+	"github.com/sluicehq/sluice/internal/server/servertest"
 )
 
 func holds(t *testing.T, dir string, pid int) {
 	t.Helper()
-	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+	servertest.Until(t, fmt.Sprintf("process %d holds the folder and takes successors", pid), func() bool {
 		now, held := agent.Holder(dir)
 		_, err := os.Stat(filepath.Join(dir, "agent.sock"))
-		if held && now == pid && err == nil {
-			return
-		}
-		if time.Now().After(deadline) {
-			t.Fatalf("process %d does not hold the folder within 20 s, %d does (%v)", pid, now, held)
-		}
-	}
+		return held && now == pid && err == nil
+	})
 }
 
 // A newer `up` has its own agent take over from the one that it finds; and it does
@@ -55,14 +51,14 @@ func TestUpUpgradesItsAgent(t *testing.T) {
 		t.Errorf("an agent of the same build was replaced: %+v, %+v", first, again)
 	}
 	second := ensure(up("b", "http://127.0.0.1:1"))
-	if second.PID == first.PID || !waitGone(first.Process, 10*time.Second) {
+	if second.PID == first.PID || !waitGone(first.Process, servertest.Patience) {
 		t.Errorf("the old agent %d stays beside %d", first.PID, second.PID)
 	}
 	third := ensure(up("b", "http://127.0.0.1:2"))
 	if third.PID == second.PID || third.Server != "http://127.0.0.1:2" {
 		t.Errorf("an agent of another server stays: %+v", third)
 	}
-	if !waitGone(second.Process, 10*time.Second) {
+	if !waitGone(second.Process, servertest.Patience) {
 		t.Error("the agent of the other server stays")
 	}
 
@@ -78,7 +74,9 @@ func TestUpUpgradesItsAgent(t *testing.T) {
 	if err != nil || !l.tried {
 		t.Fatalf("%+v, %v, tried %v", info, err, l.tried)
 	}
-	waitGone(info.Process, 10*time.Second)
+	if !waitGone(info.Process, servertest.Patience) {
+		t.Errorf("%+v does not end, though nobody hands over to it", info)
+	}
 	last := ensure(l)
 	if last.PID == third.PID || last.Program != "c" {
 		t.Errorf("%+v", last)

@@ -16,7 +16,28 @@ import (
 type Client struct {
 	T          testing.TB
 	URL, Token string
-	Patience   time.Duration // bounds every wait for a run; default 90 s
+	Patience   time.Duration // bounds every wait for a run; default [Patience]
+}
+
+// Patience is for machines that do much else; it is never what a test is about.
+const Patience = 4 * time.Minute
+
+// Until polls for what must come to be.
+func Until(t testing.TB, what string, ok func() bool) {
+	t.Helper()
+	if !Eventually(ok) {
+		t.Fatalf("not within %s: %s", Patience, what)
+	}
+}
+
+// Eventually is Until whose failure the caller tells.
+func Eventually(ok func() bool) bool {
+	for deadline := time.Now().Add(Patience); !ok(); time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			return false
+		}
+	}
+	return true
 }
 
 // Refused is an answer with status 400 or more.
@@ -27,7 +48,7 @@ type Refused struct {
 
 func (r *Refused) Error() string { return fmt.Sprintf("answered %d: %s", r.Status, r.Body) }
 
-var client = &http.Client{Timeout: 20 * time.Second}
+var client = &http.Client{Timeout: time.Minute}
 
 // Try sends a request and decodes the answer; it leaves errors to the caller,
 // whose server may be about to die.
@@ -95,7 +116,7 @@ func (c *Client) Wait(run, what string, ok func(control.Status) bool) control.St
 	c.T.Helper()
 	patience := c.Patience
 	if patience == 0 {
-		patience = 90 * time.Second
+		patience = Patience
 	}
 	for deadline := time.Now().Add(patience); ; time.Sleep(20 * time.Millisecond) {
 		var s control.Status // a new one: absent fields must not be an earlier answer's

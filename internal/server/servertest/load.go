@@ -15,8 +15,9 @@ import (
 type Load struct {
 	stop func()
 
-	mu  sync.Mutex
-	got Counts
+	open sync.RWMutex // held by each request until it is counted
+	mu   sync.Mutex
+	got  Counts
 }
 
 // Counts are what a [Load] met. A service says which version answered in the
@@ -26,7 +27,7 @@ type Counts struct {
 	Bad     int // answered with 5xx
 	Dropped int // not answered at all
 	By      map[string]int
-	LastOK  time.Time      // a request that came back well
+	LastOK  time.Time      // when the last request began that came back well
 	Errors  map[string]int // of those that were bad or dropped
 }
 
@@ -35,7 +36,7 @@ func StartLoad(addr string, workers int) *Load {
 	ctx, cancel := context.WithCancel(context.Background())
 	l := &Load{got: Counts{By: map[string]int{}, Errors: map[string]int{}}}
 	tr := &http.Transport{MaxIdleConnsPerHost: workers}
-	c := &http.Client{Transport: tr, Timeout: 10 * time.Second}
+	c := &http.Client{Transport: tr, Timeout: time.Minute}
 	var wg sync.WaitGroup
 	for range workers {
 		wg.Go(func() {
@@ -56,6 +57,9 @@ func StartLoad(addr string, workers int) *Load {
 }
 
 func (l *Load) one(c *http.Client, url string) {
+	l.open.RLock()
+	defer l.open.RUnlock()
+	began := time.Now()
 	res, err := c.Get(url)
 	var body []byte
 	if err == nil {
@@ -75,11 +79,22 @@ func (l *Load) one(c *http.Client, url string) {
 		l.got.Errors[fmt.Sprintf("%s %s: %.80s", res.Header.Get("Version"), res.Status, body)]++
 	default:
 		l.got.By[res.Header.Get("Version")]++
-		l.got.LastOK = time.Now()
+		if began.After(l.got.LastOK) {
+			l.got.LastOK = began
+		}
 	}
 }
 
-// Counts returns what came back until now.
+// Settled waits for the requests that are open and returns the counts: whatever
+// they grow by was asked after the call.
+func (l *Load) Settled() Counts {
+	l.open.Lock()
+	defer l.open.Unlock()
+	return l.Counts()
+}
+
+// Counts returns what came back until now. Of two requests the one that was
+// answered first may be counted last.
 func (l *Load) Counts() Counts {
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -41,7 +41,7 @@ func main() {
 		os.Exit(3)
 	}
 	time.Sleep(time.Duration(behaviour.StartMillis) * time.Millisecond)
-	var requests atomic.Int64
+	var requests, begun atomic.Int64
 	say := func(w http.ResponseWriter) {
 		w.Header().Set("Version", behaviour.Version)
 		w.Header().Set("Pid", strconv.Itoa(os.Getpid()))
@@ -60,10 +60,12 @@ func main() {
 	})
 	http.HandleFunc("/slow", func(w http.ResponseWriter, r *http.Request) {
 		say(w)
+		begun.Add(1)
 		d, _ := time.ParseDuration(r.URL.Query().Get("for"))
 		time.Sleep(min(d, 10*time.Second))
 		fmt.Fprintln(w, "slow", behaviour.Version)
 	})
+	http.HandleFunc("/begun", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, begun.Load()) }) // of /slow
 	http.HandleFunc("/", func(w http.ResponseWriter, _ *http.Request) {
 		if n := requests.Add(1); behaviour.ExitAfter > 0 && n > behaviour.ExitAfter {
 			fmt.Fprintln(os.Stderr, "panic: out of luck")
