@@ -124,6 +124,28 @@ func (c *Coverage) Empty() (out []string) {
 	return out
 }
 
+// Never lists the faults that struck nowhere, and the phases in which none did: what
+// few seeds can show already.
+func (c *Coverage) Never() (out []string) {
+	in := make([]int, len(columns))
+	for f := range Fault(nFaults) {
+		sum := 0
+		for i, n := range c[f] {
+			sum += n
+			in[i] += n
+		}
+		if sum == 0 {
+			out = append(out, fmt.Sprintf("%s struck nowhere", f))
+		}
+	}
+	for i, p := range columns {
+		if in[i] == 0 {
+			out = append(out, fmt.Sprintf("nothing struck in %s", p))
+		}
+	}
+	return out
+}
+
 // Table is the counts as Markdown.
 func (c *Coverage) Table() string {
 	var b strings.Builder
