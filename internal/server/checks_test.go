@@ -30,10 +30,10 @@ environments:
       run: exec python3 -m http.server $PORT --bind 127.0.0.1 --directory www
       health: {http: /}
     rollout: quick
-    synthetic: {rate: 60, paths: [/], count: true}
+    synthetic: {rate: 20, paths: [/]}
     hooks:
       beforeTraffic:
-        - {name: shell, command: {run: ./smoke.sh, timeout: 20s}}
+        - {name: shell, command: {run: ./smoke.sh, timeout: 2m}}
 %s
       afterStep: [{name: home, http: {path: /, contains: Welcome}}]
       afterTraffic: [{name: last, command: ./smoke.sh}]
@@ -48,16 +48,16 @@ case "$page" in *broken*) exit 1 ;; esac
 const quick = `version: 1
 owner: team-platform
 standards:
-  - {name: quick, version: 3, rollout: {canary: {steps: [{weight: 50, bake: 6s}]}}, analysis: {warmUp: 0s, bin: 1s, maxExcess: 5, minEvents: 20}}
+  - {name: quick, version: 3, rollout: {canary: {steps: [{weight: 50, bake: 5s}]}}, analysis: {warmUp: 0s, bin: 1s, maxExcess: 5, minEvents: 20}}
 `
 
-// A service goes out by its platform's standard, with no user at all: commands and
-// a browser look at the new release before its traffic, requests of our own are
-// judged, and a release that its own smoke test calls broken reaches nobody.
+// A service goes out by its platform's standard: commands and a browser look at
+// the new release before its traffic, requests of our own keep it busy beside
+// users', and a release that its own smoke test calls broken reaches nobody.
 func TestHooksForReal(t *testing.T) {
 	for _, tool := range []string{"python3", "curl"} {
 		if _, err := exec.LookPath(tool); err != nil {
-			t.Skipf("SKIPPED: there is no %s to serve and ask pages with", tool)
+			t.Skipf("SKIPPED: there is no %s to serve and ask pages with: install it, as by apt-get install %[1]s", tool)
 		}
 	}
 	pl, problems := pipeline.ParsePlatform("platform.yaml", []byte(quick))
@@ -80,6 +80,8 @@ func TestHooksForReal(t *testing.T) {
 		return p.Run(repo.Dir)
 	}
 	first := p.WaitState(ship("one"), "succeeded")
+	load := servertest.StartLoad(addr, 1)
+	defer load.Stop()
 	r := ship("two")
 	s := p.WaitState(r, "succeeded")
 	if e := s.Environments[0]; e.Verdict != "pass" || e.PreviousRelease != first.Release || e.Strategy != "canary" {
@@ -100,6 +102,9 @@ func TestHooksForReal(t *testing.T) {
 	s = p.WaitState(r, "failed")
 	if !strings.Contains(s.Reason, "check shell at") || !strings.Contains(s.Reason, "exit code 1") {
 		t.Errorf("a release that its smoke test calls broken: %s", s.Reason)
+	}
+	if got := load.Stop(); got.Dropped+got.Bad > 0 {
+		t.Errorf("of %d requests %d were dropped and %d answered badly: %v", got.All, got.Dropped, got.Bad, got.Errors)
 	}
 	rep, err := evidence.Verify(bytes.NewReader(p.Bundle()), evidence.VerifyOptions{})
 	if err != nil || !rep.OK {
