@@ -132,7 +132,7 @@ var reportModel = object("report", Report{},
 var valueModel = either(
 	as(plain(), func(s string) Value { return Value{Plain: s} }),
 	object("secretValue", Value{},
-		key("secret", "Reference to a secret, file:PATH. The value is read where it is used and never stored.", secretRef(), func(v *Value, s string) { v.Secret = s }, required)),
+		key("secret", "Reference to a secret, file:PATH of a file in a folder of secrets, which the host's operator names. The value is read where it is used and never stored.", secretRef(), func(v *Value, s string) { v.Secret = s }, required)),
 )
 
 // secretStores are schemes that Sluice knows and this build cannot read.
