@@ -156,7 +156,11 @@ func (t *runTurn) stateRehearsal(e *run.Environment, ok bool, why string) error 
 		return err
 	}
 	pl.Drill = &d
-	return t.c.putPlace(t.tx, &row, pl)
+	if err := t.c.putPlace(t.tx, &row, pl); err != nil {
+		return err
+	}
+	// Gates ask for rehearsals, and packets tell of them.
+	return t.tx.WakeRuns(t.row.Project, t.row.Service, t.row.ID, t.tx.Now())
 }
 
 // drills are the rehearsals that an environment's gates ask for, as their signed
