@@ -114,14 +114,28 @@ func (a *Access) Logout(w http.ResponseWriter) {
 
 // Allowed reports whether the request carries the token or a session.
 func (a *Access) Allowed(r *http.Request) bool {
-	if h, ok := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer "); ok {
-		return a.isToken(h)
-	}
-	if _, password, ok := r.BasicAuth(); ok {
-		return a.isToken(password) // OCI clients
+	if t, ok := borne(r); ok {
+		return a.isToken(t)
 	}
 	c, err := r.Cookie(sessionCookie)
 	return err == nil && a.isSession(c.Value, time.Now())
+}
+
+// Bears reports whether the request carries the token itself. A session is not
+// enough where no browser is meant to call: a browser sends it also for a page of
+// another port of this machine, where a service listens.
+func (a *Access) Bears(r *http.Request) bool {
+	t, ok := borne(r)
+	return ok && a.isToken(t)
+}
+
+// borne is the token in a request's header: a bearer's, or the password of OCI clients.
+func borne(r *http.Request) (token string, ok bool) {
+	if t, ok := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer "); ok {
+		return t, true
+	}
+	_, password, ok := r.BasicAuth()
+	return password, ok
 }
 
 type actorKey struct{}

@@ -9,8 +9,13 @@
 // system knows who is at the other end of a connection: that user is the actor
 // of what is done ([Peer]).
 //
+// Browsers may call the API with a session from this server's own pages only; where
+// no browser is meant to call (agents, the registry) the session is worth nothing, and
+// who shows no credential has not for ever to send a body.
+//
 // Agents have a path of their own, /agent/v1/, and a credential for each host: its
 // client certificate, or a token that is good for that host alone (hosts.go). With it
 // an agent can neither call the API nor speak for another host; the access token
-// speaks for every host, unless certificates are required.
+// speaks for every host, unless certificates are required. Where a host says that its
+// services answer is held to its credential too ([control.Controller.Placed]).
 package httpapi

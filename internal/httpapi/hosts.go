@@ -84,7 +84,7 @@ func (a *Access) Agent(r *http.Request) Speaks {
 	if a.certificates && !sameMachine(r) {
 		return nil
 	}
-	if a.Allowed(r) {
+	if a.Bears(r) {
 		return func(string) error { return nil }
 	}
 	token, _ := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
@@ -205,6 +205,7 @@ func (s *Server) guardAgent(next http.Handler) http.Handler {
 			if s.cfg.Access.certificates {
 				why = "this server wants a client certificate of the host's name (sluice agent --tls-cert, --tls-key), signed by its --tls-ca"
 			}
+			hurry(w)
 			problem(w, http.StatusUnauthorized, why)
 			return
 		}

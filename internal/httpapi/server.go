@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"reflect"
 	"strings"
+	"time"
 
 	"github.com/danielgtaylor/huma/v2"
 	"github.com/danielgtaylor/huma/v2/adapters/humago"
@@ -68,7 +69,7 @@ func New(ctx context.Context, cfg Config) *Server {
 	s.mux.Handle(Prefix+"/", s.guard(api))
 	s.mux.Handle("GET /agent/v1/desired", s.guardAgent(s.desired(ctx)))
 	s.mux.Handle("POST /agent/v1/observed", s.guardAgent(http.HandlerFunc(s.observed)))
-	s.mux.Handle("/v2/", cfg.Registry)
+	s.mux.Handle("/v2/", s.hurried(cfg.Registry))
 	if cfg.Metrics != nil {
 		s.mux.Handle("GET /metrics", s.guard(cfg.Metrics))
 	}
@@ -81,7 +82,7 @@ func New(ctx context.Context, cfg Config) *Server {
 		_, _ = w.Write([]byte("ready\n"))
 	})
 	if cfg.Web != nil {
-		s.mux.Handle("/", cfg.Web)
+		s.mux.Handle("/", s.hurried(cfg.Web))
 	}
 	return s
 }
@@ -98,7 +99,29 @@ func schemaName(t reflect.Type, hint string) string {
 }
 
 // ServeHTTP implements http.Handler.
-func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) { s.mux.ServeHTTP(w, r) }
+func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	w.Header().Set("X-Content-Type-Options", "nosniff") // what builds and services made stays what we say that it is
+	s.mux.ServeHTTP(w, r)
+}
+
+// strangersBody is how long somebody who is not known may take to send a request's
+// body. Known ones may send large artifacts, so the server has no time for all.
+const strangersBody = 10 * time.Second
+
+// hurry has the rest of the request's body come soon or not at all.
+func hurry(w http.ResponseWriter) {
+	_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(strangersBody)) // what can't be bounded is no connection
+}
+
+// hurried serves what checks access by itself.
+func (s *Server) hurried(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if !s.cfg.Access.Allowed(r) && s.cfg.Access.Agent(r) == nil {
+			hurry(w)
+		}
+		next.ServeHTTP(w, r)
+	})
+}
 
 // OpenAPI returns the API's document, in the order of the code.
 func (s *Server) OpenAPI() *huma.OpenAPI { return s.api.OpenAPI() }
@@ -107,6 +130,7 @@ func (s *Server) guard(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if !s.cfg.Access.Allowed(r) {
 			w.Header().Set("WWW-Authenticate", `Bearer realm="sluice"`)
+			hurry(w)
 			problem(w, http.StatusUnauthorized, "the access token is missing or wrong: send it as a bearer token (sluice --token TOKEN, or SLUICE_TOKEN); it is the file token in the server's data folder")
 			return
 		}

@@ -144,7 +144,7 @@ func Run(ctx context.Context, o Options) (err error) {
 		Root: folder.path("registry"), Key: []byte(registryKey), Index: st, Log: o.Log,
 		Authorizer: registry.AuthorizerFunc(func(r *http.Request, _ string, action registry.Action) error {
 			switch {
-			case access.Allowed(r):
+			case access.Bears(r):
 				return nil
 			case access.Agent(r) == nil:
 				return registry.ErrUnauthenticated
