@@ -43,7 +43,7 @@ Git repository of examples/shop, and a client that counts what customers get.`,
 			o.Story, o.Moving = a.out, a.outTTY
 			if a.json {
 				o.Story, o.Moving = a.err, a.errTTY
-				o.Told = func(d demo.Document) error { a.answered = true; return a.printJSON(d) }
+				o.Told = func(d demo.Document) error { return a.printJSON(d) }
 			}
 			o.Colours = a.paint(o.Story, bold, "") != ""
 			err := demo.Run(ctx, o)

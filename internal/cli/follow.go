@@ -214,7 +214,7 @@ func (f *follower) tell(ctx context.Context, e event) {
 		f.told = ended(control.Status{State: x.State})
 	}
 	if f.a.json {
-		_ = f.a.printJSON(struct {
+		_ = f.a.printLine(struct {
 			Event string `json:"event"`
 			ID    string `json:"id"`
 			eventData

@@ -145,7 +145,7 @@ func (l *logReader) step(ctx context.Context, x run.Step, from string) error {
 	case l.doc != nil:
 		return nil
 	case l.a.json:
-		return l.a.printJSON(logLine{Run: l.run, Step: x.Name, ReusedFrom: from})
+		return l.a.printLine(logLine{Run: l.run, Step: x.Name, ReusedFrom: from})
 	}
 	l.a.say("reused from run %s: sluice logs %s %s", clean(from), clean(from), clean(x.Name))
 	return nil
@@ -160,7 +160,7 @@ func (l *logReader) text(step, text string, offset int64) error {
 		l.whole.WriteString(text)
 		return nil
 	case l.a.json:
-		return l.a.printJSON(logLine{Run: l.run, Step: step, Text: text, Offset: offset})
+		return l.a.printLine(logLine{Run: l.run, Step: step, Text: text, Offset: offset})
 	}
 	_, err := fmt.Fprint(l.a.out, l.a.logText(text))
 	return err

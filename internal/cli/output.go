@@ -41,7 +41,14 @@ func (a *app) paint(w io.Writer, colour, text string) string {
 	return "\x1b[" + colour + "m" + text + "\x1b[0m"
 }
 
+// printJSON prints the document that was asked for.
 func (a *app) printJSON(v any) error {
+	a.answered = true
+	return a.printLine(v)
+}
+
+// printLine prints one document of a stream.
+func (a *app) printLine(v any) error {
 	e := json.NewEncoder(a.out)
 	e.SetEscapeHTML(false)
 	return e.Encode(v)
@@ -54,6 +61,7 @@ func (a *app) printRaw(b json.RawMessage) error {
 		return fmt.Errorf("couldn't read the server's answer: %w", err)
 	}
 	line.WriteByte('\n')
+	a.answered = true
 	_, err := line.WriteTo(a.out)
 	return err
 }

@@ -93,7 +93,7 @@ func execute(ctx context.Context, args []string, in io.Reader, out, errOut io.Wr
 	}
 	if e.err != nil {
 		if !a.answered && (a.json || slices.Contains(args, "--json")) { // a wrong flag ends the reading of flags
-			_ = a.printJSON(struct {
+			_ = a.printLine(struct {
 				Error told `json:"error"`
 			}{tell(e)})
 		}
