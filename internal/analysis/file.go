@@ -206,7 +206,7 @@ func (in fileInput) kayenta() (Report, error) {
 	out := Report{Metrics: make([]FileMetric, 0, len(in.Metrics))}
 	var cs []Comparison
 	var groups []string
-	nodata, critical := 0, false
+	nodata, critical, missing := 0, false, false
 	for i := range in.Metrics {
 		m := &in.Metrics[i]
 		if m.Kind == "limit" {
@@ -230,6 +230,7 @@ func (in fileInput) kayenta() (Report, error) {
 		f.Kind = ""
 		if f.Verdict == verdict.NoData {
 			nodata++
+			missing = missing || c.Critical
 		}
 		critical = critical || c.Critical && f.Verdict == verdict.Fail
 		out.Metrics = append(out.Metrics, f)
@@ -246,7 +247,7 @@ func (in fileInput) kayenta() (Report, error) {
 	switch {
 	case critical:
 		out.Verdict = verdict.Fail
-	case 2*nodata >= len(cs):
+	case missing || 2*nodata >= len(cs):
 		out.Verdict = verdict.NoData
 	case total >= pass:
 		out.Verdict = verdict.Pass
@@ -441,10 +442,14 @@ func (m fileMetric) rate(s Settings, metrics int) Rate {
 	if m.Kind == "latency" {
 		r.Kind, r.Noun = m.Kind, "requests were slow"
 	}
-	for i, b := range m.Bins {
+	warm := time.Duration(0) // since the canary's first request
+	for _, b := range m.Bins {
 		kind := Judged
-		if time.Duration(i)*s.Bin < s.WarmUp {
+		if warm < s.WarmUp {
 			kind = WarmUp
+			if warm > 0 || b.bin.NC > 0 {
+				warm += s.Bin
+			}
 		}
 		r.Add(b.bin, kind)
 	}
