@@ -142,3 +142,14 @@ func TestAnAbortThatDidWhatWasAskedIsDone(t *testing.T) {
 		}
 	}
 }
+
+// Whatever the feed tells has words of its own.
+func TestEveryEventHasItsSentence(t *testing.T) {
+	a := &app{out: io.Discard, err: io.Discard}
+	for _, kind := range control.FeedKinds() {
+		e := event{Kind: kind, Data: eventData{Run: "7", Environment: "production", Data: json.RawMessage(`{"passedSeconds":3600,"countedSeconds":2,"kind":"weight","to":"500"}`)}}
+		if got := a.sentence(e, waiting()); got == "" || got == "production  "+kind && kind != "alarm" {
+			t.Errorf("%s is told as %q", kind, got)
+		}
+	}
+}

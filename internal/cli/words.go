@@ -235,6 +235,14 @@ func (a *app) sentence(e event, s control.Status) string {
 		return env + map[string]string{"approve": "approved", "reject": "rejected"}[e.Kind] + " by " + get("by")
 	case "alarm":
 		return env + a.paint(a.err, red, "alarm") + because(get("reason"))
+	case "unchanged":
+		return env + "release " + shorten(get("release")) + " runs already: nothing moves"
+	case "rehearsed":
+		return env + "rehearsal" + because(get("reason"))
+	case "gap":
+		passed, _ := d["passedSeconds"].(float64)
+		counted, _ := d["countedSeconds"].(float64)
+		return fmt.Sprintf("%snobody looked for %s, or the clock jumped: %s are counted", env, seconds(passed), seconds(counted))
 	case "stopped":
 		return env + a.state(a.err, get("state")) + because(get("reason"))
 	case "rollout":

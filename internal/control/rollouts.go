@@ -170,11 +170,7 @@ func (t *turn) log(e rollout.Event, quiet bool) (int64, error) {
 
 // tell adds a line to the live feed.
 func (t *turn) tell(kind string, data any) error {
-	b, err := json.Marshal(data)
-	if err != nil {
-		return fmt.Errorf("couldn't encode a feed line: %w", err)
-	}
-	return t.tx.AddFeed(&store.Feed{Project: t.row.Project, Run: t.row.Run, Service: t.row.Service, Environment: t.row.Environment, Kind: kind, Data: b})
+	return addFeed(t.tx, store.Feed{Project: t.row.Project, Run: t.row.Run, Service: t.row.Service, Environment: t.row.Environment, Kind: kind}, data)
 }
 
 // close writes the turn: the effects that the new state wants, and the row.

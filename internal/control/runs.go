@@ -139,11 +139,7 @@ func (t *runTurn) elapsed() time.Duration {
 }
 
 func (t *runTurn) tell(env, kind string, data any) error {
-	b, err := json.Marshal(data)
-	if err != nil {
-		return fmt.Errorf("couldn't encode a feed line: %w", err)
-	}
-	return t.tx.AddFeed(&store.Feed{Project: t.row.Project, Run: t.row.ID, Service: t.row.Service, Environment: env, Kind: kind, Data: b})
+	return addFeed(t.tx, store.Feed{Project: t.row.Project, Run: t.row.ID, Service: t.row.Service, Environment: env, Kind: kind}, data)
 }
 
 func (t *runTurn) subject() evidence.Subject {

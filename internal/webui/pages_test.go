@@ -609,3 +609,22 @@ func TestHostileText(t *testing.T) {
 		}
 	}
 }
+
+// A page renews itself at whatever the feed tells.
+func TestPagesListenToAllThatTheFeedTells(t *testing.T) {
+	node := get(t, newFake(), "/").all("#feed [hx-trigger]")
+	if len(node) != 1 {
+		t.Fatalf("%d listeners", len(node))
+	}
+	var heard []string
+	for _, a := range node[0].Attr {
+		if a.Key == "hx-trigger" {
+			heard = strings.Split(a.Val, ", ")
+		}
+	}
+	for _, kind := range control.FeedKinds() {
+		if !slices.Contains(heard, "sse:"+kind) {
+			t.Errorf("nothing is renewed at %q: %q", kind, heard)
+		}
+	}
+}

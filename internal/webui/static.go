@@ -10,6 +10,8 @@ import (
 	"net/http"
 	"path"
 	"strings"
+
+	"github.com/sluicehq/sluice/internal/control"
 )
 
 //go:embed static
@@ -63,4 +65,9 @@ func (f *files) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if r.Method != http.MethodHead {
 		_, _ = w.Write(b) // the browser may have gone
 	}
+}
+
+// liveKinds are the events at which a page renews itself, as htmx names them.
+func liveKinds() string {
+	return "sse:" + strings.Join(control.FeedKinds(), ", sse:")
 }
