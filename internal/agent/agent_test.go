@@ -43,8 +43,10 @@ type world struct {
 	agent  *agenttest.Agent
 }
 
+// newWorld is for stories beside each other: they wait more than they compute.
 func newWorld(t *testing.T) *world {
 	t.Helper()
+	t.Parallel()
 	w := &world{T: t, Plane: agenttest.NewPlane(t), dir: t.TempDir(), listen: porttest.Free(t)}
 	w.agent = w.StartAgent(t, host, w.dir)
 	return w
@@ -143,26 +145,28 @@ func (w *world) slow(n int, version string) (answered func()) {
 // begun waits until the service at address has got n slow requests.
 func begun(t testing.TB, address string, n int) {
 	t.Helper()
-	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+	var b []byte
+	agenttest.Eventually(t, fmt.Sprintf("%d slow requests have begun", n), func() bool {
 		res, err := http.Get("http://" + address + "/begun")
 		if err != nil {
 			t.Fatal(err)
 		}
-		b, err := io.ReadAll(res.Body)
+		b, err = io.ReadAll(res.Body)
 		_ = res.Body.Close()
-		if err == nil && string(b) == strconv.Itoa(n) {
-			return
-		}
-		if time.Now().After(deadline) {
-			t.Fatalf("%q of %d slow requests have begun: %v", b, n, err)
-		}
-	}
+		return err == nil && string(b) == strconv.Itoa(n)
+	}, func() string { return string(b) })
 }
 
 // load asks in the background until the returned function is called, which
 // returns how many answers of each version there were, and fails the test when a
 // request was not answered by 200.
 func (w *world) load(clients int) (stop func() map[string]int) {
+	stop, _ = w.counted(clients)
+	return stop
+}
+
+// counted is load that says how many were answered so far.
+func (w *world) counted(clients int) (stop func() map[string]int, answered func() int) {
 	var mu sync.Mutex
 	got := make(map[string]int)
 	done := make(chan struct{})
@@ -192,12 +196,21 @@ func (w *world) load(clients int) (stop func() map[string]int) {
 			}
 		})
 	}
-	return func() map[string]int {
+	stop = func() map[string]int {
 		close(done)
 		wait.Wait()
 		c.CloseIdleConnections()
 		return got
 	}
+	answered = func() (n int) {
+		mu.Lock()
+		defer mu.Unlock()
+		for _, k := range got {
+			n += k
+		}
+		return n
+	}
+	return stop, answered
 }
 
 func requests(r wire.RevisionObserved) (n, bad int) {
@@ -500,7 +513,7 @@ func TestListenerMoves(t *testing.T) {
 	ask := func() {
 		t.Helper()
 		_, _ = io.WriteString(nc, "GET / HTTP/1.1\r\nHost: x\r\n\r\n")
-		_ = nc.SetReadDeadline(time.Now().Add(5 * time.Second))
+		_ = nc.SetReadDeadline(time.Now().Add(time.Minute))
 		if res, err := http.ReadResponse(bufio.NewReader(nc), nil); err != nil || res.StatusCode != 200 {
 			t.Fatalf("%v, %v", res, err)
 		}
@@ -545,6 +558,7 @@ func TestOneAgentPerFolder(t *testing.T) {
 }
 
 func TestStopOnExit(t *testing.T) {
+	t.Parallel()
 	p := agenttest.NewPlane(t)
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)

@@ -260,9 +260,10 @@ func TestControlPlaneDies(t *testing.T) {
 	w.waitPhase(v1, wire.Ready) // they start at the same time
 	w.waitPhase(v2, wire.Ready)
 	w.desire(with(v1, 9000, false), with(v2, 1000, true))
-	stop := w.load(4)
+	stop, answered := w.counted(4)
 	w.Stop()
-	time.Sleep(300 * time.Millisecond) // traffic without a control plane
+	already := answered()
+	agenttest.Eventually(t, "traffic without a control plane", func() bool { return answered() > already+300 })
 	if got := stop(); got["v1"] == 0 || got["v2"] == 0 {
 		t.Errorf("served %v", got)
 	}
@@ -294,7 +295,7 @@ func TestControlPlaneDies(t *testing.T) {
 			got[string(b)]++
 		}
 	}
-	if n := got["v1"] + got["v2"]; got["v2"] == 0 || got["v2"] > n/5 {
+	if n := got["v1"] + got["v2"]; got["v2"] == 0 || got["v2"] > n/4 {
 		t.Errorf("served %v for a share of 10 %%", got)
 	}
 	// Picked up again.
@@ -353,11 +354,14 @@ func TestRollbackNeedsNoRegistry(t *testing.T) {
 	w.waitRevision(v3.Release, "the reason", func(r wire.RevisionObserved) bool {
 		return r.Phase == wire.Pulling && strings.Contains(r.Reason, "503")
 	})
-	pulls := w.Pulls()
+	if w.Pulls(v1) == 0 || w.Pulls(v3) == 0 {
+		t.Fatal("what is asked of the registry is not counted")
+	}
+	pulls := w.Pulls(v1)
 	w.desire(with(v1, 10000, false))
 	w.wantBody("/", "v1")
-	if w.Pulls() != pulls && w.Pulls() > pulls+3 { // v3 may have been tried again meanwhile
-		t.Errorf("the rollback asked the registry %d times", w.Pulls()-pulls)
+	if n := w.Pulls(v1) - pulls; n != 0 {
+		t.Errorf("the rollback asked the registry %d times", n)
 	}
 	w.BreakRegistry(false)
 	w.desire(with(v1, 10000, false), with(v3, 0, true))

@@ -39,7 +39,7 @@ func (w *world) strict() (stop func() (answered map[string]int)) {
 	got := make(map[string]int)
 	var wait sync.WaitGroup
 	ask := func(nc net.Conn, br *bufio.Reader, path string) bool {
-		_ = nc.SetDeadline(time.Now().Add(15 * time.Second))
+		_ = nc.SetDeadline(time.Now().Add(time.Minute))
 		if _, err := io.WriteString(nc, "GET "+path+" HTTP/1.1\r\nHost: x\r\n\r\n"); err != nil {
 			w.Errorf("dropped: %v", err)
 			return false
@@ -200,7 +200,7 @@ func TestUpgradeThatFails(t *testing.T) {
 		for _, s := range say {
 			_, _ = io.WriteString(nc, s)
 		}
-		_ = nc.SetReadDeadline(time.Now().Add(5 * time.Second))
+		_ = nc.SetReadDeadline(time.Now().Add(time.Minute)) // it ends what it can't use
 		_, _ = nc.Read(make([]byte, 1<<16))
 	}
 	dial(`{"type":"hello","protocol":1}`)

@@ -23,7 +23,7 @@ func FuzzNote(f *testing.F) {
 	f.Cleanup(func() { _ = l.Close() })
 	f.Fuzz(func(t *testing.T, b []byte, with bool) {
 		if len(b) == 0 || len(b) > maxNote {
-			t.Skip("no message")
+			return // no message
 		}
 		near, err := net.DialUnix("unixpacket", nil, l.Addr().(*net.UnixAddr))
 		if err != nil {

@@ -38,7 +38,9 @@ func TestAReleaseNamesOnlyWhatTheOperatorNamed(t *testing.T) {
 		t.Fatal(err)
 	}
 	w.agent = w.StartAgentWith(t, host, w.dir, agenttest.Options{Secrets: []string{named}})
-	ref := func(path ...string) release.SecretRef { return release.SecretRef{Ref: "file:" + filepath.Join(path...)} }
+	ref := func(path ...string) release.SecretRef {
+		return release.SecretRef{Ref: "file:" + filepath.Join(path...)}
+	}
 	ok := w.WithSecrets(t, shop, w.release("v1"), map[string]release.SecretRef{"DB": ref(named, "db"), "MAIL": ref(w.dir, "secrets", "mail")})
 	w.desire(with(ok, 10000, false))
 	w.waitPhase(ok, wire.Ready)

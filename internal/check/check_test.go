@@ -44,6 +44,9 @@ func ask(t *testing.T, r *Runner, c pipeline.Check, h http.Handler, hide ...stri
 	})
 }
 
+// patience is for machines that do much else; it is never what a test is about.
+const patience = 2 * time.Minute
+
 func isolations(t *testing.T, story func(t *testing.T, r *Runner)) {
 	for _, iso := range []runner.Isolation{runner.Namespaces, runner.None} {
 		t.Run(string(iso), func(t *testing.T) {
@@ -52,10 +55,12 @@ func isolations(t *testing.T, story func(t *testing.T, r *Runner)) {
 			}
 			dir := t.TempDir()
 			r := New(Config{Dir: dir, Isolation: iso})
+			t.Cleanup(func() { // after the parts of the story, also those beside each other
+				if left, _ := filepath.Glob(filepath.Join(dir, "*")); len(left) > 0 {
+					t.Errorf("it left %v behind", left)
+				}
+			})
 			story(t, r)
-			if left, _ := filepath.Glob(filepath.Join(dir, "*")); len(left) > 0 {
-				t.Errorf("it left %v behind", left)
-			}
 		})
 	}
 }
@@ -93,7 +98,7 @@ func TestHTTP(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			if c.k.Timeout == 0 {
-				c.k.Timeout = 5 * time.Second
+				c.k.Timeout = patience
 			}
 			out, err := ask(t, r, pipeline.Check{HTTP: &c.k}, h, "hunter2-hunter2")
 			if err != nil || out.OK != c.ok || !strings.HasPrefix(out.Reason, c.reason) || out.Tries != c.tries || (c.reason == "") != (out.Reason == "") {
@@ -119,7 +124,7 @@ case "$SLUICE_URL" in http://127.0.0.1:*) ;; *) exit 7 ;; esac
 echo "$SLUICE_SERVICE $SLUICE_ENVIRONMENT $SLUICE_RELEASE $(pwd)"
 command -v curl >/dev/null && curl -sf "$SLUICE_URL/from-the-command"
 echo key=hunter2-hunter2`
-		out, err := ask(t, r, pipeline.Check{Command: &pipeline.CommandCheck{Run: script, Timeout: 20 * time.Second}}, h, "hunter2-hunter2")
+		out, err := ask(t, r, pipeline.Check{Command: &pipeline.CommandCheck{Run: script, Timeout: patience}}, h, "hunter2-hunter2")
 		if err != nil || !out.OK || out.Tries != 1 {
 			t.Fatalf("%+v (%s), %v", out, out.Output, err)
 		}
@@ -145,6 +150,7 @@ echo key=hunter2-hunter2`
 // exit code, and nothing of it lives on.
 func TestCommandsThatLie(t *testing.T) {
 	isolations(t, func(t *testing.T, r *Runner) {
+		const hangs = 4 * time.Second // is what a case has that ends only by its time
 		for name, c := range map[string]struct {
 			run, reason, kept string
 			ok                bool
@@ -153,22 +159,23 @@ func TestCommandsThatLie(t *testing.T) {
 			"prints ok, ends badly":     {"echo all good; exit 3", "exit code 3", "all good", false},
 			"kills itself":              {"kill -9 $$", "SIGKILL", "", false},
 			"dies by a signal":          {"kill -TERM $$", "SIGTERM", "", false},
-			"writes without end":        {"yes tick", "still running after 2s", "tick", false},
-			"outlives its time":         {"trap '' TERM INT HUP; sleep 60 & wait; sleep 60", "still running after 2s", "", false},
-			"holds the output open":     {"sleep 60 & exit 0", "", "", true},
+			"writes without end":        {"yes tick", "still running after 4s", "tick", false},
+			"outlives its time":         {"trap '' TERM INT HUP; sleep 1000 & wait; sleep 1000", "still running after 4s", "", false},
+			"holds the output open":     {"sleep 1000 & exit 0", "", "", true},
 			"is not there":              {"./no-such-file", "exit code 127", "", false},
 		} {
 			t.Run(name, func(t *testing.T) {
-				began := time.Now()
-				out, err := ask(t, r, pipeline.Check{Command: &pipeline.CommandCheck{Run: c.run, Timeout: 2 * time.Second}}, http.NotFoundHandler())
+				t.Parallel()
+				timeout := patience
+				if strings.Contains(c.reason, hangs.String()) {
+					timeout = hangs
+				}
+				out, err := ask(t, r, pipeline.Check{Command: &pipeline.CommandCheck{Run: c.run, Timeout: timeout}}, http.NotFoundHandler())
 				if err != nil || out.OK != c.ok || !strings.Contains(out.Reason, c.reason) || !strings.Contains(string(out.Output), c.kept) {
 					t.Errorf("%t %q %.300q, %v", out.OK, out.Reason, out.Output, err)
 				}
 				if len(out.Output) > 2*maxOutput {
 					t.Errorf("kept %d bytes", len(out.Output))
-				}
-				if took := time.Since(began); took > 20*time.Second {
-					t.Errorf("it took %s", took)
 				}
 			})
 		}
@@ -190,7 +197,7 @@ func TestNothingLivesOn(t *testing.T) {
 		out, err := r.Run(t.Context(), Request{
 			Check: pipeline.Check{Name: "smoke", Command: &pipeline.CommandCheck{
 				Run:     "curl -sf $SLUICE_URL/now; (while sleep 0.1; do curl -s $SLUICE_URL/later; done) >/dev/null 2>&1 & exit 0",
-				Timeout: 10 * time.Second,
+				Timeout: patience,
 			}},
 			Address: s.Listener.Addr().String(), Key: key, Files: func(_ context.Context, dir string) error { return os.Mkdir(dir, 0o755) },
 		})
@@ -198,12 +205,15 @@ func TestNothingLivesOn(t *testing.T) {
 			t.Fatalf("%+v, %v", out, err)
 		}
 		// What it had asked while the sandbox ended may still arrive; a child that
-		// lives would go on asking.
-		time.Sleep(500 * time.Millisecond)
-		before := later.Load()
-		time.Sleep(time.Second)
-		if n := later.Load(); n != before {
-			t.Errorf("a child lived on and asked %d times more", n-before)
+		// lives would go on asking, ten times a second.
+		last, since := later.Load(), time.Now()
+		for deadline := time.Now().Add(patience); time.Since(since) < time.Second; time.Sleep(20 * time.Millisecond) {
+			if n := later.Load(); n != last {
+				last, since = n, time.Now()
+			}
+			if time.Now().After(deadline) {
+				t.Fatalf("a child lived on and asked %d times", last)
+			}
 		}
 	})
 }
@@ -221,7 +231,7 @@ func TestInterrupted(t *testing.T) {
 			cancel(stop)
 		}()
 		out, err := r.Run(ctx, Request{
-			Check:   pipeline.Check{Name: "slow", Command: &pipeline.CommandCheck{Run: "curl -s $SLUICE_URL; sleep 60", Timeout: time.Minute}},
+			Check:   pipeline.Check{Name: "slow", Command: &pipeline.CommandCheck{Run: "curl -s $SLUICE_URL; sleep 1000", Timeout: patience}},
 			Address: s.Listener.Addr().String(), Key: key, Files: func(_ context.Context, dir string) error { return os.Mkdir(dir, 0o755) },
 		})
 		if !errors.Is(err, stop) || out.OK {

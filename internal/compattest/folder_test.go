@@ -105,12 +105,10 @@ environments:
 `, s.service, command, env, more, s.rollout)
 }
 
-// TestWrite makes the folder of this version, with -update only: what a version
-// left behind is not made again by a later one.
-func TestWrite(t *testing.T) {
-	if !*update {
-		t.Skip("writes testdata/compat/" + version + " with -update")
-	}
+// write makes the folder of this version: what a version left behind is not made
+// again by a later one. It is TestFolder's, with -update.
+func write(t *testing.T) {
+	t.Helper()
 	repo := filepath.Join(os.TempDir(), "sluice-compat")
 	if err := os.Mkdir(repo, 0o700); err != nil {
 		t.Fatal(err) // its path is written down, so it has to be this one

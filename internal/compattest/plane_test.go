@@ -59,9 +59,9 @@ func up(t *testing.T, dir string) (p *plane, down func()) {
 	case err := <-ended:
 		cancel()
 		t.Fatalf("the server did not start: %v", err)
-	case <-time.After(30 * time.Second):
+	case <-time.After(patience):
 		cancel()
-		t.Fatal("the server did not start within 30 s")
+		t.Fatal("the server did not start")
 	}
 	down = sync.OnceFunc(func() {
 		cancel()
@@ -142,12 +142,15 @@ func (p *plane) status(id string) control.Status {
 	return s
 }
 
-// until polls until ok says so, for at most a minute and a half.
+// patience is for machines that do much else; it is never what a test is about.
+const patience = 5 * time.Minute
+
+// until polls until ok says so.
 func until(t *testing.T, what string, ok func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(90 * time.Second); !ok(); time.Sleep(20 * time.Millisecond) {
+	for deadline := time.Now().Add(patience); !ok(); time.Sleep(20 * time.Millisecond) {
 		if time.Now().After(deadline) {
-			t.Fatalf("did not come to be within 90 s: %s", what)
+			t.Fatalf("did not come to be within %s: %s", patience, what)
 		}
 	}
 }

@@ -90,7 +90,7 @@ func (b *bench) text(step string) string {
 }
 
 func step(name, script string, needs ...string) pipeline.Step {
-	return pipeline.Step{Name: name, Kind: "custom", Run: script, Needs: needs, Timeout: time.Minute}
+	return pipeline.Step{Name: name, Kind: "custom", Run: script, Needs: needs, Timeout: 5 * time.Minute}
 }
 
 func TestAStepRunsInItsOwnWorld(t *testing.T) {
@@ -129,7 +129,7 @@ func TestARealGoServiceIsBuilt(t *testing.T) {
 	if err := source.Checkout(ctx, repo, commit, b.spec.Checkout); err != nil {
 		t.Fatal(err)
 	}
-	unit := step("unit", "go test -json ./... > unit.json", "compile")
+	unit := step("unit", "go test -vet=off -json ./... > unit.json", "compile")
 	// The same flags in each step, so that each compiles what the others did.
 	flags := map[string]pipeline.Value{"CGO_ENABLED": {Plain: "0"}, "GOFLAGS": {Plain: "-trimpath"}}
 	unit.Env, unit.Cache = flags, []string{"gobuild"}
@@ -177,8 +177,9 @@ func TestARealGoServiceIsBuilt(t *testing.T) {
 
 // TestAsAnOrdinaryUser runs stories of this package once more without root.
 func TestAsAnOrdinaryUser(t *testing.T) {
+	t.Parallel()
 	if os.Geteuid() != 0 {
-		t.Skip("already one")
+		t.Skip("SKIPPED: this runs as an ordinary user already, and tried all that one can")
 	}
 	sandboxtest.Require(t)
 	const nobody = 65534
@@ -191,7 +192,7 @@ func TestAsAnOrdinaryUser(t *testing.T) {
 	if err := os.Chown(dir, nobody, nobody); err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.Command("/proc/self/exe", "-test.run=AStepRuns|Caches|HomeIsShared|AHang|NetworkOnly", "-test.v", "-test.timeout=3m")
+	cmd := exec.Command("/proc/self/exe", "-test.run=AStepRuns|Caches|HomeIsShared|AHang|NetworkOnly", "-test.v", "-test.timeout=10m")
 	cmd.Dir = dir
 	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "TMPDIR=" + dir, "HOME=" + dir, "SLUICE_REQUIRE=" + os.Getenv("SLUICE_REQUIRE")}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: nobody, Gid: nobody}}
@@ -200,7 +201,7 @@ func TestAsAnOrdinaryUser(t *testing.T) {
 	case err != nil:
 		t.Errorf("%v\n%s", err, out)
 	case strings.Contains(string(out), "*** SKIPPED"):
-		t.Skip("this host forbids namespaces to ordinary users")
+		t.Skip("SKIPPED: this host forbids namespaces to ordinary users; standard error says how to allow them")
 	case strings.Count(string(out), "--- PASS") < 5:
 		t.Errorf("the tests did not run:\n%s", out)
 	}

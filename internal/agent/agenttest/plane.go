@@ -44,7 +44,7 @@ type Plane struct {
 	observed   map[string]wire.Observed
 	reports    int
 	content    map[release.Digest]stored
-	pulls      int
+	pulls      map[release.Digest]int
 	refuse     bool // the registry answers 503
 }
 
@@ -67,7 +67,7 @@ func NewPlane(t testing.TB) *Plane {
 	p := &Plane{
 		Keys: ring, t: t, addr: "127.0.0.1:0",
 		desired: make(map[release.Key]wire.Desired), changed: make(chan struct{}),
-		observed: make(map[string]wire.Observed), content: make(map[release.Digest]stored),
+		observed: make(map[string]wire.Observed), content: make(map[release.Digest]stored), pulls: make(map[release.Digest]int),
 	}
 	p.Start()
 	t.Cleanup(p.Stop)
@@ -199,11 +199,12 @@ func (p *Plane) Reports() int {
 	return p.reports
 }
 
-// Pulls returns how often content was asked for.
-func (p *Plane) Pulls() int {
+// Pulls returns how often the artifact of a revision was asked for.
+func (p *Plane) Pulls(r wire.Revision) int {
+	_, digest, _ := strings.Cut(r.Artifact, "@")
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.pulls
+	return p.pulls[release.Digest(digest)]
 }
 
 // Wait waits until a host's report fulfils the condition.
@@ -260,17 +261,20 @@ func RevisionOf(s wire.Service, id release.ID) wire.RevisionObserved {
 	return wire.RevisionObserved{}
 }
 
-// Eventually polls for a condition for at most 20 s.
+// patience is for machines that do much else; it is never what a test is about.
+const patience = 2 * time.Minute
+
+// Eventually polls for a condition.
 func Eventually(t testing.TB, what string, ok func() bool, state ...func() string) {
 	t.Helper()
-	deadline := time.Now().Add(20 * time.Second)
+	deadline := time.Now().Add(patience)
 	for !ok() {
 		if time.Now().After(deadline) {
 			more := ""
 			for _, s := range state {
 				more += "\n" + s()
 			}
-			t.Fatalf("did not come to be within 20 s: %s%s", what, more)
+			t.Fatalf("did not come to be within %s: %s%s", patience, what, more)
 		}
 		time.Sleep(5 * time.Millisecond)
 	}
@@ -303,7 +307,7 @@ func (p *Plane) serveContent(w http.ResponseWriter, r *http.Request) {
 	i := strings.LastIndexByte(r.URL.Path, '/')
 	p.mu.Lock()
 	s, ok := p.content[release.Digest(r.URL.Path[i+1:])]
-	p.pulls++
+	p.pulls[release.Digest(r.URL.Path[i+1:])]++
 	refuse := p.refuse
 	p.mu.Unlock()
 	switch {
@@ -404,7 +408,7 @@ func (p *Plane) Revision(t testing.TB, k release.Key, r Release) wire.Revision {
 	rev := wire.Revision{
 		Artifact: k.Project + "/" + k.Service + "@" + string(art.Digest),
 		Run:      run, Instances: 1, Env: env,
-		Health: wire.Health{HTTP: "/healthz", Timeout: time.Second, Interval: 100 * time.Millisecond, Healthy: 1, Failing: 3, StartIn: 15 * time.Second, DrainIn: 5 * time.Second},
+		Health: wire.Health{HTTP: "/healthz", Timeout: 10 * time.Second, Interval: 100 * time.Millisecond, Healthy: 1, Failing: 3, StartIn: time.Minute, DrainIn: 5 * time.Second},
 	}
 	p.promote(t, k, m, &rev)
 	return rev

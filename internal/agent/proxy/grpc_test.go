@@ -105,7 +105,7 @@ func TestGRPCPassesThrough(t *testing.T) {
 	s, addr := start(t, proxy.Options{Name: "grpc"})
 	s.Set(only(startCalls(t, &calls{name: "stable"})))
 	c := dialCalls(t, addr)
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 
 	var head, tail metadata.MD
@@ -205,7 +205,7 @@ func TestGRPCThatEndsEarly(t *testing.T) {
 	t.Run("the client's deadline", func(t *testing.T) {
 		s, addr := start(t, proxy.Options{Name: "deadline"})
 		s.Set(only(deaf))
-		ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+		ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second) // it has to reach the service before
 		defer cancel()
 		_, err := dialCalls(t, addr).UnaryCall(ctx, &rpc.SimpleRequest{})
 		if status.Code(err) != codes.DeadlineExceeded {
@@ -324,6 +324,7 @@ func TestWeightsApplyToStreamsOfOneConnection(t *testing.T) {
 func TestCallsEndWithTheirRevision(t *testing.T) {
 	for _, way := range []string{"instance", "weight"} {
 		t.Run(way, func(t *testing.T) {
+			t.Parallel()
 			b := startCalls(t, &calls{name: "candidate"})
 			s, addr := start(t, proxy.Options{Name: "end"})
 			s.Set(only(b))
@@ -339,7 +340,7 @@ func TestCallsEndWithTheirRevision(t *testing.T) {
 			next.Revisions[0].Release = candidate
 			if way == "weight" {
 				old := only(b).Revisions[0]
-				old.Weight, old.DrainIn = 0, 200*time.Millisecond
+				old.Weight, old.DrainIn = 0, 3*time.Second // for as long as what follows takes on any machine
 				next.Revisions = append(next.Revisions, old)
 			}
 			s.Set(next)

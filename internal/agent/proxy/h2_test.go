@@ -29,7 +29,7 @@ func h2c(t testing.TB) *http.Client {
 	p.SetUnencryptedHTTP2(true)
 	tr := &http.Transport{Protocols: &p}
 	t.Cleanup(tr.CloseIdleConnections)
-	return &http.Client{Transport: tr, Timeout: 20 * time.Second}
+	return &http.Client{Transport: tr, Timeout: patience}
 }
 
 // service2 starts a real server that speaks both.
@@ -118,7 +118,7 @@ func TestHTTP2StatusesAreCounted(t *testing.T) {
 		"slow":     {[]string{slow}, 504, 1, 1},
 	} {
 		t.Run(name, func(t *testing.T) {
-			s, addr := start(t, proxy.Options{Name: "statuses", HeaderTimeout: 300 * time.Millisecond})
+			s, addr := start(t, proxy.Options{Name: "statuses", HeaderTimeout: silence(c.status)})
 			s.Set(only(c.addrs...))
 			res, err := h2c(t).Get("http://" + addr)
 			if err != nil {
@@ -205,7 +205,7 @@ func TestALPNChoosesTheProtocol(t *testing.T) {
 	})
 	defer wait.Wait()
 	defer func() {
-		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+		ctx, cancel := context.WithTimeout(context.Background(), patience)
 		defer cancel()
 		if err := s.Shutdown(ctx); err != nil {
 			t.Error(err)
@@ -263,7 +263,7 @@ func TestShutdownLetsOpenStreamsEnd(t *testing.T) {
 	<-began
 	done := make(chan error, 1)
 	wait.Go(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+		ctx, cancel := context.WithTimeout(context.Background(), patience)
 		defer cancel()
 		done <- s.Shutdown(ctx)
 	})
@@ -293,7 +293,7 @@ func frames(t testing.TB, addr string) (net.Conn, *http2.Framer) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = nc.Close() })
-	_ = nc.SetDeadline(time.Now().Add(20 * time.Second))
+	_ = nc.SetDeadline(time.Now().Add(patience))
 	if _, err := io.WriteString(nc, http2.ClientPreface); err != nil {
 		t.Fatal(err)
 	}

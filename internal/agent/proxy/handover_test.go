@@ -40,7 +40,7 @@ func TestHandOver(t *testing.T) {
 			t.Fatal(err)
 		}
 		t.Cleanup(func() { _ = nc.Close() })
-		_ = nc.SetDeadline(time.Now().Add(20 * time.Second))
+		_ = nc.SetDeadline(time.Now().Add(patience))
 		return client{nc, bufio.NewReader(nc)}
 	}
 	send := func(c client, s string) {

@@ -104,6 +104,7 @@ func TestBodiesBothWays(t *testing.T) {
 }
 
 func TestEachEventIsSentAtOnce(t *testing.T) {
+	t.Parallel()
 	next := make(chan string)
 	a := service(t, func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Content-Type", "text/event-stream")
@@ -113,7 +114,8 @@ func TestEachEventIsSentAtOnce(t *testing.T) {
 			_ = http.NewResponseController(w).Flush()
 		}
 	})
-	s, addr := start(t, proxy.Options{HeaderTimeout: 100 * time.Millisecond})
+	const headers = 2 * time.Second
+	s, addr := start(t, proxy.Options{HeaderTimeout: headers})
 	s.Set(only(a))
 	res, err := http.Get("http://" + addr)
 	if err != nil {
@@ -123,7 +125,7 @@ func TestEachEventIsSentAtOnce(t *testing.T) {
 	br := bufio.NewReader(res.Body)
 	for i := range 3 {
 		if i == 2 {
-			time.Sleep(400 * time.Millisecond) // the timeout is for headers, not for streams
+			time.Sleep(headers * 5 / 4) // that timeout is not for streams: it has to pass
 		}
 		next <- "data: x\n"
 		if line, err := br.ReadString('\n'); line != "data: x\n" {
@@ -151,7 +153,7 @@ func TestExpectContinue(t *testing.T) {
 		ctx := httptrace.WithClientTrace(t.Context(), &httptrace.ClientTrace{Got100Continue: func() { continued.Store(true) }})
 		req, _ := http.NewRequestWithContext(ctx, "POST", "http://"+addr, strings.NewReader(strings.Repeat("x", 100)))
 		req.Header.Set("Expect", "100-continue")
-		res, err := (&http.Client{Transport: &http.Transport{ExpectContinueTimeout: 10 * time.Second, DisableKeepAlives: true}}).Do(req)
+		res, err := (&http.Client{Transport: &http.Transport{ExpectContinueTimeout: patience, DisableKeepAlives: true}}).Do(req)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -276,7 +278,7 @@ func TestUpgrade(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer nc.Close()
-	_ = nc.SetDeadline(time.Now().Add(5 * time.Second))
+	_ = nc.SetDeadline(time.Now().Add(patience))
 	_, _ = io.WriteString(nc, "GET /ws HTTP/1.1\r\nHost: x\r\nConnection: keep-alive, Upgrade\r\nUpgrade: websocket\r\n\r\nearly")
 	_, _ = io.WriteString(nc, " and late")
 	_ = nc.(*net.TCPConn).CloseWrite()
@@ -347,7 +349,7 @@ type zeros struct{}
 func (zeros) Read(p []byte) (int, error) { clear(p); return len(p), nil }
 
 func TestBadClientsAreBounded(t *testing.T) {
-	s, addr := start(t, proxy.Options{ClientHead: 200 * time.Millisecond, KeepAlive: 300 * time.Millisecond})
+	s, addr := start(t, proxy.Options{})
 	s.Set(only(service(t, says("ok"))))
 	if got := talk(t, addr, "GET / HTTP/1.1\r\nHost: x\r\nX: "+strings.Repeat("a", 70<<10)+"\r\n\r\n"); !strings.HasPrefix(got, "HTTP/1.1 431 ") {
 		t.Errorf("a huge head: %.80q", got)
@@ -355,6 +357,9 @@ func TestBadClientsAreBounded(t *testing.T) {
 	if got := talk(t, addr, "GET / HTTP/1.1\r\nHost: x\r\n"+strings.Repeat("A: b\r\n", 300)+"\r\n"); !strings.HasPrefix(got, "HTTP/1.1 400 ") {
 		t.Errorf("300 lines: %.80q", got)
 	}
+	want(t, s, stable, 0, 0, 0)
+	s, addr = start(t, proxy.Options{ClientHead: 200 * time.Millisecond, KeepAlive: 300 * time.Millisecond})
+	s.Set(only(service(t, says("ok"))))
 	if got := talk(t, addr, "GET / HTTP/1.1\r\nHo"); !strings.HasPrefix(got, "HTTP/1.1 408 ") {
 		t.Errorf("half a head: %.80q", got)
 	}
@@ -414,23 +419,29 @@ func TestBadFramingNeverReachesTheService(t *testing.T) {
 
 // A client that is late with its body is not the service's fault.
 func TestSlowUploadIsNotBad(t *testing.T) {
+	t.Parallel()
 	a := service(t, func(w http.ResponseWriter, r *http.Request) {
 		n, err := io.Copy(io.Discard, r.Body)
 		if err == nil {
 			fmt.Fprint(w, n)
 		}
 	})
-	s, addr := start(t, proxy.Options{HeaderTimeout: 200 * time.Millisecond, ClientBody: 2 * time.Second})
+	const answer = 2 * time.Second
+	s, addr := start(t, proxy.Options{HeaderTimeout: answer, ClientBody: patience})
 	s.Set(only(a))
-	nc, err := net.Dial("tcp", addr)
-	if err != nil {
-		t.Fatal(err)
+	begin := func(addr string) net.Conn {
+		nc, err := net.Dial("tcp", addr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = nc.Close() })
+		_, _ = io.WriteString(nc, "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 100000\r\n\r\n")
+		return nc
 	}
-	defer nc.Close()
-	_, _ = io.WriteString(nc, "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 100000\r\n\r\n")
-	time.Sleep(700 * time.Millisecond) // longer than the service has for its answer
+	nc := begin(addr)
+	time.Sleep(answer * 5 / 4) // all that the service has for its answer has to pass
 	_, _ = io.WriteString(nc, strings.Repeat("x", 100000))
-	_ = nc.SetReadDeadline(time.Now().Add(5 * time.Second))
+	_ = nc.SetReadDeadline(time.Now().Add(patience))
 	res, err := http.ReadResponse(bufio.NewReader(nc), nil)
 	if err != nil {
 		t.Fatal(err)
@@ -439,6 +450,9 @@ func TestSlowUploadIsNotBad(t *testing.T) {
 		t.Errorf("%d %q", res.StatusCode, b)
 	}
 	// And one that never comes with it counts nowhere.
-	_, _ = io.WriteString(nc, "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 100000\r\n\r\n")
-	want(t, s, stable, 1, 0, 1)
+	want(t, s, stable, 1, 0, 0)
+	s, addr = start(t, proxy.Options{HeaderTimeout: answer, ClientBody: 100 * time.Millisecond})
+	s.Set(only(a))
+	begin(addr)
+	want(t, s, stable, 0, 0, 1)
 }

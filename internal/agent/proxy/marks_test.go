@@ -8,22 +8,11 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
-	"time"
 
 	"github.com/sluicehq/sluice/internal/agent/proxy"
 	"github.com/sluicehq/sluice/internal/agent/wire"
 	"github.com/sluicehq/sluice/internal/porttest"
 )
-
-// until polls for something that other goroutines bring about.
-func until(t testing.TB, what string, is func() bool) {
-	t.Helper()
-	for deadline := time.Now().Add(10 * time.Second); !is(); time.Sleep(2 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatalf("not in time: %s", what)
-		}
-	}
-}
 
 func sum(all []wire.Counters) (c wire.Counters) {
 	for _, b := range all {
@@ -231,14 +220,10 @@ func TestASlowShadowDelaysNobody(t *testing.T) {
 	b := service(t, func(w http.ResponseWriter, r *http.Request) { <-hang })
 	s, addr := start(t, proxy.Options{Name: "slow", MaxShadows: 4})
 	s.Set(withShadow(wire.FullWeight, a, b))
-	began := time.Now()
-	for range 200 {
+	for range 200 { // one that were delayed would not be answered at all
 		if code, body := fetch(t, "http://"+addr); code != 200 || body != "stable" {
 			t.Fatalf("a user saw %d %q", code, body)
 		}
-	}
-	if took := time.Since(began); took > 5*time.Second {
-		t.Errorf("200 requests took %s", took)
 	}
 	if _, dropped := s.Shadow(candidate); dropped != 196 {
 		t.Errorf("%d copies were dropped; want 196", dropped)

@@ -48,7 +48,7 @@ func dialWS(t testing.TB, addr, cookie string) (*websocket.Conn, error) {
 	ws, err := cfg.DialContext(t.Context())
 	if err == nil {
 		t.Cleanup(func() { _ = ws.Close() })
-		_ = ws.SetDeadline(time.Now().Add(10 * time.Second))
+		_ = ws.SetDeadline(time.Now().Add(patience))
 	}
 	return ws, err
 }
@@ -119,6 +119,7 @@ func TestWebSocketsFollowTheirUser(t *testing.T) {
 func TestWebSocketsEndWithTheirRevision(t *testing.T) {
 	for _, way := range []string{"instance", "weight"} {
 		t.Run(way, func(t *testing.T) {
+			t.Parallel()
 			var open, other atomic.Int64
 			b := echoes(t, "candidate", &open)
 			a := echoes(t, "stable", &other)
@@ -129,7 +130,7 @@ func TestWebSocketsEndWithTheirRevision(t *testing.T) {
 				t.Fatal(err)
 			}
 			r := split(0, a, b)
-			r.Revisions[1].DrainIn = 300 * time.Millisecond
+			r.Revisions[1].DrainIn = 3 * time.Second // for as long as what follows takes on any machine
 			if way == "instance" {
 				r.Revisions = r.Revisions[:1]
 			}
@@ -145,9 +146,8 @@ func TestWebSocketsEndWithTheirRevision(t *testing.T) {
 			if way == "instance" {
 				ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
 				defer cancel()
-				began := time.Now()
-				if n := s.Drained(ctx, at(b)[0]); n != 1 || time.Since(began) < 200*time.Millisecond {
-					t.Errorf("%d were open after %s", n, time.Since(began))
+				if n := s.Drained(ctx, at(b)[0]); n != 1 || ctx.Err() == nil {
+					t.Errorf("%d were open; it waited until then: %v", n, ctx.Err() != nil)
 				}
 			}
 			var m string
@@ -175,7 +175,7 @@ func TestHalfATunnelEnds(t *testing.T) {
 		t.Fatal(err)
 	}
 	_ = ws.Close()
-	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	s.Set(only(porttest.Refused(t)))
 	if n := s.Drained(ctx, at(deaf.Listener.Addr().String())[0]); n != 0 {

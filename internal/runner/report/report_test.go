@@ -163,7 +163,7 @@ func (e *endless) Read(p []byte) (int, error) {
 
 func TestEndlessReportIsRefused(t *testing.T) {
 	if testing.Short() {
-		t.Skip("reads 256 MiB")
+		t.Skip("SKIPPED with -short: it reads 256 MiB")
 	}
 	in := &endless{line: strings.Repeat(" ", 500_000) + "\n"}
 	_, err := report.Parse(report.GoTest, in)

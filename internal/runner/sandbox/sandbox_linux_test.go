@@ -13,7 +13,6 @@ import (
 	"strings"
 	"syscall"
 	"testing"
-	"time"
 
 	"github.com/sluicehq/sluice/internal/runner/sandbox"
 	"github.com/sluicehq/sluice/internal/runner/sandbox/sandboxtest"
@@ -76,7 +75,7 @@ func TestRightsAreGone(t *testing.T) {
 
 func TestSetuidProgramsGainNothing(t *testing.T) {
 	if os.Geteuid() != 0 {
-		t.Skip("only root can make a setuid program of another user")
+		t.Skip("SKIPPED: only root can make a setuid program of another user: run the tests as root")
 	}
 	dir := folder(t)
 	b, err := os.ReadFile("/usr/bin/id")
@@ -119,7 +118,7 @@ echo processes: $(ls /proc | grep -c '^[0-9]')`})
 
 func TestHiddenFoldersAreCovered(t *testing.T) {
 	if os.Geteuid() != 0 {
-		t.Skip("only root can put a folder below /usr/local")
+		t.Skip("SKIPPED: only root can put a folder below /usr/local: run the tests as root")
 	}
 	dir, err := os.MkdirTemp("/usr/local/share", "sluice-test-")
 	if err != nil {
@@ -249,34 +248,13 @@ const beat = `setsid sh -c 'while :; do date +%N > /box/beat; sleep 0.02; done' 
 while [ ! -s /box/beat ]; do sleep 0.01; done
 `
 
-// stopsBeating waits until the daemon's file no longer changes.
-func stopsBeating(t *testing.T, dir string) {
-	t.Helper()
-	file := filepath.Join(dir, "beat")
-	deadline := time.Now().Add(20 * time.Second)
-	last, since := "", time.Now()
-	for time.Since(since) < 500*time.Millisecond {
-		b, err := os.ReadFile(file)
-		if err != nil {
-			t.Fatalf("the daemon never lived: %v", err)
-		}
-		if string(b) != last {
-			last, since = string(b), time.Now()
-		}
-		if time.Now().After(deadline) {
-			t.Fatal("the daemon outlives its sandbox")
-		}
-		time.Sleep(20 * time.Millisecond)
-	}
-}
-
 func TestDaemonsEndWithTheScript(t *testing.T) {
 	dir := folder(t)
 	_, exit := run(t, sandbox.Config{Script: beat, Binds: []sandbox.Bind{{Source: dir, Target: "/box", Writable: true}}})
 	if !exit.OK() {
 		t.Error(exit)
 	}
-	stopsBeating(t, dir)
+	sandboxtest.StopsBeating(t, filepath.Join(dir, "beat"))
 }
 
 func TestAHangEndsWithTheContext(t *testing.T) {
@@ -297,7 +275,7 @@ func TestAHangEndsWithTheContext(t *testing.T) {
 	if !errors.Is(err, reason) {
 		t.Errorf("got %v", err)
 	}
-	stopsBeating(t, dir)
+	sandboxtest.StopsBeating(t, filepath.Join(dir, "beat"))
 }
 
 type writerFunc func([]byte) (int, error)
@@ -325,19 +303,12 @@ func TestASandboxDiesWithItsCaller(t *testing.T) {
 	if err := caller.Start(); err != nil {
 		t.Fatal(err)
 	}
-	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(10 * time.Millisecond) {
-		if _, err := os.Stat(filepath.Join(dir, "beat")); err == nil {
-			break
-		}
-		if time.Now().After(deadline) {
-			t.Fatal("the daemon never lived")
-		}
-	}
+	sandboxtest.Beats(t, filepath.Join(dir, "beat"))
 	if err := caller.Process.Kill(); err != nil {
 		t.Fatal(err)
 	}
 	_ = caller.Wait() // killed, as meant
-	stopsBeating(t, dir)
+	sandboxtest.StopsBeating(t, filepath.Join(dir, "beat"))
 }
 
 func TestAnOutputThatFailsEndsTheScript(t *testing.T) {
@@ -387,7 +358,7 @@ func TestPlainRunsWithoutIsolation(t *testing.T) {
 // TestAsAnOrdinaryUser runs this package's tests once more without root.
 func TestAsAnOrdinaryUser(t *testing.T) {
 	if os.Geteuid() != 0 {
-		t.Skip("already one")
+		t.Skip("SKIPPED: this runs as an ordinary user already, and tried all that one can")
 	}
 	sandboxtest.Require(t)
 	const nobody = 65534
@@ -400,7 +371,7 @@ func TestAsAnOrdinaryUser(t *testing.T) {
 	if err := os.Chown(dir, nobody, nobody); err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.Command("/proc/self/exe", "-test.run=.", "-test.v", "-test.timeout=3m")
+	cmd := exec.Command("/proc/self/exe", "-test.run=.", "-test.v", "-test.timeout=10m")
 	cmd.Dir = dir
 	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "TMPDIR=" + dir, "HOME=" + dir, "SLUICE_REQUIRE=" + os.Getenv("SLUICE_REQUIRE")}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: nobody, Gid: nobody}}
@@ -409,7 +380,7 @@ func TestAsAnOrdinaryUser(t *testing.T) {
 	case err != nil:
 		t.Errorf("%v\n%s", err, out)
 	case bytes.Contains(out, []byte("*** SKIPPED")):
-		t.Skip("this host forbids namespaces to ordinary users")
+		t.Skip("SKIPPED: this host forbids namespaces to ordinary users; standard error says how to allow them")
 	case !bytes.Contains(out, []byte("--- PASS: TestDaemonsEndWithTheScript")):
 		t.Errorf("the tests did not run:\n%s", out)
 	}

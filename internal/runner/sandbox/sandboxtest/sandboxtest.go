@@ -1,4 +1,5 @@
-// Package sandboxtest lets tests say that they need real sandboxes.
+// Package sandboxtest lets tests say that they need real sandboxes, and see that
+// nothing outlives one.
 package sandboxtest
 
 import (
@@ -10,6 +11,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/sluicehq/sluice/internal/runner/sandbox"
 )
@@ -32,5 +34,40 @@ func Require(t testing.TB) {
 	default:
 		fmt.Fprintf(os.Stderr, "\n*** SKIPPED %s: %v ***\n\n", t.Name(), err)
 		t.Skip(err)
+	}
+}
+
+// patience is for machines that do much else; it is never what a test is about.
+const patience = 2 * time.Minute
+
+// Beats waits until a daemon, whose heart writes ever new text to the file, lives.
+func Beats(t testing.TB, file string) {
+	t.Helper()
+	for deadline := time.Now().Add(patience); ; time.Sleep(10 * time.Millisecond) {
+		if info, err := os.Stat(file); err == nil && info.Size() > 0 {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatal("the daemon never lived")
+		}
+	}
+}
+
+// StopsBeating waits until the file of a daemon that has lived stays as it is for
+// many of its beats.
+func StopsBeating(t testing.TB, file string) {
+	t.Helper()
+	last, since := "", time.Now()
+	for deadline := time.Now().Add(patience); time.Since(since) < 500*time.Millisecond; time.Sleep(20 * time.Millisecond) {
+		b, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatalf("the daemon never lived: %v", err)
+		}
+		if string(b) != last {
+			last, since = string(b), time.Now()
+		}
+		if time.Now().After(deadline) {
+			t.Fatal("the daemon lives on")
+		}
 	}
 }
