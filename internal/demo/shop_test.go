@@ -53,6 +53,7 @@ func TestEveryVersionIsACommitWhoseTestsPass(t *testing.T) {
 	if testing.Short() || !*shopTests {
 		t.Skip("SKIPPED with -short: the tests of the example's versions")
 	}
+	t.Parallel()
 	dir := filepath.Join(t.TempDir(), "shop")
 	all, err := makeRepository(t.Context(), dir, ports{20001, 20002}, 12.5)
 	if err != nil {
