@@ -21,7 +21,10 @@ import (
 // and people who order whatever comes to mind.
 func TestSeededFaults(t *testing.T) {
 	n := uint64(24)
-	if testing.Short() || raceDetector {
+	switch {
+	case raceDetector:
+		n = 1
+	case testing.Short():
 		n = 4
 	}
 	for seed := range n {
