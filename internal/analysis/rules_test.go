@@ -64,7 +64,7 @@ func TestCatastrophe(t *testing.T) {
 		{"51 times, by 5.1 points", Bin{52, 1000, 1000, 1_000_000}, verdict.Fail, verdict.Fail},
 		{"4.5 times, by 7 points", Bin{9000, 100_000, 2000, 100_000}, verdict.NoData, verdict.Fail},
 		{"6.9 times, by 12 points", Bin{1380, 10_000, 20_000, 1_000_000}, verdict.NoData, verdict.Fail}, // nearer to 5 than to 10
-		{"8 times, by 14 points", Bin{1600, 10_000, 20_000, 1_000_000}, verdict.Fail, verdict.Fail},
+		{"7.5 times, by 13 points", Bin{1500, 10_000, 20_000, 1_000_000}, verdict.Fail, verdict.Fail},
 		{"20 times, by 38 points", Bin{400, 1000, 2000, 100_000}, verdict.Fail, verdict.Fail},
 		{"4 of 4", Bin{4, 4, 0, 1_000_000}, verdict.NoData, verdict.NoData},
 		{"5 of 5", Bin{5, 5, 5, 1_000_000}, verdict.Fail, verdict.Fail},

@@ -182,11 +182,19 @@ func (l *linter) production(at string, e Environment) {
 		l.warn(where, "all-at-once", fmt.Sprintf("%s exposes every user to a new release at once", e.Name), "write rollout: canary, which begins with 5 % and judges it; `sluice advise` weighs what suits the service")
 	}
 	if len(e.Analysis.Metrics) == 0 {
-		l.warn(name, "no-analysis", fmt.Sprintf("nothing is judged in %s: a bad release stays until a person sees it", e.Name), "use a canary, or write analysis: {metrics: [http-errors]} and a bake")
+		mend := "use a canary, or write analysis: {metrics: [http-errors]} and a bake"
+		if e.Target.Worker() {
+			mend = "bake, and judge it on its own metrics: analysis: {metrics: [" + failedWork + "]}"
+		}
+		l.warn(name, "no-analysis", fmt.Sprintf("nothing is judged in %s: a bad release stays until a person sees it", e.Name), mend)
 	}
 	l.alarmSet(at, e)
 	if len(e.Verify) == 0 {
-		l.warn(name, "no-verify", fmt.Sprintf("nothing verifies %s after the rollout", e.Name), "ask a path that users need: verify: [{name: smoke, http: {path: /}}]")
+		mend := "ask a path that users need: verify: [{name: smoke, http: {path: /}}]"
+		if e.Target.Worker() { // it has no address to ask
+			mend = "see that work gets done: verify: [{name: smoke, command: ./check.sh}]"
+		}
+		l.warn(name, "no-verify", fmt.Sprintf("nothing verifies %s after the rollout", e.Name), mend)
 	}
 	if path, err := Path(l.def, e.Name); err == nil {
 		if !slices.ContainsFunc(path, func(n string) bool { return l.gated[n] }) {

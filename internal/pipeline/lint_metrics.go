@@ -3,7 +3,6 @@ package pipeline
 import (
 	"fmt"
 	"regexp"
-	"strings"
 	"time"
 )
 
@@ -75,56 +74,3 @@ func (l *linter) points(at string, e Environment, m Metric) {
 	}
 	l.warn(at, "points-traps", message, fmt.Sprintf("count events instead: kind: rate with bad and total; or bake for %s and longer", Short(pointsFew*e.Analysis.Bin)))
 }
-
-// alarmSet suggests what is missing of the least that a service should watch.
-func (l *linter) alarmSet(at string, e Environment) {
-	if e.Target.Metrics == nil || len(e.Analysis.Metrics) == 0 {
-		return
-	}
-	var missing, mend []string
-	has := func(of func(query string) bool, kinds ...string) bool {
-		for _, m := range e.Analysis.Metrics {
-			for _, k := range kinds {
-				if m.Kind == k {
-					return true
-				}
-			}
-			if of != nil && m.Query+m.Bad != "" && (of(m.Name) || of(m.Query) || of(m.Bad)) {
-				return true
-			}
-		}
-		for _, a := range e.Analysis.Alarms {
-			if of != nil && (of(a.Name) || of(a.Query)) {
-				return true
-			}
-		}
-		return false
-	}
-	miss := func(what, how string) { missing, mend = append(missing, what), append(mend, how) }
-	if !has(nil, HTTPErrors) {
-		miss("failed requests", "http-errors")
-	}
-	if !has(nil, HTTPLatency) {
-		miss("slow requests", "{name: http-latency, quantiles: [0.5, 0.99]}")
-	}
-	if !has(aboutErrors.MatchString, Rate, SLO) {
-		miss("errors that the service or what it depends on counts", "{name: errors, kind: rate, bad: …, total: …}")
-	}
-	if !has(aboutSaturation.MatchString, Gauge) {
-		miss("saturation", "{name: memory, kind: gauge, query: …, max: …}")
-	}
-	if len(missing) == 0 {
-		return
-	}
-	where := at + ".analysis"
-	if !l.positions.Has(where) {
-		where = at + ".name"
-	}
-	l.add(l.positions.Value(where), where, Note, "alarm-set", fmt.Sprintf("%s judges less than a service on a host should be judged by: %s", e.Name, strings.Join(missing, "; ")),
-		"add to analysis.metrics: "+strings.Join(mend, ", ")+"; docs/judging.md has the whole set")
-}
-
-var (
-	aboutErrors     = regexp.MustCompile(`(?i)err|fail|exception|panic`)
-	aboutSaturation = regexp.MustCompile(`(?i)satur|memory|heap|rss|queue|pool|threads|goroutines|connections|cpu|disk|throttl|lag|backlog|dlq|dead_?letter|depth`)
-)

@@ -1,0 +1,67 @@
+package pipeline_test
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+// What production is offered to be watched by, by kind of target. Each file misses
+// something, and what it is offered is taken: with the service's own queries in the
+// place of …, lint has nothing more to offer and refuses nothing.
+func TestAlarmSets(t *testing.T) {
+	files, err := filepath.Glob("testdata/alarms/*.yaml")
+	if err != nil || len(files) == 0 {
+		t.Fatalf("no files: %v", err)
+	}
+	for _, file := range files {
+		t.Run(strings.TrimSuffix(filepath.Base(file), ".yaml"), func(t *testing.T) {
+			src := read(t, file)
+			_, problems := parse(src)
+			got := problems.Render(src, false)
+			transcript := strings.TrimSuffix(file, ".yaml") + ".txt"
+			if *update {
+				if err := os.WriteFile(transcript, []byte(got), 0o644); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if diff := cmp.Diff(string(read(t, transcript)), got); diff != "" {
+				t.Errorf("transcript (-want +got):\n%s", diff)
+			}
+			text := string(src)
+			for range 2 { // a worker that nothing judges is told that first, then the rest
+				for _, p := range problems {
+					text = taken(text, p.Rule, p.Mend)
+				}
+				_, problems = parse([]byte(text))
+			}
+			if len(problems) > 0 {
+				t.Errorf("what was offered, taken:\n%s\n%s", text, problems.Render([]byte(text), false))
+			}
+		})
+	}
+}
+
+// taken does in a file what a mend says.
+func taken(text, rule, mend string) string {
+	mend = strings.NewReplacer("query: …", `query: 'depth{revision="$revision"}'`, "bad: …", `bad: 'bad{revision="$revision"}'`, "total: …", `total: 'all{revision="$revision"}'`, "max: …", "max: 9").Replace(mend)
+	switch rule {
+	case "alarm-set":
+		_, add, _ := strings.Cut(mend, "metrics: ")
+		add, _, _ = strings.Cut(add, "; docs")
+		if before, after, ok := strings.Cut(text, "analysis: {metrics: ["); ok {
+			return before + "analysis: {metrics: [" + add + ", " + after
+		}
+		return text + "    analysis: {metrics: [http-errors, " + add + "]}\n"
+	case "no-analysis":
+		_, add, _ := strings.Cut(mend, "on its own metrics: ")
+		return strings.Replace(text, "rollout: rolling", "rollout: {rolling: {bake: 15m}}", 1) + "    " + add + "\n"
+	case "no-verify":
+		_, verify, _ := strings.Cut(mend, "verify: ")
+		return text + "    verify: " + verify + "\n"
+	}
+	return text
+}
