@@ -176,11 +176,11 @@ func (a *app) printAdvice(v preview.Advice) {
 	s := sheet{a: a, w: a.out, label: 12, indent: 0}
 	s.put("advice", a.paint(a.out, bold, v.Strategy)+", safe action "+v.OnFail)
 	if v.Conflict != "" {
-		s.put("but", clean(v.Conflict))
+		s.put("but", prose(v.Conflict))
 	}
 	label := "why"
 	for _, w := range v.Why {
-		s.put(label, clean(w))
+		s.put(label, prose(w))
 		label = ""
 	}
 	label = "costs"
@@ -188,11 +188,11 @@ func (a *app) printAdvice(v preview.Advice) {
 		s.put(label, seconds(v.Seconds)+" of bakes to 100 %, when nothing is extended")
 		label = ""
 	}
-	s.put(label, clean(v.Capacity))
+	s.put(label, prose(v.Capacity))
 	a.printSteps(s, v.Steps)
 	options := func(label string, list []preview.Option) {
 		for _, o := range list {
-			s.hang(label, clean(o.Strategy+": "+o.Why), 2)
+			s.hang(label, prose(o.Strategy+": "+o.Why), 2)
 			label = ""
 		}
 	}
@@ -200,7 +200,7 @@ func (a *app) printAdvice(v preview.Advice) {
 	options("refused", v.Refused)
 	label = "also do"
 	for _, w := range v.Watch {
-		s.hang(label, clean(w), 2)
+		s.hang(label, prose(w), 2)
 		label = ""
 	}
 	fmt.Fprint(a.out, "\n"+v.YAML)

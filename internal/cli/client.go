@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/sluicehq/sluice/internal/httpapi"
+	"github.com/sluicehq/sluice/internal/pipeline"
 	"github.com/sluicehq/sluice/internal/server"
 )
 
@@ -173,7 +174,7 @@ func (c *client) send(ctx context.Context, method, target string, body io.Reader
 type refused struct{ httpapi.Problem }
 
 func (r *refused) Error() string {
-	s := lines(r.Detail)
+	s := lines(pipeline.PlainTimes(r.Detail))
 	for _, e := range r.Errors {
 		s += "\n  " + clean(e)
 	}

@@ -306,6 +306,6 @@ func (a *app) printReport(r analysis.Report) {
 			class = " (" + m.Classification + ")"
 		}
 		fmt.Fprintf(a.out, "\n%s  %s%s, basis %s\n", clean(m.Name), a.state(a.out, string(m.Verdict)), clean(class), m.Basis)
-		s.put("", clean(m.Sentence))
+		s.put("", prose(m.Sentence))
 	}
 }

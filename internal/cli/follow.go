@@ -192,14 +192,14 @@ func (f *follower) end() error {
 	} else if ended(s) {
 		text := fmt.Sprintf("Run %s of %s %s", s.Run, clean(s.Service), a.state(a.err, string(s.State)))
 		if s.Reason != "" && !f.live { // the block has it
-			text += ": " + clean(s.Reason)
+			text += ": " + prose(s.Reason)
 		}
 		a.say("%s", text)
 	}
 	if e := stuck(s); e != nil {
-		a.say("The rollback in %s is stuck and goes on being tried: %s\nsluice explain %s says what you can do.", clean(e.Name), clean(e.WaitingFor), s.Run)
+		a.say("The rollback in %s is stuck and goes on being tried: %s\nsluice explain %s says what you can do.", clean(e.Name), prose(e.WaitingFor), s.Run)
 	} else if e := waitsFor(s); e != nil && f.noWait {
-		a.say("%s waits: %s\nsluice explain %s says what you can do.", clean(e.Name), clean(e.WaitingFor), s.Run)
+		a.say("%s waits: %s\nsluice explain %s says what you can do.", clean(e.Name), prose(e.WaitingFor), s.Run)
 	}
 	if code := Code(run.ExitCode(s.State)); code != OK {
 		return &exit{code: code}
@@ -242,9 +242,9 @@ func (f *follower) tellQueue() {
 		if e.Queue == nil {
 			continue
 		}
-		text = fmt.Sprintf("%s  queued: waits for %s", clean(e.Name), clean(e.WaitingFor))
+		text = fmt.Sprintf("%s  queued: waits for %s", clean(e.Name), prose(e.WaitingFor))
 		if e.Queue.Waits != "" {
-			text += fmt.Sprintf(" (%s: sluice explain %s)", clean(e.Queue.Waits), e.Queue.Behind)
+			text += fmt.Sprintf(" (%s: sluice explain %s)", prose(e.Queue.Waits), e.Queue.Behind)
 		}
 	}
 	if text != f.queued && text != "" && !f.live && !f.a.json {

@@ -275,7 +275,7 @@ func (a *app) printExplanation(x control.Explanation) {
 	s := sheet{a: a, w: a.out, label: 9}
 	for _, p := range [][2]string{{"now", x.Now}, {"why", x.Why}, {"next", x.Next}, {"when", x.When}} {
 		if p[1] != "" {
-			s.put(p[0], clean(p[1]))
+			s.put(p[0], prose(p[1]))
 		}
 	}
 	label := "you can"
@@ -283,10 +283,10 @@ func (a *app) printExplanation(x control.Explanation) {
 		if line := c.Line(); line != "" {
 			s.put(label, clean(line))
 			if c.Text != "" {
-				sheet{a: a, w: a.out, label: 2, indent: 9}.put("", clean(c.Text))
+				sheet{a: a, w: a.out, label: 2, indent: 9}.put("", prose(c.Text))
 			}
 		} else {
-			s.put(label, clean(c.Text))
+			s.put(label, prose(c.Text))
 		}
 		label = ""
 	}

@@ -16,6 +16,7 @@ import (
 
 	"golang.org/x/term"
 
+	"github.com/sluicehq/sluice/internal/pipeline"
 	"github.com/sluicehq/sluice/internal/release"
 )
 
@@ -116,6 +117,9 @@ func clean(s string) string {
 		return visible(r)
 	}, s)
 }
+
+// prose is a sentence that others made, with its durations as people read them.
+func prose(s string) string { return clean(pipeline.PlainTimes(s)) }
 
 // visible returns r, or what is shown instead of what would control a terminal
 // or turn the direction of writing.

@@ -41,7 +41,7 @@ func (a *app) printPacket(w io.Writer, p control.Packet, of httpapi.Packet) {
 	s.put("tests", tests)
 	label = "gates"
 	for _, g := range p.Gates {
-		s.hang(label, a.state(w, clean(string(g.Answer)))+" "+clean(g.Gate)+": "+clean(g.Reason), 2)
+		s.hang(label, a.state(w, clean(string(g.Answer)))+" "+clean(g.Gate)+": "+prose(g.Reason), 2)
 		label = ""
 	}
 	if len(p.Gates) == 0 {
@@ -65,7 +65,7 @@ func (a *app) printPacket(w io.Writer, p control.Packet, of httpapi.Packet) {
 		if i == 0 {
 			st = p.Plan.Strategy + ": " + st
 		}
-		s.hang(label, clean(st), 2)
+		s.hang(label, prose(st), 2)
 		label = ""
 	}
 	s.put("watched", clean(watched(p)))
@@ -73,14 +73,14 @@ func (a *app) printPacket(w io.Writer, p control.Packet, of httpapi.Packet) {
 	if back.Cold != "" {
 		back.Sentence += " Later, " + back.Cold + "."
 	}
-	s.put("back", clean(back.Sentence))
+	s.put("back", prose(back.Sentence))
 	if back.OnFail != "" {
-		s.put("on fail", clean(back.OnFail))
+		s.put("on fail", prose(back.OnFail))
 	}
 	if d := back.Drill; d != nil {
 		text := fmt.Sprintf("in %s, run %s, %s: ", d.Environment, d.Run, moment(d.At))
 		if d.Succeeded {
-			text += fmt.Sprintf("back in %s, forward again in %s (%s)", took(time.Duration(d.BackMillis)*time.Millisecond), took(time.Duration(d.OnMillis)*time.Millisecond), d.Way)
+			text += fmt.Sprintf("back in %s, forward again in %s (%s)", pipeline.Span(time.Duration(d.BackMillis)*time.Millisecond), pipeline.Span(time.Duration(d.OnMillis)*time.Millisecond), d.Way)
 		} else {
 			text += "failed: " + d.Reason
 		}
@@ -88,7 +88,7 @@ func (a *app) printPacket(w io.Writer, p control.Packet, of httpapi.Packet) {
 	}
 	label = "know"
 	for _, f := range p.Findings {
-		s.hang(label, a.paint(w, yellow, clean(f)), 2)
+		s.hang(label, a.paint(w, yellow, prose(f)), 2)
 		label = ""
 	}
 	s.put("owner", clean(p.Owner))
@@ -110,7 +110,7 @@ func planLines(p rollout.Plan) []string {
 		case rollout.StepShift:
 			out = append(out, weight+" of users")
 		case rollout.StepBake:
-			text := fmt.Sprintf(", bake %s", pipeline.Short(s.Bake))
+			text := fmt.Sprintf(", bake %s", pipeline.Span(s.Bake))
 			switch {
 			case !s.Analysis:
 				text += " (not judged)"

@@ -23,7 +23,7 @@ func (a *app) printPlan(p preview.Preview) {
 		if s.Network {
 			text += " (may use the network)"
 		}
-		steps.put(fmt.Sprintf("%d %-*s  %-*s", s.Wave, name, s.Name, kind, s.Kind), clean(text))
+		steps.put(fmt.Sprintf("%d %-*s  %-*s", s.Wave, name, s.Name, kind, s.Kind), prose(text))
 	}
 	for _, x := range p.Artifacts {
 		sheet{a: a, w: a.out, label: 11, indent: 2}.put("artifact", clean(fmt.Sprintf("%s, type %s, from %s", x.Name, x.Type, x.Path)))
@@ -41,8 +41,8 @@ func (a *app) printPlan(p preview.Preview) {
 func (a *app) printEnvironment(e preview.Environment, same bool) {
 	fmt.Fprintf(a.out, "\n%s  %s\n", a.paint(a.out, bold, clean(e.Name)), clean(e.Strategy+", "+e.Target))
 	s := sheet{a: a, w: a.out, label: 10, indent: 2}
-	s.put("removes", clean(e.Risk))
-	s.put("", clean(e.Rollout))
+	s.put("removes", prose(e.Risk))
+	s.put("", prose(e.Rollout))
 	if len(e.After) > 0 {
 		s.put("after", clean(strings.Join(e.After, ", ")+" (removes: "+e.AfterRisk+")"))
 	}
@@ -55,7 +55,7 @@ func (a *app) printEnvironment(e preview.Environment, same bool) {
 			if g.Rule == "" || !strings.HasSuffix(g.Risk, g.Rule) {
 				text += " (removes: " + g.Risk + ")"
 			}
-			s.hang(label, clean(text), 2)
+			s.hang(label, prose(text), 2)
 			label = ""
 		}
 	}
@@ -66,7 +66,7 @@ func (a *app) printEnvironment(e preview.Environment, same bool) {
 	guards("checks", e.Checks)
 	label := "judged"
 	for _, m := range e.Metrics {
-		s.hang(label, clean(m), 2)
+		s.hang(label, prose(m), 2)
 		label = ""
 	}
 	if j := e.Judge; j != nil {
@@ -75,16 +75,16 @@ func (a *app) printEnvironment(e preview.Environment, same bool) {
 		s.put("", text)
 	}
 	a.printSteps(s, e.Steps)
-	s.hang("moves", clean(e.Moves), 2)
-	s.hang("old", clean(e.Leaves), 2)
-	s.put("first", clean(e.FirstNote))
+	s.hang("moves", prose(e.Moves), 2)
+	s.hang("old", prose(e.Leaves), 2)
+	s.put("first", prose(e.FirstNote))
 	label = "back"
 	if same {
 		s.put(label, "as above")
 		return
 	}
 	for _, r := range e.Rollback {
-		s.put(label, clean(r))
+		s.put(label, prose(r))
 		label = ""
 	}
 }
@@ -92,17 +92,17 @@ func (a *app) printEnvironment(e preview.Environment, same bool) {
 func (a *app) printSteps(s sheet, steps []preview.Step) {
 	label := "steps"
 	for i, x := range steps {
-		s.hang(label, fmt.Sprintf("%d. %s", i+1, clean(x.Text)), 3)
+		s.hang(label, fmt.Sprintf("%d. %s", i+1, prose(x.Text)), 3)
 		label = ""
 		if x.Bake == nil {
 			continue
 		}
 		in := sheet{a: a, w: s.w, label: 2, indent: s.indent + s.label + 3}
 		for _, line := range x.Bake.Sentence() {
-			in.put("", clean(line))
+			in.put("", prose(line))
 		}
 		for _, line := range x.Bake.Advice {
-			in.put("!", clean(line))
+			in.put("!", prose(line))
 		}
 	}
 }
@@ -122,7 +122,7 @@ func plural2(n int, one, many string) string {
 }
 
 func seconds(s float64) string {
-	return pipeline.Short(time.Duration(s * float64(time.Second)).Round(100 * time.Millisecond))
+	return pipeline.Span(time.Duration(s * float64(time.Second)))
 }
 
 func number(x float64) string {

@@ -113,7 +113,7 @@ func (a *app) wayBack(w control.Way) string {
 	if colour == "" {
 		colour = red
 	}
-	out := fmt.Sprintf("way back: %s. %s", a.paint(a.err, colour, clean(w.Kind)), clean(w.Sentence))
+	out := fmt.Sprintf("way back: %s. %s", a.paint(a.err, colour, clean(w.Kind)), prose(w.Sentence))
 	if !strings.HasSuffix(out, ".") {
 		out += "."
 	}

@@ -7,7 +7,6 @@ import (
 	"net/url"
 	"strconv"
 	"strings"
-	"time"
 
 	"github.com/spf13/cobra"
 
@@ -119,9 +118,9 @@ func (a *app) printReplay(out control.Replay) error {
 	}
 	for _, r := range out.Rollouts {
 		if r.Change != control.ReplaySame && r.Change != control.ReplayNotRecorded {
-			fmt.Fprintf(a.out, "\n%s: %s.\n", r.Rollout, clean(r.Sentence))
+			fmt.Fprintf(a.out, "\n%s: %s.\n", r.Rollout, prose(r.Sentence))
 			if r.Replayed.Sentence != "" {
-				fmt.Fprintf(a.out, "  %s\n", clean(r.Replayed.Sentence))
+				fmt.Fprintf(a.out, "  %s\n", prose(r.Replayed.Sentence))
 			}
 		}
 	}
@@ -131,7 +130,7 @@ func (a *app) printReplay(out control.Replay) error {
 
 func outcome(o control.Outcome) string {
 	if o.FailedSeconds != nil {
-		return fmt.Sprintf("fail after %s", time.Duration(*o.FailedSeconds*float64(time.Second)).Round(time.Second))
+		return "fail after " + seconds(*o.FailedSeconds)
 	}
 	if o.Verdict == "" {
 		return "–"

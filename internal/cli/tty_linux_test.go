@@ -85,7 +85,7 @@ func TestOnATerminalThePacketIsShownAndAPersonIsAsked(t *testing.T) {
 	if code != 0 || len(*decided) != 1 || (*decided)[0] != (httpapi.DecisionRequest{Packet: digest, Decision: "approve", Comment: "read the diff"}) {
 		t.Fatalf("code %d, decided %+v:\n%s", code, *decided, shown)
 	}
-	for _, want := range []string{string(digest), "env.LOG_LEVEL: info → debug", "14 passed", "5 % of users, bake 15m", "Approve release", "[y/N]"} {
+	for _, want := range []string{string(digest), "env.LOG_LEVEL: info → debug", "14 passed", "5 % of users, bake 15 min", "Approve release", "[y/N]"} {
 		if !strings.Contains(plainText(shown), want) {
 			t.Errorf("lacks %q:\n%s", want, shown)
 		}
@@ -118,7 +118,7 @@ func TestOnATerminalProgressIsOneBlockThatIsRedrawn(t *testing.T) {
 				answer(w, f.status)
 			})
 			code, shown := newTerminal(t).run(t, f, "", "watch", "7")
-			if code != 0 || !strings.Contains(shown, "█░░░░░░░░░░░░░░░░░░░ 5 %  bake 12s of 15m0s") {
+			if code != 0 || !strings.Contains(shown, "█░░░░░░░░░░░░░░░░░░░ 5 %  bake 12 s of 15 min") {
 				t.Fatalf("code %d:\n%s", code, shown)
 			}
 			if n := strings.Count(plainText(shown), "run 7 "); n < 2 || strings.Count(shown, "A\r\x1b[2K") != n-1 {

@@ -10,6 +10,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/sluicehq/sluice/internal/control"
+	"github.com/sluicehq/sluice/internal/pipeline"
 	"github.com/sluicehq/sluice/internal/rollout"
 	"github.com/sluicehq/sluice/internal/run"
 	"github.com/sluicehq/sluice/internal/verdict"
@@ -39,7 +40,7 @@ func (a *app) statusLines(s control.Status, w io.Writer) []string {
 	}
 	put("", about)
 	if s.Reason != "" && ended(s) {
-		put("", a.paint(w, dim, "because ")+clean(s.Reason))
+		put("", a.paint(w, dim, "because ")+prose(s.Reason))
 	}
 	if len(s.Steps) > 0 && s.ReusedFrom == "" {
 		a.buildLines(s, w, put)
@@ -85,9 +86,9 @@ func (a *app) stepLine(s run.Step) string {
 	text := clean(s.Name) + " " + clean(s.State)
 	switch {
 	case s.Started != nil && s.Ended != nil:
-		text += " after " + took(s.Ended.Sub(*s.Started))
+		text += " after " + pipeline.Span(s.Ended.Sub(*s.Started))
 	case s.Started != nil && s.State == "running":
-		text += " for " + took(time.Since(*s.Started))
+		text += " for " + pipeline.Span(time.Since(*s.Started))
 	}
 	if s.Tests != nil {
 		text += ", " + plural(s.Tests.Passed, "test") + " passed"
@@ -99,21 +100,9 @@ func (a *app) stepLine(s run.Step) string {
 		}
 	}
 	if s.Reason != "" && s.State != "succeeded" {
-		text += ": " + clean(s.Reason)
+		text += ": " + prose(s.Reason)
 	}
 	return text
-}
-
-func took(d time.Duration) string {
-	switch {
-	case d < 0:
-		return "0s"
-	case d < time.Second:
-		return d.Round(time.Millisecond).String()
-	case d < 10*time.Second:
-		return d.Round(100 * time.Millisecond).String()
-	}
-	return d.Round(time.Second).String()
 }
 
 func (a *app) environmentLines(e control.EnvironmentStatus, s control.Status, w io.Writer, put func(label, text string)) {
@@ -149,7 +138,7 @@ func (a *app) environmentLines(e control.EnvironmentStatus, s control.Status, w 
 	if e.Rollout != "" && !e.Phase.Terminal() {
 		line := fmt.Sprintf("%s %s %%", bar(e.Weight), number(e.Weight))
 		if e.Bake != nil {
-			line += fmt.Sprintf("  bake %s of %s", took(time.Duration(e.Bake.ElapsedSeconds*float64(time.Second))), took(time.Duration(e.Bake.TotalSeconds*float64(time.Second))))
+			line += fmt.Sprintf("  bake %s of %s", pipeline.Span(time.Duration(e.Bake.ElapsedSeconds*float64(time.Second))), pipeline.Span(time.Duration(e.Bake.TotalSeconds*float64(time.Second))))
 			if e.Bake.Extended > 0 {
 				line += fmt.Sprintf(", extended %s", plural(e.Bake.Extended, "time"))
 			}
@@ -162,20 +151,20 @@ func (a *app) environmentLines(e control.EnvironmentStatus, s control.Status, w 
 	for _, m := range e.Metrics {
 		told := ended(s) && m.Sentence != "" && strings.Contains(s.Reason, m.Sentence)
 		if !told && (m.Verdict == e.Verdict || m.Verdict == verdict.Fail) {
-			put("", a.paint(w, dim, "verdict ")+a.state(w, string(m.Verdict))+"  "+clean(m.Name)+": "+clean(m.Sentence))
+			put("", a.paint(w, dim, "verdict ")+a.state(w, string(m.Verdict))+"  "+clean(m.Name)+": "+prose(m.Sentence))
 		}
 	}
 	for _, g := range e.Gates {
 		if g.Answer != "pass" || !ended(s) && e.Rollout == "" {
-			put("", a.paint(w, dim, "gate ")+clean(g.Gate)+" "+a.state(w, string(g.Answer))+": "+clean(g.Reason))
+			put("", a.paint(w, dim, "gate ")+clean(g.Gate)+" "+a.state(w, string(g.Answer))+": "+prose(g.Reason))
 		}
 	}
 	judged := e.Bake != nil && e.Held == "" && !e.Paused && len(e.Metrics) > 0 // then the verdict tells it
 	if e.WaitingFor != "" && !judged {
-		put("", a.paint(w, dim, "waiting: ")+clean(e.WaitingFor)) // a sentence, or a noun
+		put("", a.paint(w, dim, "waiting: ")+prose(e.WaitingFor)) // a sentence, or a noun
 	}
 	if e.Reason != "" && !strings.HasSuffix(s.Reason, e.Reason) {
-		put("", a.paint(w, dim, "because ")+clean(e.Reason))
+		put("", a.paint(w, dim, "because ")+prose(e.Reason))
 	}
 	if e.RollbackMillis != nil {
 		put("", fmt.Sprintf("all users were back after %d ms", *e.RollbackMillis))
@@ -234,17 +223,17 @@ func (a *app) sentence(e event, s control.Status) string {
 	case "approve", "reject":
 		return env + map[string]string{"approve": "approved", "reject": "rejected"}[e.Kind] + " by " + get("by")
 	case "alarm":
-		return env + a.paint(a.err, red, "alarm") + because(get("reason"))
+		return env + a.paint(a.err, red, "alarm") + because(pipeline.PlainTimes(get("reason")))
 	case "unchanged":
 		return env + "release " + shorten(get("release")) + " runs already: nothing moves"
 	case "rehearsed":
-		return env + "rehearsal" + because(get("reason"))
+		return env + "rehearsal" + because(pipeline.PlainTimes(get("reason")))
 	case "gap":
 		passed, _ := d["passedSeconds"].(float64)
 		counted, _ := d["countedSeconds"].(float64)
 		return fmt.Sprintf("%snobody looked for %s, or the clock jumped: %s are counted", env, seconds(passed), seconds(counted))
 	case "stopped":
-		return env + a.state(a.err, get("state")) + because(get("reason"))
+		return env + a.state(a.err, get("state")) + because(pipeline.PlainTimes(get("reason")))
 	case "rollout":
 		var f rollout.Fact
 		if json.Unmarshal(e.Data.Data, &f) != nil {
@@ -255,7 +244,7 @@ func (a *app) sentence(e event, s control.Status) string {
 		}
 		return ""
 	}
-	return env + clean(e.Kind) + because(get("reason"))
+	return env + clean(e.Kind) + because(pipeline.PlainTimes(get("reason")))
 }
 
 func shorten(digest string) string {
@@ -266,7 +255,7 @@ func shorten(digest string) string {
 func (a *app) factSentence(f rollout.Fact) string {
 	to, reason := clean(f.To), ""
 	if f.Reason != "" {
-		reason = ": " + clean(f.Reason)
+		reason = ": " + prose(f.Reason)
 	}
 	on := f.To != "off"
 	switch f.Kind {

@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"math"
 	"net/url"
-	"regexp"
 	"strconv"
 	"strings"
 	"time"
@@ -221,35 +220,7 @@ func size(n int64) string {
 }
 
 // span writes a duration with at most two units: 45 s, 3 min 20 s, 2 h.
-func span(d time.Duration) string {
-	if d < 0 {
-		d = 0
-	}
-	if d >= time.Millisecond && d < time.Second {
-		return fmt.Sprintf("%d ms", d.Milliseconds())
-	}
-	if d < 10*time.Second && d%time.Second != 0 {
-		return strconv.FormatFloat(d.Seconds(), 'f', 1, 64) + " s"
-	}
-	s := int64(d.Round(time.Second) / time.Second)
-	units := []struct {
-		name string
-		size int64
-	}{{"d", 86400}, {"h", 3600}, {"min", 60}, {"s", 1}}
-	for i, u := range units {
-		if s < u.size {
-			continue
-		}
-		out := fmt.Sprintf("%d %s", s/u.size, u.name)
-		if i+1 < len(units) {
-			if rest := s % u.size / units[i+1].size; rest > 0 {
-				out += fmt.Sprintf(" %d %s", rest, units[i+1].name)
-			}
-		}
-		return out
-	}
-	return "0 s"
-}
+func span(d time.Duration) string { return pipeline.Span(d) }
 
 func seconds(s float64) string {
 	if math.IsNaN(s) || s < 0 || s > 1e9 {
@@ -313,18 +284,8 @@ func sentence(s string) string {
 	return s
 }
 
-var goDuration = regexp.MustCompile(`\b(?:\d+h)?(?:\d+m)?\d+(?:\.\d+)?(?:m?s|m|h)\b`)
-
 // plainTimes writes 8m18s as 8 min 18 s.
-func plainTimes(s string) string {
-	return goDuration.ReplaceAllStringFunc(s, func(m string) string {
-		d, err := time.ParseDuration(m)
-		if err != nil {
-			return m
-		}
-		return span(d)
-	})
-}
+func plainTimes(s string) string { return pipeline.PlainTimes(s) }
 
 func runURL(id string) string { return "/runs/" + url.PathEscape(id) }
 

@@ -13,7 +13,7 @@ import (
 func TestWords(t *testing.T) {
 	for got, want := range map[string]string{
 		span(0): "0 s", span(-time.Second): "0 s", span(41 * time.Millisecond): "41 ms", span(6200 * time.Millisecond): "6.2 s", span(45 * time.Second): "45 s",
-		span(200 * time.Second): "3 min 20 s", span(2 * time.Hour): "2 h", span(26*time.Hour + time.Minute): "1 d 2 h",
+		span(200 * time.Second): "3 min 20 s", span(2 * time.Hour): "2 h", span(26*time.Hour + time.Minute): "26 h 1 min",
 		percent(5): "5 %", percent(0.254): "0.25 %", weight(10000): "100 %", weight(1): "0.01 %",
 		rate(0, 0): "–", rate(0, 10): "0.0 %", rate(1, 3): "33.3 %", rate(2, 4310): "0.05 %",
 		count(7): "7", count(1234567): "1\u202f234\u202f567", count(-1000): "-1\u202f000",
