@@ -21,7 +21,15 @@ import (
 // themselves by no way.
 func TestAReleaseNamesOnlyWhatTheOperatorNamed(t *testing.T) {
 	w := &world{T: t, Plane: agenttest.NewPlane(t), dir: t.TempDir(), listen: porttest.Free(t)}
-	named, elsewhere := t.TempDir(), t.TempDir()
+	elsewhere := t.TempDir()
+	named, err := os.MkdirTemp("", "named-") // not below the test's folder, which no service may pass
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(named) })
+	if err := os.Chmod(named, 0o755); err != nil {
+		t.Fatal(err)
+	}
 	write := func(path, text string) {
 		t.Helper()
 		if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
@@ -61,7 +69,7 @@ func TestAReleaseNamesOnlyWhatTheOperatorNamed(t *testing.T) {
 	}{
 		"another file": {ref(elsewhere, "shadow"), "name its folder with --secrets"},
 		"by a link":    {ref(named, "link"), "no link may lead out"},
-		"by dots":      {release.SecretRef{Ref: "file:" + named + "/../" + filepath.Base(elsewhere) + "/shadow"}, "name its folder with --secrets"},
+		"by dots":      {release.SecretRef{Ref: "file:" + named + "/.." + strings.TrimPrefix(elsewhere, filepath.Dir(named)) + "/shadow"}, "name its folder with --secrets"},
 	} {
 		thief := w.WithSecrets(t, shop, w.release(version), map[string]release.SecretRef{"KEY": c.ref})
 		w.ask(with(ok, 10000, false), with(thief, 0, true))
@@ -70,7 +78,7 @@ func TestAReleaseNamesOnlyWhatTheOperatorNamed(t *testing.T) {
 		})
 	}
 	// Neither does / hold secrets.
-	err := agent.Run(t.Context(), agent.Config{Server: w.URL, Host: "x", DataDir: t.TempDir(), TrustKeys: w.Keys.Public(), Secrets: []string{"/"}})
+	err = agent.Run(t.Context(), agent.Config{Server: w.URL, Host: "x", DataDir: t.TempDir(), TrustKeys: w.Keys.Public(), Secrets: []string{"/"}})
 	if err == nil || !strings.Contains(err.Error(), "couldn't take / as a folder of secrets") {
 		t.Errorf("%v", err)
 	}

@@ -19,9 +19,9 @@ func TestTailHoldsNoPartOfASecret(t *testing.T) {
 	const secret = "correct-horse-battery-staple"
 	path := filepath.Join(t.TempDir(), "log")
 	for cut := range len(secret) + 2 {
-		// One line without end, longer than what is read of it.
-		text := strings.Repeat(".", 100) + secret
-		text += strings.Repeat(secret, 10) + strings.Repeat("x", tailBytes-10*len(secret)-cut)
+		// One line without end, longer than what is read of it, and short when blanked.
+		const more = 290
+		text := strings.Repeat(".", 100) + secret + strings.Repeat(secret, more) + strings.Repeat("x", tailBytes-more*len(secret)-cut)
 		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
 			t.Fatal(err)
 		}
@@ -100,6 +100,18 @@ func TestAnAdoptedLogIsNotShownWithoutItsSecrets(t *testing.T) {
 			t.Fatalf("its log: %q", i.LogTail)
 		}
 		return strings.Contains(i.LastExit, "name its folder with --secrets")
+	})
+	second.Close()
+
+	// Nor by one that never saw it run.
+	third := with()
+	g = third.Group(sp, 1)
+	eventually(t, "the refusal", func() bool {
+		i := g.Status().Instances[0]
+		if i.LastExit != "" && !strings.Contains(i.LogTail, "its log is not shown") {
+			t.Fatalf("its log: %q", i.LogTail)
+		}
+		return i.LastExit != ""
 	})
 }
 
