@@ -1,0 +1,80 @@
+package control
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/sluicehq/sluice/internal/check"
+	"github.com/sluicehq/sluice/internal/pipeline"
+	"github.com/sluicehq/sluice/internal/rollout"
+	"github.com/sluicehq/sluice/internal/run"
+)
+
+// Two hosts that say one address are asked nothing: one answer must not pass for both.
+// It is said loudly, and goes on when each has its own.
+func TestNoCheckWhereHostsCollide(t *testing.T) {
+	stories(t, func(w *world) {
+		w.hosts = nil
+		one, two := w.addHost("one"), w.addHost("two")
+		own := two.server
+		two.server = one.server
+		def := w.definition(`
+  - name: production
+    target: {type: host, listen: 127.0.0.1:9001, run: ./app, hosts: [one, two], health: {http: /healthz}}
+    verify: [{name: smoke, http: {path: /, retries: 0}}]
+    rollout: all-at-once
+`)
+		r, _ := w.ship(def, "v1")
+		w.until(r, "checking", func(s Status) bool { return s.Environments[0].Phase == rollout.Checking })
+		w.pause(5 * time.Second)
+		if e := w.env(r); e.Phase != rollout.Checking {
+			w.Errorf("both hosts say one address, and it is %s", e.Phase)
+		}
+		if log := w.logged.String(); !strings.Contains(log, "hosts one and two both say that they answer at") {
+			w.Errorf("nobody is told: %s", log)
+		}
+		two.server = own
+		w.untilState(r, run.Succeeded)
+	})
+}
+
+// redacting notes what checks must not keep.
+type redacting struct {
+	mu   sync.Mutex
+	hide []string
+}
+
+func (*redacting) Ready(context.Context, pipeline.Check) error { return nil }
+
+func (r *redacting) Run(_ context.Context, q check.Request) (check.Outcome, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.hide = append(r.hide, q.Redact...)
+	return check.Outcome{OK: true, Tries: 1}, nil
+}
+
+// What instances are given, and no build step may have, is taken out of what checks
+// keep too.
+func TestChecksHideWhatInstancesHave(t *testing.T) {
+	stories(t, func(w *world) {
+		checks := &redacting{}
+		w.config.Checks = checks
+		w.config.Secret = func(context.Context, string) (string, error) { return "", errors.New("not for build steps") }
+		w.config.Redact = func(_ context.Context, ref string) (string, error) { return "value of " + ref, nil }
+		w.front, w.c = w.controller(), w.controller()
+		w.first(`
+  - name: production
+    target: {type: host, listen: 127.0.0.1:9001, run: ./app, env: {TOKEN: {secret: 'file:/named/token'}}, health: {http: /healthz}}
+    verify: [{name: smoke, http: {path: /}}]
+    rollout: all-at-once
+`)
+		if !slices.Contains(checks.hide, "value of file:/named/token") {
+			w.Errorf("checks hide %q", checks.hide)
+		}
+	})
+}
