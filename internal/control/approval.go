@@ -132,7 +132,7 @@ func (t *runTurn) packet(e *run.Environment, env pipeline.Environment, plan roll
 		if p.RollbackPlan, err = t.rollbackPlan(e, plan); err != nil {
 			return Packet{}, nil, err
 		}
-		p.Findings = findingsOf(t.row.Service, e.Name, p.RollbackPlan.Drill)
+		p.Findings = findingsOf(t.row.Service, e.Name, p.RollbackPlan.Drill, t.tx.Now())
 		if p.Changes, err = t.configChanges(e); err != nil {
 			return Packet{}, nil, err
 		}
@@ -201,12 +201,17 @@ func (t *runTurn) lastDrill(env string) (*Drill, error) {
 // slower is how much longer going back may take than going forward.
 const slower = time.Second
 
-func findingsOf(service, env string, d *Drill) []string {
+// drillDue is how old the last rehearsal may be where no gate says it.
+const drillDue = 90 * 24 * time.Hour
+
+func findingsOf(service, env string, d *Drill, now time.Time) []string {
 	switch {
 	case d == nil:
 		return []string{fmt.Sprintf("no rollback of %s was ever rehearsed; `sluice rehearse %s --env %s` does it and measures it", service, service, env)}
 	case !d.Succeeded:
 		return []string{fmt.Sprintf("the last rehearsal of a rollback, in %s by run %s, failed: %s", d.Environment, d.Run, d.Reason)}
+	case now.Sub(d.At) > drillDue:
+		return []string{fmt.Sprintf("the last rehearsal of a rollback, in %s by run %s, was %d days ago; `sluice rehearse %s --env %s` does it again", d.Environment, d.Run, int(now.Sub(d.At).Hours()/24), service, env)}
 	case d.BackMillis > d.OnMillis+slower.Milliseconds():
 		return []string{fmt.Sprintf("in the last rehearsal, in %s by run %s, going back took %.1f s and going forward %.1f s: the way back is slower than the deployment", d.Environment, d.Run, float64(d.BackMillis)/1000, float64(d.OnMillis)/1000)}
 	}

@@ -160,11 +160,12 @@ func TestGateWantsARehearsal(t *testing.T) {
 func TestFindings(t *testing.T) {
 	for want, d := range map[string]*Drill{
 		"no rollback of shop was ever rehearsed": nil,
-		"failed: it never got ready":             {Run: "3", Environment: "staging", Reason: "it never got ready"},
-		"the way back is slower":                 {Run: "3", Environment: "staging", Succeeded: true, BackMillis: 9000, OnMillis: 1000},
-		"":                                       {Run: "3", Environment: "staging", Succeeded: true, BackMillis: 1900, OnMillis: 1000},
+		"failed: it never got ready":             {Run: "3", Environment: "staging", Reason: "it never got ready", At: epoch},
+		"the way back is slower":                 {Run: "3", Environment: "staging", Succeeded: true, BackMillis: 9000, OnMillis: 1000, At: epoch},
+		"was 91 days ago":                        {Run: "3", Environment: "staging", Succeeded: true, BackMillis: 1900, OnMillis: 1000, At: epoch.Add(-91 * 24 * time.Hour)},
+		"":                                       {Run: "3", Environment: "staging", Succeeded: true, BackMillis: 1900, OnMillis: 1000, At: epoch.Add(-89 * 24 * time.Hour)},
 	} {
-		if got := strings.Join(findingsOf("shop", "staging", d), "\n"); want == "" && got != "" || !strings.Contains(got, want) {
+		if got := strings.Join(findingsOf("shop", "staging", d, epoch), "\n"); want == "" && got != "" || !strings.Contains(got, want) {
 			t.Errorf("%+v: %q", d, got)
 		}
 	}

@@ -167,6 +167,11 @@ func (t *runTurn) status(single, points bool) (Status, error) {
 				es.Strategy = env.Rollout.Strategy
 			}
 		}
+		if single {
+			if es.Forecast, err = t.forecast(e); err != nil {
+				return s, err
+			}
+		}
 		if e.Rollout != "" {
 			ro, err := t.c.openTurn(t.tx, t.row.Project, e.Rollout)
 			if err != nil {

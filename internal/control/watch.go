@@ -182,9 +182,7 @@ func (c *Controller) newWatch(tx *store.Tx, key release.Key, env pipeline.Enviro
 		if w.Opening.Before, w.Opening.Spread, window, err = c.before(tx, key, env, restore.Release); err != nil {
 			return w, err
 		}
-		if n := w.Opening.Before.Requests; n > 0 && window > 0 {
-			w.Traffic = preview.Traffic{RPS: min(1e7, float64(n)/window.Seconds()), BaselineRate: min(0.99, float64(w.Opening.Before.Bad)/float64(n))}
-		}
+		w.Traffic = trafficOf(w.Opening.Before, window)
 	}
 	w.Spread = w.Opening.Spread
 	w.Tests, err = startTests(env.Analysis, preview.Settings(env.Analysis), *w.Opening)
