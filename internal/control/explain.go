@@ -9,6 +9,7 @@ import (
 	"github.com/sluicehq/sluice/internal/rollout"
 	"github.com/sluicehq/sluice/internal/run"
 	"github.com/sluicehq/sluice/internal/store"
+	"github.com/sluicehq/sluice/internal/verdict"
 )
 
 // Explanation answers, for whatever waits: why, what is next, when, and what
@@ -144,7 +145,7 @@ func (t *turn) explain(x *Explanation) {
 		state.Sentence = now.Sentence // the rollout noted the numbers of the last change
 	}
 	r := rollout.Explain(t.plan.Plan, state)
-	x.Now, x.Why, x.Next, x.When = r.Now, r.Why, r.Next, r.When
+	x.Now, x.Why, x.Next, x.When = r.Now, r.Why, r.Next+withoutPass(t.plan.Plan, state), r.When
 	for _, can := range r.Can {
 		x.Choices = append(x.Choices, choiceOf(can, t.row))
 	}
@@ -165,6 +166,29 @@ func choiceOf(can rollout.Choice, row store.Rollout) Choice {
 		argv = append(argv, row.Run, "--env", row.Environment)
 	}
 	return choice(can.Text, append(argv, can.Args...)...)
+}
+
+// withoutPass says what the end of a bake brings if the judge answers as it does now.
+func withoutPass(p rollout.Plan, s rollout.State) string {
+	if s.Phase != rollout.Baking || s.Paused.On || s.Held.On || s.Frozen != "" || !p.Steps[s.Step].Analysis {
+		return ""
+	}
+	on, answer := p.OnNoData, "without data"
+	switch s.Verdict {
+	case verdict.Pass, verdict.Fail:
+		return ""
+	case verdict.Inconclusive:
+		on, answer = p.OnInconclusive, "undecided"
+	}
+	left := p.MaxExtend - s.Extended
+	if on != rollout.Extend || left <= 0 {
+		return "; " + answer + " it is held at the bake's end"
+	}
+	times := "once more"
+	if left > 1 {
+		times = fmt.Sprintf("up to %d times more", left)
+	}
+	return "; " + answer + " it bakes " + times + ", and is then held"
 }
 
 // explainQueue tells whom a run waits for, and how far that one is.

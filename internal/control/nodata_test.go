@@ -19,6 +19,10 @@ func TestNoTraffic(t *testing.T) {
 		w.first(production)
 		w.hosts[0].rps = 0
 		r, _ := w.ship(w.definition(production), "v2")
+		w.untilPhase(r, rollout.Baking, 10)
+		if x, err := w.front.Explain(w.Context(), "default", r); err != nil || !strings.HasSuffix(x.Next, "; without data it is held at the bake's end") {
+			w.Errorf("while it bakes: %+v, %v", x, err)
+		}
 		w.until(r, "held", func(s Status) bool { return s.Environments[0].Held != "" })
 		w.pause(3 * time.Minute)
 		e := w.env(r)
@@ -59,6 +63,9 @@ func TestExtended(t *testing.T) {
 		w.hosts[0].rps = 0
 		r, _ := w.ship(w.definition(env), "v2")
 		began := w.untilPhase(r, rollout.Baking, 10)
+		if x, err := w.front.Explain(w.Context(), "default", r); err != nil || !strings.HasSuffix(x.Next, "; without data it bakes up to 2 times more, and is then held") {
+			w.Errorf("while it bakes: %+v, %v", x, err)
+		}
 		at := w.clock.now()
 		w.until(r, "held", func(s Status) bool { return s.Environments[0].Held != "" })
 		if d := w.clock.now().Sub(at); d < 89*time.Second || d > 96*time.Second {
