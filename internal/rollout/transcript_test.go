@@ -23,7 +23,8 @@ var update = flag.Bool("update", false, "write the transcripts anew")
 // column is what happens; the indented lines below it are what came of it.
 // After a change run with -update and review the difference.
 //
-//	plan [key=value…]        strategy, steps=5:2m,25:2m, bake, metrics, verify, first, batch, drain, …
+//	release NAME KEY=VALUE…  one artifact with that configuration
+//	plan [key=value…]        of=NAME over=NAME, strategy, steps=5:2m,25:2m, bake, metrics, verify, first, batch, drain, …
 //	start | tick D | judged VERDICT [SENTENCE] | checked ok|failed [REASON]
 //	seen [key=value…]        default: the target is as wanted; gen=-1 is one too old
 //	does [key=value…]        a driven target: known, waiting, done, stopped, reverted, weight=, says …
@@ -74,11 +75,75 @@ type player struct {
 	s      State
 	gen    int64
 	events []Event
+
+	releases map[string]released // by the name that the story gives
+	of, over string              // the releases of the plan, if the story names them
+	runs     []string            // those that succeeded, oldest first
+}
+
+// released is a release as control makes it: what was built, and what the
+// environment adds to it.
+type released struct {
+	id     release.ID
+	config string
+}
+
+// release keeps a release of the one artifact.
+func (p *player) release(rest string) []string {
+	name, config, _ := strings.Cut(rest, " ")
+	env := map[string]string{}
+	for _, kv := range strings.Fields(config) {
+		k, v, _ := strings.Cut(kv, "=")
+		env[k] = v
+	}
+	artifact := release.Artifact{Name: "shop", Type: "files", Digest: release.DigestOf([]byte("shop"))}
+	id, err := release.Manifest{Version: 1, Service: "shop", Artifacts: []release.Artifact{artifact}, Environments: map[string]release.Config{"production": {Env: env}}}.ID()
+	p.must(err)
+	for other, r := range p.releases {
+		if r.id == id {
+			p.t.Fatalf("%s is the release %s: nothing of it differs", name, other)
+		}
+	}
+	if p.releases == nil {
+		p.releases = map[string]released{}
+		p.runs = []string{name} // the first one runs already
+	}
+	p.releases[name] = released{id, config}
+	return []string{fmt.Sprintf("artifact %s with %s: release %s", artifact.Digest.Short(), config, id.Short())}
+}
+
+// between says which releases a plan is about, and that they are those that ran.
+func (p *player) between(of, over string, rollback bool) {
+	if p.of, p.over = of, over; of == "" && over == "" {
+		return
+	}
+	n := len(p.runs)
+	if _, known := p.releases[of]; !known || over != p.runs[n-1] {
+		p.t.Fatalf("%s over %s: %v ran, and only the last of them can be replaced", of, over, p.runs)
+	}
+	if rollback && (n < 2 || p.runs[n-2] != of) {
+		p.t.Fatalf("a rollback to %s, which did not run before %s", of, over)
+	}
+}
+
+// shares says which release has which part of users.
+func (p *player) shares(s State) string {
+	if p.of == "" {
+		return ""
+	}
+	of, over := p.releases[p.of], p.releases[p.over]
+	out := fmt.Sprintf("; %s %s (%s)", over.id.Short(), percent(FullWeight-s.Weight), over.config)
+	if s.Capacity {
+		out += fmt.Sprintf(", %s %s (%s)", of.id.Short(), percent(s.Weight), of.config)
+	}
+	return out
 }
 
 func (p *player) line(line string) []string {
 	word, rest, _ := strings.Cut(line, " ")
 	switch word {
+	case "release":
+		return p.release(rest)
 	case "plan":
 		return p.compile(rest)
 	case "explain":
@@ -138,7 +203,7 @@ func (p *player) compile(line string) []string {
 	env := pipeline.Environment{Name: "production", Target: pipeline.Target{Type: "host", Listen: ":80", Hosts: []string{"local"}, Instances: 1}}
 	env.Rollout = pipeline.Rollout{Strategy: pipeline.Canary, OnInconclusive: "extend", OnNoData: "hold", Timeout: 30 * time.Minute, RollbackTimeout: 5 * time.Minute, RetireAfter: time.Hour}
 	env.Analysis.MaxExtend = 3
-	first, rollback := false, false
+	first, rollback, of, over := false, false, "", ""
 	mover := Mover{}
 	for _, kv := range strings.Fields(line) {
 		k, v, _ := strings.Cut(kv, "=")
@@ -150,6 +215,10 @@ func (p *player) compile(line string) []string {
 			first = true
 		case "rollback":
 			rollback = true
+		case "of":
+			of = v
+		case "over":
+			over = v
 		case "mover":
 			mover = Mover{Name: v, Pauses: true, Final: "its old addresses"}
 		case "bake":
@@ -201,6 +270,7 @@ func (p *player) compile(line string) []string {
 		}
 		p.must(err)
 	}
+	p.between(of, over, rollback)
 	switch {
 	case rollback:
 		p.plan = CompileRollback(env)
@@ -339,6 +409,9 @@ func (p *player) event(e Event) []string {
 	for _, f := range Facts(p.s, after, e) {
 		out = append(out, fact(f))
 	}
+	if after.Phase == Succeeded && p.s.Phase != Succeeded && p.of != "" {
+		p.runs = append(p.runs, p.of)
+	}
 	p.s = after
 	p.events = append(p.events, e)
 	for _, f := range effects {
@@ -367,6 +440,7 @@ func (p *player) event(e Event) []string {
 			for _, x := range p.plan.Shares(after) {
 				line += fmt.Sprintf("; %d new, %d old, %s", x.Candidate, x.Old, percent(x.Weight))
 			}
+			line += p.shares(after)
 			applied := Event{Applied: &Applied{Generation: p.gen}}
 			s, more, err := Step(p.plan, p.s, applied)
 			p.must(err)
