@@ -31,8 +31,9 @@ type plane struct {
 	dir  string
 	args []string // of up, beside the usual ones
 
-	program string // what runs the server
-	log     string // what up wrote to standard error
+	program string   // what runs the server
+	env     []string // of it, beside this process's own
+	log     string   // what up wrote to standard error
 
 	cmd  *exec.Cmd
 	done chan struct{} // closed when cmd has ended
@@ -126,6 +127,7 @@ func (p *plane) launch() {
 	}
 	defer log.Close()
 	p.cmd = exec.Command(p.program, append(p.upArgs(), p.args...)...)
+	p.cmd.Env = append(os.Environ(), p.env...)
 	p.cmd.Stderr = log
 	if err := p.cmd.Start(); err != nil {
 		p.t.Fatal(err)
