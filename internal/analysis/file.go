@@ -7,6 +7,9 @@ import (
 	"fmt"
 	"io"
 	"math"
+	"regexp"
+	"sort"
+	"strconv"
 	"strings"
 	"time"
 
@@ -348,7 +351,47 @@ func placed(b []byte, err error) error {
 	case errors.As(err, &wrong):
 		return fmt.Errorf("%s: %s is a %s, which it cannot be", at(wrong.Offset), wrong.Field, wrong.Value)
 	}
+	if key, ok := unknownKey(err); ok {
+		if offset, ok := whereUnknown(b, key); ok {
+			return fmt.Errorf("%s: there is no key %q here", at(offset), key)
+		}
+		return fmt.Errorf("there is no key %q where it stands", key)
+	}
 	return err
+}
+
+// unknownKey is the key that a decoder did not know, which it tells in words only.
+func unknownKey(err error) (string, bool) {
+	quoted, ok := strings.CutPrefix(err.Error(), "json: unknown field ")
+	if !ok {
+		return "", false
+	}
+	key, err := strconv.Unquote(quoted)
+	return key, err == nil
+}
+
+// whereUnknown finds the first place where a key stands that is unknown there. The same
+// key may be known elsewhere. So each is given a name that is known nowhere: up to the
+// place that is looked for the decoder stumbles on that name, and afterwards on the key.
+func whereUnknown(b []byte, key string) (offset int64, ok bool) {
+	const nowhere = "\x7f"
+	found := regexp.MustCompile(`"`+regexp.QuoteMeta(key)+`"\s*:`).FindAllIndex(b, -1)
+	past := sort.Search(len(found), func(i int) bool {
+		at := found[i][0] + 1
+		d := json.NewDecoder(io.MultiReader(bytes.NewReader(b[:at]), strings.NewReader(nowhere), bytes.NewReader(b[at+len(key):])))
+		d.DisallowUnknownFields()
+		var in fileInput
+		err := d.Decode(&in)
+		if err == nil {
+			return false
+		}
+		stumbled, ok := unknownKey(err)
+		return !ok || stumbled != nowhere
+	})
+	if past == 0 {
+		return 0, false
+	}
+	return int64(found[past-1][0]) + 1, true
 }
 
 func (m fileMetric) validate() error {

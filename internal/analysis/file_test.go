@@ -100,8 +100,11 @@ func TestJudgeFileErrorsSayWhatIsWrong(t *testing.T) {
 		`{}`:                            "at least one metric",
 		`{"metrics":[]}`:                "at least one metric",
 		`{"metrics":[{"kind":"rate"}]}`: "no name",
-		`{"metrics":[{"name":"m","kind":"rate"}]} x`:                          "more after",
-		`{"metrics":[{"name":"m","kind":"rate","bin":[]}]}`:                   "unknown field",
+		`{"metrics":[{"name":"m","kind":"rate"}]} x`:        "more after",
+		`{"metrics":[{"name":"m","kind":"rate","bin":[]}]}`: `line 1, column 39: there is no key "bin" here`,
+		// A key that is known elsewhere, before and behind: the place is the one where it is not.
+		"{\"metrics\":[{\"name\":\"m\",\"kind\":\"limit\",\"max\":1}],\n\"options\":{\"alpha\":0.1,\n  \"max\" : 2}}": `line 3, column 3: there is no key "max" here`,
+		"{\"max\":1,\"metrics\":[{\"name\":\"m\",\"kind\":\"limit\",\"max\":1}]}":                                     `line 1, column 2: there is no key "max" here`,
 		metric(`"kind":"rates"`):                                              "rate, latency, limit or points",
 		metric(`"bins":[]`):                                                   "kind is missing",
 		metric(`"kind":"rate","direction":"decrease"`):                        "more are worse",

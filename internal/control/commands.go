@@ -82,6 +82,9 @@ func (c *Controller) command(ctx context.Context, project, runID string, cmd Com
 			return err
 		}
 		if err := ro.feed(rollout.Event{Command: &cmd.Command}); errors.Is(err, rollout.ErrRefused) || errors.Is(err, rollout.ErrTransition) {
+			if ro.state.Paused.On && (cmd.Kind == rollout.Pause || cmd.Kind == rollout.Advance) {
+				return refuse("%s; `sluice resume %s --env %s` lets it go on", err, runID, e.Name)
+			}
 			return refuse("%s", err)
 		} else if err != nil {
 			return err

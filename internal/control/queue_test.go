@@ -278,7 +278,7 @@ func TestRevisionIsOfFacts(t *testing.T) {
 		if err := w.tell(r, rollout.Command{Kind: rollout.Resume}, saw); !errors.Is(err, store.ErrStale) || !strings.Contains(err.Error(), "you looked at") {
 			w.Errorf("with what was seen before: %v", err)
 		}
-		if err := w.tell(r, rollout.Command{Kind: rollout.Pause}); !errors.Is(err, ErrRefused) || !strings.Contains(err.Error(), "already paused by local:alice (lunch)") {
+		if err := w.tell(r, rollout.Command{Kind: rollout.Pause}); !errors.Is(err, ErrRefused) || !strings.Contains(err.Error(), "already paused by local:alice (lunch); `sluice resume "+r+" --env production` lets it go on") {
 			w.Errorf("paused twice: %v", err)
 		}
 		// An advance that arrives after an abort is refused; the abort is taken,

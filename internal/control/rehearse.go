@@ -1,6 +1,7 @@
 package control
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -49,7 +50,7 @@ func (c *Controller) Rehearse(ctx context.Context, project, service, env, reason
 		return "", err
 	}
 	if way.Kind == impossible {
-		return "", refuse("a rollback can't be rehearsed in %s: %s", env, way.Sentence)
+		return "", refuse("a rollback can't be rehearsed in %s: %s", env, cmp.Or(way.why, way.Sentence))
 	}
 	var id string
 	err = c.store.Update(ctx, func(tx *store.Tx) error {
@@ -63,7 +64,7 @@ func (c *Controller) Rehearse(ctx context.Context, project, service, env, reason
 			return err
 		}
 		if point == nil {
-			return refuse("a rollback can't be rehearsed in %s: %s", env, now.Sentence)
+			return refuse("a rollback can't be rehearsed in %s: %s", env, cmp.Or(now.why, now.Sentence))
 		}
 		id, err = c.startBack(tx, key, *point, run.KindRehearse, now.From, reason, by)
 		return err
@@ -82,7 +83,7 @@ func (t *runTurn) startLeg(e *run.Environment, key release.Key) error {
 		return err
 	}
 	if point == nil {
-		return t.failRehearsal(e, way.Sentence)
+		return t.failRehearsal(e, cmp.Or(way.why, way.Sentence))
 	}
 	current, err := t.current(key)
 	if err != nil {

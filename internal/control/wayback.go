@@ -35,7 +35,11 @@ type Way struct {
 	Quarantines release.ID `json:"quarantines,omitempty"` // release that is kept out afterwards, until a person lifts it
 	Drill       *Drill     `json:"drill,omitempty"`       // the last rehearsal here
 	Aborts      string     `json:"aborts,omitempty"`      // run that is live, and is ended for it
+	why         string     // it is impossible, without what a rollback alone could do about it
 }
+
+// blocked says why there is no way.
+func (w *Way) blocked(why, mend string) { w.why, w.Sentence = why, why+mend }
 
 // Measured is how long a rollback or a rehearsal took, from its start until all
 // users were on the other release and its checks were answered.
@@ -118,7 +122,7 @@ func (c *Controller) provable(ctx context.Context, key release.Key, point restor
 	default:
 		id := point.Release
 		*way = Way{Kind: impossible, From: way.From, Drill: way.Drill}
-		way.Sentence = fmt.Sprintf("release %s can't be brought back: %s. Name another with --to, or ship it anew: it is built again from its commit", id.Short(), lacks)
+		way.blocked(fmt.Sprintf("release %s can't be brought back: %s", id.Short(), lacks), ". Name another with --to, or ship it anew: it is built again from its commit")
 	}
 	return nil
 }
@@ -225,13 +229,13 @@ func (c *Controller) wayBack(tx *store.Tx, key release.Key, to string) (Way, *re
 		}
 	}
 	if point == nil {
-		way.Sentence = fmt.Sprintf("no earlier release of %s is known in %s; ship a fix, or name one with --to", key.Service, key.Environment)
+		way.blocked(fmt.Sprintf("no earlier release of %s is known in %s", key.Service, key.Environment), "; ship a fix, or name one with --to")
 		return way, nil, nil
 	}
 	if q, bad, err := tx.Quarantined(key.Project, key.Service, point.Release); err != nil {
 		return way, nil, fmt.Errorf("couldn't read the quarantine: %w", err)
 	} else if bad {
-		way.Sentence = fmt.Sprintf("release %s is quarantined: %s; lift it first with `sluice quarantine lift %s --reason …`, or name another with --to", point.Release.Short(), q.Reason, point.Release.Short())
+		way.blocked(fmt.Sprintf("release %s is quarantined: %s; lift it first with `sluice quarantine lift %s --reason …`", point.Release.Short(), q.Reason, point.Release.Short()), ", or name another with --to")
 		return way, nil, nil
 	}
 	way.To, way.Quarantines = point.Release, way.From

@@ -83,6 +83,11 @@ func Advise(q pipeline.Answers) (Advice, error) {
 	if a.Steps, err = steps(e, plan, &Traffic{RPS: q.RPS, BaselineRate: q.BaselineRate / 100}); err != nil {
 		return a, err
 	}
+	for _, s := range a.Steps {
+		if s.Bake != nil {
+			s.Bake.Advice = nil // what it can't see is said beside it; bakes were sized by just that
+		}
+	}
 	for _, s := range plan.Steps {
 		a.Seconds += s.Bake.Seconds()
 	}

@@ -143,3 +143,22 @@ func TestAdviceProperties(t *testing.T) {
 		}
 	})
 }
+
+// What it recommends it does not warn of.
+func TestAdviceStandsByItself(t *testing.T) {
+	for _, risk := range []string{"low", "medium", "high", "critical"} {
+		for _, rps := range []float64{0.5, 5, 40, 200} {
+			q := pipeline.DefaultAnswers
+			q.Risk, q.RPS = risk, rps
+			a, err := Advise(q)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, s := range a.Steps {
+				if s.Bake != nil && len(s.Bake.Advice) > 0 {
+					t.Errorf("risk %s at %g requests per second: %s, and yet %q", risk, rps, s.Text, s.Bake.Advice)
+				}
+			}
+		}
+	}
+}
