@@ -8,7 +8,6 @@ import (
 	"strings"
 	"syscall"
 	"testing"
-	"time"
 
 	"github.com/sluicehq/sluice/internal/porttest"
 	"github.com/sluicehq/sluice/internal/server/servertest"
@@ -85,7 +84,7 @@ func TestDiskFull(t *testing.T) {
 		t.Errorf("a run on a full disk ended with 0: %s", out)
 	}
 	says(t, out, "space", "free")
-	time.Sleep(3 * time.Second)
+	moreOf(t, load, 400) // it stays full for a while, and users notice nothing
 	if out, code := p.sluice("status", run); code != 0 {
 		t.Errorf("status on a full disk ended with %d: %s", code, out)
 	}
@@ -103,7 +102,7 @@ func TestDiskFull(t *testing.T) {
 	run = p.Run(s.Dir)
 	p.Wait(run, "building", inBuild)
 	fill()
-	time.Sleep(3 * time.Second)
+	moreOf(t, load, 600) // that takes three seconds at least: the step comes to write
 	free()
 	if s := p.Wait(run, "at its end", servertest.Ended); s.State == "failed" {
 		says(t, s.Reason, "no space left on device", "free space")
