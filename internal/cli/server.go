@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"syscall"
@@ -187,6 +188,9 @@ access token, so it needs no server, and ends when that token is changed.`,
 	return c
 }
 
+// seenByBuilds are the folders of the host that every build step is shown.
+var seenByBuilds = regexp.MustCompile(`^/(usr|bin|sbin|lib[^/]*|nix/store)(/|$)`)
+
 // secretFolders makes the folders of --secrets absolute. The agent itself takes one
 // that is not there, lest it does not come back for it after a crash.
 func secretFolders(dirs []string) ([]string, error) {
@@ -199,8 +203,15 @@ func secretFolders(dirs []string) ([]string, error) {
 		if !info.IsDir() {
 			return nil, usage("--secrets: %s is no folder; name the one that the file is in", dir)
 		}
-		if real, err := filepath.EvalSymlinks(dir); err == nil && abs(real) == "/" {
+		real, err := filepath.EvalSymlinks(dir)
+		if err != nil {
+			return nil, usage("--secrets: %v", err)
+		}
+		switch real = abs(real); {
+		case real == "/":
 			return nil, usage("--secrets / would give services any file of this machine; name the folder that the secrets are in")
+		case seenByBuilds.MatchString(real):
+			return nil, usage("--secrets: build steps see %s, as all of the system's programs; keep secrets elsewhere", dir)
 		}
 		out = append(out, abs(dir))
 	}

@@ -76,7 +76,12 @@ func New(ctx context.Context, cfg Config) *Server {
 	s.mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("ok\n")) })
 	s.mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, r *http.Request) {
 		if err := cfg.Ready(r.Context()); err != nil {
-			http.Error(w, err.Error(), http.StatusServiceUnavailable)
+			why := "not ready: send the token to read why, or look into the server's log"
+			if cfg.Access.Allowed(r) { // it may name the database
+				why = err.Error()
+			}
+			cfg.Log.WarnContext(r.Context(), "not ready", "error", err)
+			http.Error(w, why, http.StatusServiceUnavailable)
 			return
 		}
 		_, _ = w.Write([]byte("ready\n"))

@@ -3,6 +3,7 @@ package httpapi
 import (
 	"bufio"
 	"crypto/tls"
+	"errors"
 	"fmt"
 	"net"
 	"net/http"
@@ -51,6 +52,19 @@ func TestASessionIsNoAgent(t *testing.T) {
 			}
 			if a.header.Get("X-Content-Type-Options") != "nosniff" {
 				t.Error("a browser may guess what an answer is")
+			}
+		}
+	})
+}
+
+// Why a server is not ready may name its database: strangers are told that it is not.
+func TestStrangersAreNotToldWhy(t *testing.T) {
+	edges(t, func(t testing.TB, e *edge) {
+		e.ready = errors.New("no connection to db-7.internal as sluice")
+		for bearer, told := range map[string]bool{"": false, "Bearer " + e.access.AgentToken("web-1"): false, "Bearer " + token: true} {
+			a := e.call("GET", "/readyz", nil, "Authorization", bearer)
+			if a.status != http.StatusServiceUnavailable || strings.Contains(string(a.body), "db-7") != told {
+				t.Errorf("with %.12q: %d %s", bearer, a.status, a.body)
 			}
 		}
 	})
