@@ -139,6 +139,16 @@ func (a *app) fromDefinition(cmd *cobra.Command, file, env string, known *pipeli
 	}
 	known.Instances, known.Worker = e.Target.Instances*len(e.Target.Hosts), e.Target.Worker()
 	given["instances"], given["worker"] = true, true
+	if known.Worker || given["rps"] || cmd.Flags().Changed("rps") {
+		return nil
+	}
+	if t, ok := a.measured(cmd.Context(), def.Service, e.Name); ok {
+		known.RPS, given["rps"] = t.RPS, true
+		if !given["baselineRate"] && !cmd.Flags().Changed("baseline-rate") {
+			known.BaselineRate, given["baselineRate"] = 100*t.BaselineRate, true
+		}
+		a.say("%s", measuredWords(t, e.Name))
+	}
 	return nil
 }
 

@@ -160,11 +160,12 @@ func (a *app) plan() *cobra.Command {
 		Short: "Show what a release would go through, before anything moves",
 		Long: `Shows the steps of the build with the risk that each removes, and for every
 environment its gates, approval, weights, bakes and checks, what a first release
-does, and how a release is taken back. With --rps it says what each bake can see,
+does, and how a release is taken back. It says what each bake can see at the traffic
+of --rps, or else at what a running server measured in the last environment,
 when a healthy release passes, and how likely a bake is to be extended.`,
 		Example: "  sluice plan --rps 40 --baseline-rate 0.2\n  sluice plan --env production --json\n  sluice plan --mermaid > pipeline.mmd",
 		Args:    cobra.NoArgs,
-		RunE: func(*cobra.Command, []string) error {
+		RunE: func(cmd *cobra.Command, _ []string) error {
 			if !(rps >= 0 && rps <= 1e7) {
 				return usage("--rps is %v; it is requests per second, from 0 to 10 million", rps)
 			}
@@ -189,7 +190,17 @@ when a healthy release passes, and how likely a bake is to be extended.`,
 				_, err = io.WriteString(a.out, pipeline.Mermaid(def))
 				return err
 			}
-			p, err := preview.Of(def, preview.Traffic{RPS: rps, BaselineRate: baseline / 100})
+			traffic, where := preview.Traffic{RPS: rps, BaselineRate: baseline / 100}, ""
+			if !cmd.Flags().Changed("rps") {
+				last := def.Environments[len(def.Environments)-1].Name
+				if t, ok := a.measured(cmd.Context(), def.Service, last); ok {
+					traffic.RPS, where = t.RPS, last
+					if !cmd.Flags().Changed("baseline-rate") {
+						traffic.BaselineRate = t.BaselineRate
+					}
+				}
+			}
+			p, err := preview.Of(def, traffic)
 			if err != nil {
 				return err
 			}
@@ -200,6 +211,9 @@ when a healthy release passes, and how likely a bake is to be extended.`,
 				}{p, pipeline.Mermaid(def)})
 			}
 			a.printPlan(p)
+			if where != "" {
+				a.say("\n%s", measuredWords(traffic, where))
+			}
 			return nil
 		},
 	}
@@ -207,7 +221,7 @@ when a healthy release passes, and how likely a bake is to be extended.`,
 	a.platformFlag(c, &platformFile)
 	f := c.Flags()
 	f.StringVarP(&env, "env", "e", "", "only this environment")
-	f.Float64Var(&rps, "rps", 0, "requests per second, to foretell what bakes can see")
+	f.Float64Var(&rps, "rps", 0, "requests per second, to foretell what bakes can see; default: as measured")
 	f.Float64Var(&baseline, "baseline-rate", 0.1, "percent of requests that fail today")
 	f.BoolVar(&mermaid, "mermaid", false, "print a Mermaid flowchart")
 	complete(c, "env", func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {

@@ -9,6 +9,7 @@ import (
 	"github.com/danielgtaylor/huma/v2"
 
 	"github.com/sluicehq/sluice/internal/control"
+	"github.com/sluicehq/sluice/internal/preview"
 	"github.com/sluicehq/sluice/internal/release"
 )
 
@@ -82,6 +83,11 @@ func (s *Server) services() {
 		To string `query:"to" doc:"release, default the previous one"`
 	}) (*output[control.Way], error) {
 		return out(c.WayBack(ctx, in.Project.Project, in.Service, in.Environment, in.To))
+	})
+	huma.Register(s.api, op(http.MethodGet, "services/{service}/environments/{environment}/traffic", "traffic", "What the release that runs there was asked for in the last hour"), func(ctx context.Context, in *struct {
+		ServicePath
+	}) (*output[preview.Traffic], error) {
+		return out(c.Traffic(ctx, in.Project.Project, in.Service, in.Environment))
 	})
 	huma.Register(s.api, op(http.MethodPost, "services/{service}/environments/{environment}/rollbacks", "rollback", "Take a service back in one step"), func(ctx context.Context, in *struct {
 		ServicePath

@@ -369,7 +369,7 @@ func baking() control.EnvironmentStatus {
 		Bake:       &control.BakeStatus{ElapsedSeconds: 402, TotalSeconds: 900, Extended: 1},
 		Forecast:   &preview.Bake{NeedRPS: 12, Advice: []string{"http-errors: bake 20m"}},
 		Metrics: []analysis.Metric{
-			{Name: "http-errors", Kind: "http-errors", Verdict: verdict.Inconclusive, Basis: "concurrent", KC: 2, NC: 4310, KB: 7, NB: 18211, Sentence: "2 of 4310 requests failed (0.05 %); the stable has 0.04 %. A rate 0.5 points above it is not excluded yet"},
+			{Name: "http-errors", Kind: "http-errors", Verdict: verdict.Inconclusive, Basis: "concurrent", KC: 2, NC: 4310, KB: 7, NB: 18211, Detectable: 0.009, Sentence: "2 of 4310 requests failed (0.05 %); the stable has 0.04 %. A rate 0.5 points above it is not excluded yet"},
 			{Name: "http-latency", Kind: "http-latency", Verdict: verdict.Pass, Basis: "concurrent", KC: 38, NC: 4310, KB: 171, NB: 18211, Sentence: "38 of 4310 requests were slower than the stable's 99th percentile of 47 ms; at most 1.5 times as slow is proven"},
 		},
 		Signals: &control.Signals{CanaryRequests: 4310, CanaryBad: 2, StableRequests: 18211, StableBad: 7},
@@ -431,7 +431,8 @@ func newFake() *fake {
 		Why: "approval: 0 of 1 given; decide with `sluice approve 18 --env production`", Next: "the rollout starts as soon as the packet is approved", When: "at once after the decision",
 		Choices: choicesOf("sluice approve 18 --env production", "sluice reject 18 --env production --comment …", "sluice abort 18")},
 		devDone(rel3), control.EnvironmentStatus{Name: "production", State: run.Waiting, Release: rel3, PreviousRelease: rel2, Strategy: "canary", Packet: digest, Gates: gatesPassed,
-			WaitingFor: "approval: 0 of 1 given; decide with `sluice approve 18 --env production`"})
+			WaitingFor: "approval: 0 of 1 given; decide with `sluice approve 18 --env production`",
+			Forecast: &preview.Bake{Metrics: []preview.MetricBake{{Name: "http-errors", BaselineRate: 0.001, PlanOutput: analysis.PlanOutput{CanaryRequests: 1800, Detectable: 0.012, ExpectedSecondsToPass: 420}}}}})
 
 	live := baking()
 	add(status("12", "ledger", commit2, rel2, run.Running, 3*time.Second), control.Explanation{Environment: "production", Now: "baking at 25 % for 6m42s of 15m0s, extended once", Why: live.WaitingFor,

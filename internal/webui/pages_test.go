@@ -264,6 +264,7 @@ func TestRunInEveryState(t *testing.T) {
 		}
 		d.has(".metrics li", "http-errors inconclusive 2 of 4310 requests failed (0.05 %)")
 		d.has(".metrics .counts", "candidate 2 of 4 310 (0.05 %)")
+		d.has(".metrics .counts", "can see 0.9 % or more by now")
 		d.has(".signals", "18 211 requests, 7 failed (0.04 %)")
 		d.has("#env-production .gates li", "after:dev this very release succeeded in dev removes: a release that never ran where a failure is cheap")
 		if c := attr(d.all("[data-chart]")[0], "data-chart"); !strings.Contains(c, `"c":[0,0,0,0,0,null,`) {
@@ -287,6 +288,7 @@ func TestRunInEveryState(t *testing.T) {
 		d := get(t, f, "/runs/18")
 		_, digest := packetBody("18")
 		d.has(".packet.asks .hash", string(digest))
+		d.has(".forecast li", "1 800 canary requests; sees 1.20 % bad or more (stable 0.10 %)")
 		d.has(".packet dd", "148 passed, 0 failed, 2 skipped in 1 report")
 		d.has(".packet dd", rel3.Short()+" takes over from "+rel2.Short())
 		d.has(".packet .plan li", "move 5 % of users")

@@ -1150,7 +1150,7 @@ func environmentBox(v *runView, e envView) templ.Component {
 				return templ_7745c5c3_Err
 			}
 		}
-		if e.Forecast != nil && e.Moving {
+		if e.Forecast != nil && (e.Moving || e.Packet != nil) {
 			templ_7745c5c3_Err = forecast(e).Render(ctx, templ_7745c5c3_Buffer)
 			if templ_7745c5c3_Err != nil {
 				return templ_7745c5c3_Err
