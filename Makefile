@@ -24,7 +24,7 @@ test-real:
 
 bench:
 	@sh scripts/prerequisites.sh bench
-	$(GO) run ./internal/bench -o docs/performance.md
+	$(GO) run ./internal/bench -full -o docs/performance.md
 
 fuzz:
 	@GO='$(GO)' sh scripts/fuzz.sh '$(FUZZTIME)'

@@ -152,7 +152,7 @@ type Controller struct {
 	stop       context.CancelFunc
 	background sync.WaitGroup
 	checking   sync.Map // checks that run here
-	proven     sync.Map // when a way back was last proven, by environment and release
+	proven     proven
 	builds     chan struct{}
 	logs       logs
 	forecasts  forecasts

@@ -90,6 +90,33 @@ func (c *Controller) way(ctx context.Context, key release.Key, to string) (way W
 	return way, point, err
 }
 
+// proven remembers when it was last proven that a release could be started, by
+// environment. It is this process's own knowledge, and so is its clock, which
+// does not jump.
+type proven struct {
+	mu sync.Mutex
+	at map[string]time.Time
+}
+
+// maxProven bounds what is remembered; all is forgotten when there is more.
+const maxProven = 10_000
+
+func (p *proven) within(d time.Duration, key release.Key, id release.ID) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	at, ok := p.at[key.String()+id.Hex()]
+	return ok && time.Since(at) < d
+}
+
+func (p *proven) now(key release.Key, id release.ID) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.at == nil || len(p.at) >= maxProven {
+		p.at = map[string]time.Time{}
+	}
+	p.at[key.String()+id.Hex()] = time.Now()
+}
+
 // provable looks whether a release that runs nowhere could be started, and says
 // where its files come from. One that could not be is no way back.
 func (c *Controller) provable(ctx context.Context, key release.Key, point restorePoint, way *Way, believe time.Duration) error {
@@ -102,9 +129,9 @@ func (c *Controller) provable(ctx context.Context, key release.Key, point restor
 	}); err != nil {
 		return err
 	}
-	if at, ok := c.proven.Load(key.String() + point.Release.Hex()); !ok || time.Since(at.(time.Time)) >= believe {
+	if !c.proven.within(believe, key, point.Release) {
 		if lacks, err = c.lacks(ctx, key, point.Revision, unpacked); err == nil && lacks == nil {
-			c.proven.Store(key.String()+point.Release.Hex(), time.Now())
+			c.proven.now(key, point.Release)
 		}
 	}
 	switch {
