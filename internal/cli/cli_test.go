@@ -14,10 +14,13 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/sluicehq/sluice/internal/analysis"
 	"github.com/sluicehq/sluice/internal/control"
 	"github.com/sluicehq/sluice/internal/httpapi"
 	"github.com/sluicehq/sluice/internal/pipeline"
 	"github.com/sluicehq/sluice/internal/release"
+	"github.com/sluicehq/sluice/internal/rollout"
+	"github.com/sluicehq/sluice/internal/verdict"
 )
 
 type (
@@ -273,5 +276,25 @@ func TestLinesFit(t *testing.T) {
 	}
 	if got := cut("short", 5); got != "short" {
 		t.Errorf("cut a line that fits: %q", got)
+	}
+}
+
+// What failed and waits for a person is frozen, not held, and its verdict is told once.
+func TestAFrozenRolloutIsCalledFrozen(t *testing.T) {
+	f := newFake(t)
+	sentence := "30 of 100 requests were bad"
+	f.status = waiting()
+	p := &f.status.Environments[1]
+	p.Packet, p.Rollout, p.Phase, p.Verdict = "", "2", rollout.Baking, verdict.Fail
+	p.Held, p.WaitingFor = "the judge failed it: http-errors: "+sentence+" in 1m30s", "the judge failed it: http-errors: "+sentence+" in 1m30s"
+	p.Frozen, p.Preview = true, []string{"127.0.0.1:9101"}
+	p.Metrics = []analysis.Metric{{Name: "http-errors", Verdict: verdict.Fail, Sentence: sentence}}
+	r := f.run("status", "7")
+	r.want(t, 0)
+	if !strings.Contains(r.out, ", frozen") || strings.Contains(r.out, "held") || strings.Count(strings.Join(strings.Fields(r.out), " "), sentence) != 1 || !strings.Contains(r.out, "in 1 min 30 s") {
+		t.Errorf("%s", r.out)
+	}
+	if !strings.Contains(r.out, "preview: the new release alone answers at 127.0.0.1:9101") {
+		t.Errorf("%s", r.out)
 	}
 }

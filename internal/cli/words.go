@@ -113,7 +113,7 @@ func (a *app) environmentLines(e control.EnvironmentStatus, s control.Status, w 
 	for _, f := range []struct {
 		on   bool
 		word string
-	}{{e.Paused, "paused"}, {e.Held != "", "held"}} {
+	}{{e.Paused, "paused"}, {e.Frozen, "frozen"}, {e.Held != "" && !e.Frozen, "held"}} {
 		if f.on {
 			text += ", " + a.paint(w, yellow, f.word)
 		}
@@ -145,11 +145,14 @@ func (a *app) environmentLines(e control.EnvironmentStatus, s control.Status, w 
 		}
 		put("", line)
 	}
+	if len(e.Preview) > 0 {
+		put("", a.paint(w, dim, "preview: ")+"the new release alone answers at "+clean(strings.Join(e.Preview, ", ")))
+	}
 	if g := e.Signals; g != nil && g.CanaryRequests+g.StableRequests > 0 {
 		put("", fmt.Sprintf("new %d requests, %d bad; running release %d, %d bad", g.CanaryRequests, g.CanaryBad, g.StableRequests, g.StableBad))
 	}
 	for _, m := range e.Metrics {
-		told := ended(s) && m.Sentence != "" && strings.Contains(s.Reason, m.Sentence)
+		told := m.Sentence != "" && (ended(s) && strings.Contains(s.Reason, m.Sentence) || strings.Contains(e.WaitingFor, m.Sentence))
 		if !told && (m.Verdict == e.Verdict || m.Verdict == verdict.Fail) {
 			put("", a.paint(w, dim, "verdict ")+a.state(w, string(m.Verdict))+"  "+clean(m.Name)+": "+prose(m.Sentence))
 		}

@@ -126,7 +126,11 @@ func TestQuorum(t *testing.T) {
 		if err := w.decide(r, d, true, bob); err == nil || !strings.Contains(err.Error(), "has decided on this packet already") {
 			w.Errorf("twice: %v", err)
 		}
+		before := w.status(r).UpdatedAt
 		w.pause(3 * time.Minute)
+		if now := w.status(r).UpdatedAt; !now.Equal(before) {
+			w.Errorf("it only waits, and its last change went from %s to %s", before, now)
+		}
 		if e := w.env(r); e.State != run.Waiting || !strings.Contains(e.WaitingFor, "1 of 2") {
 			w.Errorf("%s for %q", e.State, e.WaitingFor)
 		}

@@ -1,6 +1,8 @@
 package control
 
 import (
+	"fmt"
+
 	"github.com/sluicehq/sluice/internal/agent/wire"
 	"github.com/sluicehq/sluice/internal/rollout"
 	"github.com/sluicehq/sluice/internal/target/host"
@@ -8,6 +10,20 @@ import (
 
 // Beside users' requests a candidate may get copies of them (shadow), requests that
 // Sluice makes itself (synthetic) and checks at an address of its own (preview).
+
+// previews are where the candidate alone answers, at the address that the definition
+// gives it, as hosts say.
+func (t *turn) previews() ([]string, error) {
+	to := t.plan.Environment.Target
+	if to.Preview == "" || !t.row.Live || !t.state.Capacity || t.state.Phase == rollout.RollingBack {
+		return nil, nil
+	}
+	rows, err := t.tx.ObservedHosts()
+	if err != nil {
+		return nil, fmt.Errorf("couldn't read what hosts report: %w", err)
+	}
+	return host.Previews(host.Decode(rows), t.key(), to), nil
+}
 
 // besides adds to a desired state what shadows, checks and a thin judge need: copies
 // of requests, an address of the candidate alone until somebody is exposed, and

@@ -34,7 +34,7 @@ type Status struct {
 	Steps        []run.Step          `json:"steps"`
 	Environments []EnvironmentStatus `json:"environments"`
 	CreatedAt    time.Time           `json:"createdAt"`
-	UpdatedAt    time.Time           `json:"updatedAt"`
+	UpdatedAt    time.Time           `json:"updatedAt"` // the last thing that happened; to wait is none
 }
 
 // EnvironmentStatus is one environment of a run.
@@ -53,6 +53,8 @@ type EnvironmentStatus struct {
 	Stuck           bool               `json:"stuck"`
 	Paused          bool               `json:"paused"`
 	Held            string             `json:"held,omitempty"`
+	Frozen          bool               `json:"frozen,omitempty"`  // it failed, and a person decides; Held says how
+	Preview         []string           `json:"preview,omitempty"` // where the new release alone answers, as hosts say
 	Phase           rollout.Phase      `json:"phase,omitempty"`
 	Rollout         string             `json:"rollout,omitempty"`
 	Revision        int64              `json:"revision,omitempty"` // rises with each fact; for commands that must not act on something else than was seen
@@ -139,6 +141,11 @@ func (t *runTurn) status(single, points bool) (Status, error) {
 		Release: t.state.Release, Artifacts: t.state.Artifacts, State: t.state.Outcome, Reason: t.state.Reason, Actor: t.row.Actor,
 		ReusedFrom: t.state.Reused, Steps: t.state.Steps, Environments: []EnvironmentStatus{}, CreatedAt: t.row.CreatedAt, UpdatedAt: t.row.UpdatedAt,
 	}
+	if at, ok, err := t.tx.LastFeed(t.row.Project, t.row.ID); err != nil {
+		return s, err
+	} else if ok {
+		s.UpdatedAt = at
+	}
 	if s.Steps == nil {
 		s.Steps = []run.Step{}
 	}
@@ -182,6 +189,9 @@ func (t *runTurn) status(single, points bool) (Status, error) {
 				if es.Forecast, err = ro.forecast(); err != nil {
 					return s, err
 				}
+				if es.Preview, err = ro.previews(); err != nil {
+					return s, err
+				}
 			}
 			if points {
 				if es.Points, err = ro.points(); err != nil {
@@ -223,6 +233,7 @@ func (t *turn) describe(e *EnvironmentStatus) {
 	if s.Phase == rollout.RollingBack {
 		e.State = run.RollingBack
 	}
+	e.Frozen = s.Frozen != "" && !s.Phase.Terminal() && s.Phase != rollout.RollingBack
 	if s.Phase == rollout.Baking {
 		e.Bake = &BakeStatus{ElapsedSeconds: s.InPhase.Seconds(), TotalSeconds: t.plan.Steps[s.Step].Bake.Seconds(), Extended: s.Extended}
 	}

@@ -127,10 +127,15 @@ func TestBlueGreen(t *testing.T) {
 		body = "hello"
 		r, v3 := w.ship(w.definition(twoGroups), "v3")
 		w.until(r, "switched", func(s Status) bool { return s.Environments[0].Phase == rollout.Baking })
+		if e := w.env(r); len(e.Preview) != 1 || e.Preview[0] == "" {
+			w.Errorf("its preview is at %q", e.Preview)
+		}
 		if d := h.shop("production").doc; d.Preview != "127.0.0.1:9101" || len(d.Revisions) != 2 {
 			w.Errorf("wanted: %+v", d)
 		}
-		w.untilState(r, run.Succeeded)
+		if e := w.untilState(r, run.Succeeded).Environments[0]; e.Preview != nil {
+			w.Errorf("after the end its preview is at %q", e.Preview)
+		}
 		if got := placed(h, v1, v3); got != "1+1 0%, 1+1 100%" {
 			w.Errorf("applied: %s", got)
 		}
@@ -166,7 +171,7 @@ func TestRollForward(t *testing.T) {
 		w.hosts[0].bad[v2] = 0.3
 		w.until(r, "frozen", func(s Status) bool { return s.Environments[0].Held != "" })
 		w.pause(10 * time.Minute)
-		if e := w.env(r); e.Weight != 20 || !strings.Contains(e.Held, "the judge failed it") {
+		if e := w.env(r); e.Weight != 20 || !e.Frozen || !strings.Contains(e.Held, "the judge failed it") {
 			w.Errorf("frozen: %+v", e)
 		}
 		fix, v3 := w.ship(w.definition(forward), "v3")
@@ -174,7 +179,7 @@ func TestRollForward(t *testing.T) {
 		if e := s.Environments[0]; e.PreviousRelease != v1 {
 			w.Errorf("the fix goes back to %s", e.PreviousRelease.Short())
 		}
-		if s, err := w.front.Status(w.Context(), "default", r, false); err != nil || s.Environments[0].State != run.Superseded {
+		if s, err := w.front.Status(w.Context(), "default", r, false); err != nil || s.Environments[0].State != run.Superseded || s.Environments[0].Frozen {
 			w.Errorf("the failed one is %+v, %v", s.Environments, err)
 		}
 		shop := w.hosts[0].shop("production")

@@ -3,6 +3,7 @@ package store
 import (
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/uptrace/bun"
 )
@@ -123,6 +124,19 @@ func (tx *Tx) FeedAfter(project, run string, after int64, limit int) ([]Feed, er
 		out[i] = rows[i].Feed
 	}
 	return out, nil
+}
+
+// LastFeed returns when the newest line about a run was told; false: none was.
+func (tx *Tx) LastFeed(project, run string) (at time.Time, ok bool, err error) {
+	var rows []feedRow
+	err = tx.db.NewSelect().Model(&rows).Where("project = ? AND run = ?", project, run).Order("seq DESC").Limit(1).Scan(tx.ctx)
+	if err != nil {
+		return at, false, fmt.Errorf("couldn't read the newest line about run %s/%s: %w", project, run, err)
+	}
+	if len(rows) == 0 {
+		return at, false, nil
+	}
+	return rows[0].At, true, nil
 }
 
 // FeedEnd returns the Seq of the newest line, 0 if there is none: where to start

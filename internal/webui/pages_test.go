@@ -347,6 +347,15 @@ func TestRunInEveryState(t *testing.T) {
 		f.runs[2].Environments[1].Held = "nobody sent a request"
 		d := get(t, f, "/runs/12")
 		d.has("#env-production .pill.warn", "held")
+		f.runs[2].Environments[1].Frozen = true
+		d = get(t, f, "/runs/12")
+		d.has("#env-production .pill.bad", "frozen")
+		d.has(".runhead .pill.bad", "frozen")
+	})
+	t.Run("preview", func(t *testing.T) {
+		f := newFake()
+		f.runs[2].Environments[1].Preview = []string{"127.0.0.1:9101"}
+		get(t, f, "/runs/12").has("#env-production .preview code", "127.0.0.1:9101")
 	})
 }
 

@@ -186,6 +186,8 @@ func (u *ui) envView(e control.EnvironmentStatus) envView {
 		case e.Phase == rollout.RollingBack:
 		case e.Paused:
 			v.Mark = mark{"pause", "paused", "warn"}
+		case e.Frozen:
+			v.Mark = mark{"alarm", "frozen", "bad"}
 		case e.Held != "":
 			v.Mark = mark{"wait", "held", "warn"}
 		}

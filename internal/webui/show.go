@@ -42,6 +42,8 @@ func runMark(s control.Status) mark {
 		case e.State == run.RollingBack:
 		case e.Paused:
 			return mark{"pause", "paused", "warn"}
+		case e.Frozen:
+			return mark{"alarm", "frozen", "bad"}
 		case e.Held != "":
 			return mark{"wait", "held", "warn"}
 		}
