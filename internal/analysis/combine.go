@@ -18,6 +18,21 @@ type Result struct {
 	Unjudged bool `json:"unjudged,omitempty"`
 }
 
+// Failed names what failed: a metric by its name, an alarm as "alarm NAME".
+func (r Result) Failed() []string {
+	var out []string
+	for _, m := range r.Metrics {
+		switch {
+		case m.Verdict != verdict.Fail || m.Advisory:
+		case m.Kind == "alarm":
+			out = append(out, "alarm "+m.Name)
+		default:
+			out = append(out, m.Name)
+		}
+	}
+	return out
+}
+
 // Combine joins the metrics: a fail overrides all else, and it passes only if
 // all of at least one pass. Metrics without a basis (a first release) do not
 // count beside others that have one, and advisory ones never do.

@@ -198,3 +198,16 @@ func TestLatencySplit(t *testing.T) {
 		t.Errorf("%+v", m)
 	}
 }
+
+// What failed is named, so that each signal can have its own action.
+func TestWhatFailedIsNamed(t *testing.T) {
+	r := Combine([]Metric{
+		{Name: "http-errors", Verdict: verdict.Fail, Basis: Concurrent},
+		{Name: "disk", Kind: "alarm", Verdict: verdict.Fail, Basis: Absolute},
+		{Name: "heap", Kind: "gauge", Verdict: verdict.Fail, Basis: Absolute, Advisory: true},
+		{Name: "dlq", Kind: "limit", Verdict: verdict.Pass, Basis: Absolute},
+	})
+	if got := strings.Join(r.Failed(), ", "); got != "http-errors, alarm disk" {
+		t.Errorf("failed: %s", got)
+	}
+}

@@ -166,6 +166,9 @@ func (t *runTurn) enter(e *run.Environment, env pipeline.Environment, plan rollo
 	if err != nil {
 		return err
 	}
+	if gone != nil {
+		plan = plan.Replacing()
+	}
 	return t.start(e, planned{Plan: plan, Environment: env, Displaced: gone}, candidate, restore)
 }
 

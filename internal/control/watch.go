@@ -238,11 +238,11 @@ func (t *turn) judge(reports []host.Report, ask answers, elapsed time.Duration) 
 	}
 	res.Sentence = t.counted(res.Sentence)
 	w.Result = res
-	same := res.Verdict == t.state.Verdict && (!t.state.Held.On || res.Sentence == t.state.Sentence)
-	if same || res.Unjudged {
+	judged := rollout.Judged{Step: t.state.Step, Verdict: res.Verdict, Sentence: res.Sentence, Failed: res.Failed()}
+	if t.state.Heard(judged) || res.Unjudged {
 		return nil, nil
 	}
-	return &rollout.Judged{Step: t.state.Step, Verdict: w.Result.Verdict, Sentence: w.Result.Sentence}, nil
+	return &judged, nil
 }
 
 // rebase takes counters as the start, before the candidate is exposed.

@@ -27,6 +27,7 @@ func (p *parser) check(d *Definition) {
 		p.checkWorker(at, e)
 		p.checkBakes(at, e)
 		p.checkSources(at, e)
+		p.checkActions(at, e)
 	}
 	for i := range d.Environments {
 		// What a strategy checks before traffic is that hook, by another name.

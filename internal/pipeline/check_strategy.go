@@ -219,6 +219,27 @@ func (p *parser) checkBakes(at string, e Environment) {
 	}
 }
 
+// checkActions reports signals whose action is weaker than what a standard decides
+// for all of them.
+func (p *parser) checkActions(at string, e Environment) {
+	if e.Rollout.Standard == "" {
+		return
+	}
+	strength := []string{Pause, Freeze, RollForward, GoBack, ""}
+	all := slices.Index(strength, e.Rollout.OnFail)
+	weaker := func(where, action string) {
+		if action != "" && slices.Index(strength, action) < all && !p.isBad(where) {
+			p.at(p.valueAt(where), where, Error, "loosens-standard", fmt.Sprintf("onFail %s is weaker than what standard %s does on a failure", action, e.Rollout.Standard), "remove onFail, or write rollback")
+		}
+	}
+	for i, m := range e.Analysis.Metrics {
+		weaker(fmt.Sprintf("%s.analysis.metrics[%d].onFail", at, i), m.OnFail)
+	}
+	for i, a := range e.Analysis.Alarms {
+		weaker(fmt.Sprintf("%s.analysis.alarms[%d].onFail", at, i), a.OnFail)
+	}
+}
+
 // suggestBake returns the shortest round bake that the judge can work with,
 // counting the defaults that would move with it.
 func suggestBake(p *parser, at string, e Environment) time.Duration {

@@ -32,6 +32,8 @@ type Metric struct {
 	Direction string        `json:"direction,omitempty"` // points: which way is worse
 	Increase  float64       `json:"increase,omitempty"`  // points: least ratio of means that is higher
 	Decrease  float64       `json:"decrease,omitempty"`  // points: greatest ratio of means that is lower
+
+	OnFail string `json:"onFail,omitempty"` // rollback, freeze, pause; empty: the rollout's
 }
 
 // AllQuantiles are the quantiles of a latency metric.
@@ -55,6 +57,28 @@ type Alarm struct {
 	Above *float64      `json:"above,omitempty"`
 	Below *float64      `json:"below,omitempty"`
 	For   time.Duration `json:"for"`
+
+	OnFail string `json:"onFail,omitempty"` // rollback, freeze, pause; empty: the rollout's
+}
+
+// Actions are what a fail of one metric or alarm does, by the name that the judge
+// has for it, of those that don't leave it to the rollout.
+func (a Analysis) Actions() map[string]string {
+	out := map[string]string{}
+	for _, m := range a.Metrics {
+		if m.OnFail != "" {
+			out[m.Name] = m.OnFail
+		}
+	}
+	for _, x := range a.Alarms {
+		if x.OnFail != "" {
+			out["alarm "+x.Name] = x.OnFail
+		}
+	}
+	if len(out) == 0 {
+		return nil
+	}
+	return out
 }
 
 // Absolute reports whether anything in a can be judged without a stable version.

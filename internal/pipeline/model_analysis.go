@@ -34,6 +34,7 @@ var alarmModel = also(object("alarm", Alarm{For: defaultAlarmFor},
 	key("above", "ALARM while a series is above this.", number(finite()), func(a *Alarm, v float64) { a.Above = &v }),
 	key("below", "ALARM while a series is below this.", number(finite()), func(a *Alarm, v float64) { a.Below = &v }),
 	key("for", "How long it must be so.", duration(0), func(a *Alarm, v time.Duration) { a.For = v }, byDefault("30s")),
+	onFail(func(a *Alarm, v string) { a.OnFail = v }),
 ), func(p *parser, at string, a Alarm) bool {
 	if a.Above == nil && a.Below == nil && !p.positions.Has(at+".above") && !p.positions.Has(at+".below") {
 		p.at(p.keyAt(at), at, Error, "missing-key", label(at)+" has neither above nor below", "add above: or below:; without them it is never in ALARM")
@@ -67,8 +68,16 @@ var metricModel = either(
 		key("direction", "Kind points: which way is worse.", oneOf("a direction", []string{"increase", "decrease", "either"}), func(m *Metric, v string) { m.Direction = v }, byDefault("increase")),
 		key("increase", "Kind points: least ratio of means that counts as higher.", number(above(0, 1000)), func(m *Metric, v float64) { m.Increase = v }, byDefault("1")),
 		key("decrease", "Kind points: greatest ratio of means that counts as lower.", number(above(0, 1000)), func(m *Metric, v float64) { m.Decrease = v }, byDefault("1")),
+		onFail(func(m *Metric, v string) { m.OnFail = v }),
 	), checkMetric), withKind),
 )
+
+// onFail is the action of one signal.
+func onFail[T any](set func(*T, string)) member[T] {
+	return key("onFail", "What a fail of this one does, where it is not what rollout.onFail says: rollback; freeze, until a person aborts or overrides; pause, until a person resumes. Of several that fail the strongest counts.",
+		oneOf("an action", []string{GoBack, Freeze, Pause}, refusal{RollForward, "let one signal roll forward", "write rollout: {onFail: roll-forward}, which is for all of them, and onFail: rollback at those that shall go back"}),
+		set, byDefault("rollout.onFail"))
+}
 
 // withKind fills in what follows from a metric's name and kind.
 func withKind(m Metric) Metric {

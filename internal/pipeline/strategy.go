@@ -27,6 +27,7 @@ const (
 	GoBack      = "rollback"
 	Freeze      = "freeze"
 	RollForward = "roll-forward"
+	Pause       = "pause" // of one metric or alarm
 )
 
 // What follows a router that somebody else changed.

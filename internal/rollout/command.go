@@ -4,6 +4,7 @@ import (
 	"fmt"
 
 	"github.com/sluicehq/sluice/internal/pipeline"
+	"github.com/sluicehq/sluice/internal/release"
 	"github.com/sluicehq/sluice/internal/verdict"
 )
 
@@ -27,6 +28,9 @@ func (m *machine) command(c Command) error {
 	case Supersede:
 		if m.s.Phase != Pending && !m.mayBeSuperseded() {
 			return refused("it has already started (%s): abort it instead", m.s.Phase)
+		}
+		if m.s.Phase == Pending && m.plan.Replaces {
+			return refused("it took the place of a release that failed and still has users: abort it, which gives them back")
 		}
 		if m.s.Frozen != "" && c.Reason == "" {
 			c.Reason = "the next release took its place, as it failed: " + m.s.Frozen
@@ -59,6 +63,9 @@ func (m *machine) resume() error {
 	s := &m.s
 	switch {
 	case s.Paused.On:
+		if s.Paused.By == release.System && s.Frozen == "" { // it was for a failure that only pauses
+			m.waive()
+		}
 		s.Paused = Flag{}
 		return nil
 	case s.Held.Cause == CauseDrift: // put it back, also again
@@ -130,6 +137,7 @@ func (m *machine) advance(c Command) error {
 // again, where only a change of what was seen would come to be told.
 func (m *machine) thaw() {
 	s := &m.s
+	m.waive()
 	s.Frozen, s.InAction, s.Seen.Failed = "", 0, ""
 	s.Held, s.HeldFor = Flag{}, 0
 	s.CheckOK = s.CheckOK || s.Phase == Checking
@@ -171,7 +179,7 @@ func (m *machine) abort(c Command) {
 		reason += ": " + c.Reason
 	}
 	s.Aborted, s.By = true, c.By
-	if s.Phase == Pending {
+	if s.Phase == Pending && !m.plan.Replaces {
 		s.Phase, s.Reason = Cancelled, reason
 		return
 	}

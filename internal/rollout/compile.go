@@ -3,6 +3,7 @@ package rollout
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"math"
 	"slices"
 	"strings"
@@ -37,7 +38,7 @@ func Compile(env pipeline.Environment, previous bool) (Plan, error) {
 	p := newPlan(env)
 	r := env.Rollout
 	p.Strategy, p.Named, p.First = r.Strategy, r.Named, !previous
-	p.OnFail, p.OnDrift = r.OnFail, r.OnDrift
+	p.OnFail, p.OnDrift, p.Actions = r.OnFail, r.OnDrift, env.Analysis.Actions()
 	judged := len(env.Analysis.Metrics) > 0
 	bake := func(d time.Duration) {
 		if d > 0 {
@@ -156,13 +157,24 @@ func CompileRollback(env pipeline.Environment) Plan {
 
 // needs is the engine that the plan needs.
 func (p Plan) needs() int {
-	if p.driven() {
+	switch {
+	case len(p.Actions) > 0 || p.Replaces:
+		return 4
+	case p.driven():
 		return 3
 	}
 	if p.counted() || p.OnFail != "" || p.OnDrift != "" || slices.ContainsFunc(p.Steps, func(s PlanStep) bool { return s.Shadow > 0 }) {
 		return 2
 	}
 	return 1
+}
+
+// Replacing is p for a release that takes the place of one that failed and still has
+// users: also where it is aborted before it began, these are given back.
+func (p Plan) Replacing() Plan {
+	p.Replaces = true
+	p.Engine = p.needs()
+	return p
 }
 
 func newPlan(env pipeline.Environment) Plan {
@@ -238,7 +250,7 @@ func (p Plan) Validate() error {
 		return fmt.Errorf("%w: it was compiled by engine %d and this build knows 1 to %d: use the version of Sluice that compiled it, or a newer one", ErrPlan, p.Engine, Engine)
 	}
 	if p.Engine < p.needs() {
-		return fmt.Errorf("%w: engine %d has not all that it uses (counts, safe actions and shadows came with 2, drives with 3)", ErrPlan, p.Engine)
+		return fmt.Errorf("%w: engine %d has not all that it uses (counts, safe actions and shadows came with 2, drives with 3, actions of single signals and replacing with 4)", ErrPlan, p.Engine)
 	}
 	n := len(p.Steps)
 	if n < 3 || n > 1000 || p.Steps[0].Kind != StepPrepare || p.Steps[n-1].Kind != StepRetire {
@@ -295,6 +307,11 @@ func (p Plan) Validate() error {
 	for _, known := range []struct{ is, may string }{{p.OnFail, pipeline.Freeze + " " + pipeline.RollForward}, {p.OnDrift, pipeline.DriftHold}} {
 		if known.is != "" && !slices.Contains(strings.Fields(known.may), known.is) {
 			return fmt.Errorf("%w: %q is not one of %s", ErrPlan, known.is, known.may)
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(p.Actions)) {
+		if !slices.Contains(actions, p.Actions[name]) {
+			return fmt.Errorf("%w: what a fail of %.100q does is %.40q, none of %s", ErrPlan, name, p.Actions[name], strings.Join(actions, ", "))
 		}
 	}
 	if err := p.validCounts(); err != nil {

@@ -76,6 +76,8 @@ func CompileDriven(env pipeline.Environment, previous bool, by Mover) (Plan, err
 		return no("%s moves all traffic without waiting in between, so it can't do %s; the nearest is %s", by.Name, r.Strategy, pipeline.AllAtOnce)
 	case env.Shadow != nil:
 		return no("%s splits the traffic, and copies no requests: leave out shadow", by.Name)
+	case len(env.Analysis.Actions()) > 0:
+		return no("%s can't be left standing half-way, so that each failure takes it back: leave out onFail of metrics and alarms", by.Name)
 	case r.OnFail != "":
 		return no("%s can't be left standing half-way, so it can't do onFail %s; the nearest is %s", by.Name, r.OnFail, pipeline.GoBack)
 	}
@@ -137,7 +139,7 @@ func (p Plan) validDrive() error {
 	if !p.driven() {
 		return nil
 	}
-	if p.Mover.Name == "" || p.counted() || p.OnFail != "" || p.OnDrift != pipeline.DriftHold {
+	if p.Mover.Name == "" || p.counted() || p.OnFail != "" || len(p.Actions) > 0 || p.OnDrift != pipeline.DriftHold {
 		return fmt.Errorf("%w: a driven plan names its mover, counts no instances, goes back on a failure and holds on drift", ErrPlan)
 	}
 	drives := 0

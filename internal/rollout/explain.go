@@ -96,7 +96,7 @@ func Explain(plan Plan, s State) Explanation {
 			Now:  "it has not started",
 			Why:  "it waits for its turn",
 			Next: m.begins(),
-			Can:  []Choice{do(Abort, "cancels it")},
+			Can:  []Choice{do(Abort, m.cancels())},
 		}
 	case RollingBack:
 		return m.explainBack()
@@ -135,6 +135,14 @@ func Explain(plan Plan, s State) Explanation {
 	}
 	x.Can = append(x.Can, m.abortCan())
 	return x
+}
+
+// cancels says what an abort does of what has not started.
+func (m *machine) cancels() string {
+	if m.plan.Replaces {
+		return "cancels it, and moves all users back to the previous release"
+	}
+	return "cancels it"
 }
 
 func (m *machine) heldCan() []Choice {

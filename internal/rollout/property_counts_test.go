@@ -45,7 +45,7 @@ func (w *world) whole() bool {
 // frozen holds the safe actions.
 func (w *world) frozen(b, a State, e Event, override bool, fail func(string)) {
 	switch {
-	case w.plan.OnFail == "" && a.Frozen != "":
+	case w.plan.OnFail == "" && a.Frozen != "" && b.Frozen == "" && (e.Judged == nil || w.plan.on(b.open(*e.Judged)) == ""):
 		fail("frozen where it goes back")
 	case b.Frozen != "" && a.Frozen != "" && (a.Weight != b.Weight || a.Step != b.Step || a.Run != b.Run || a.Keep != b.Keep):
 		fail("4: something moved while it is frozen")
@@ -55,7 +55,7 @@ func (w *world) frozen(b, a State, e Event, override bool, fail func(string)) {
 		fail("4: frozen and not held")
 	case b.Frozen != "" && a.Frozen == "" && !override && a.Phase != RollingBack:
 		fail("4: it thawed by itself")
-	case w.plan.OnFail != "" && b.Phase != RollingBack && a.Phase == RollingBack && (e.Command == nil || e.Command.Kind != Abort):
+	case w.plan.OnFail != "" && b.Phase != RollingBack && a.Phase == RollingBack && (e.Judged == nil || w.plan.on(b.open(*e.Judged)) != "") && (e.Command == nil || e.Command.Kind != Abort):
 		fail("4: it went back by itself, which its safe action forbids")
 	case a.Phase == Superseded && b.Phase != Superseded && b.Phase != Pending && (w.plan.OnFail != pipeline.RollForward || b.Frozen == ""):
 		fail("8: another took its place while it lived")

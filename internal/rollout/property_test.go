@@ -3,6 +3,7 @@ package rollout
 import (
 	"encoding/json"
 	"errors"
+	"fmt"
 	"slices"
 	"strconv"
 	"testing"
@@ -107,7 +108,8 @@ func drawPlan(t *rapid.T) Plan {
 	}
 	for _, kind := range []string{pipeline.HTTPErrors, pipeline.Limit} {
 		if rapid.Bool().Draw(t, kind) {
-			env.Analysis.Metrics = append(env.Analysis.Metrics, pipeline.Metric{Name: kind, Kind: kind})
+			env.Analysis.Metrics = append(env.Analysis.Metrics, pipeline.Metric{Name: kind, Kind: kind,
+				OnFail: rapid.SampledFrom([]string{"", "", pipeline.Pause, pipeline.Freeze, pipeline.GoBack}).Draw(t, "onFail of "+kind)})
 			bake = rapid.SampledFrom([]time.Duration{time.Second, 2 * time.Minute}) // 0 can't be judged
 		}
 	}
@@ -332,7 +334,11 @@ func (w *world) judge(t *rapid.T, v verdict.Verdict, of int) {
 	if w.s.Phase == Baking && v != verdict.Fail && (of == 0 || of == w.s.Step) && w.plan.Steps[w.s.Step].Kind == StepBake {
 		w.said = v
 	}
-	w.do(t, Event{Judged: &Judged{Step: of, Verdict: v, Sentence: "so it is"}})
+	j := Judged{Step: of, Verdict: v, Sentence: "so it is"}
+	if v == verdict.Fail {
+		j.Failed = rapid.SampledFrom([][]string{nil, {pipeline.HTTPErrors}, {pipeline.Limit}, {pipeline.HTTPErrors, pipeline.Limit}}).Draw(t, "failed")
+	}
+	w.do(t, Event{Judged: &j})
 }
 
 // do steps e, as control does, and holds the decision to the invariants.
@@ -510,8 +516,20 @@ func (w *world) after(t *rapid.T, b, a State, e Event, effects []Effect) {
 	if b.Stuck.On && !a.Stuck.On && a.Phase == RollingBack {
 		fail("4: no longer stuck without an end")
 	}
-	if e.Judged != nil && e.Judged.Verdict == verdict.Fail && b.Exposed && !b.Phase.Terminal() && a.Phase != RollingBack && a.Frozen == "" {
-		fail("4: fail did not stop exposure")
+	if j := e.Judged; j != nil && j.Verdict == verdict.Fail && b.Exposed && !b.Phase.Terminal() && b.Phase != RollingBack {
+		does, waived := w.plan.on(b.open(*j)), len(j.Failed) > 0 && len(b.open(*j)) == 0
+		switch {
+		case a.Weight > b.Weight:
+			fail("4: fail raised the weight")
+		case waived && (a.Phase != b.Phase || a.Frozen != b.Frozen || a.Paused != b.Paused):
+			fail("4: what a person took for no failure was acted on")
+		case waived:
+		case does == "" && a.Phase != RollingBack, does == pipeline.Pause && !a.Paused.On && a.Frozen == "", does != "" && does != pipeline.Pause && a.Frozen == "":
+			fail(fmt.Sprintf("4: fail of %v did not %q", j.Failed, does))
+		}
+	}
+	if a.Waived != b.Waived && (e.Command == nil || e.Command.Kind != Resume && (e.Command.Kind != Advance || !e.Command.Override)) {
+		fail("4: nobody took a failure for none")
 	}
 	// 5
 	if b.Phase.Terminal() && (a != b || effects != nil) {

@@ -112,7 +112,9 @@ func TestRetireAtOnce(t *testing.T) {
 
 func TestPlansThatCannotRun(t *testing.T) {
 	for says, spoil := range map[string]func(*Plan){
-		"compiled by engine 4":   func(p *Plan) { p.Engine = 4 },
+		"compiled by engine 5":   func(p *Plan) { p.Engine = 5 },
+		"with 4":                 func(p *Plan) { p.Actions = Actions{"dlq": "pause"} },
+		"does is \"panic\"":      func(p *Plan) { p.Engine, p.Actions = Engine, Actions{"dlq": "panic"} },
 		"compiled by engine 0":   func(p *Plan) { p.Engine = 0 },
 		"begin with prepare":     func(p *Plan) { p.Steps = p.Steps[1:] },
 		"end with retire":        func(p *Plan) { p.Steps = p.Steps[:len(p.Steps)-1] },

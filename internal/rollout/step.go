@@ -198,12 +198,11 @@ func (m *machine) judged(j Judged) error {
 	case !s.Judged():
 		return m.unlisted("judged " + string(j.Verdict))
 	case j.Verdict == verdict.Fail: // whatever bake it came from
-		s.Verdict, s.Sentence = j.Verdict, j.Sentence
-		m.fail("the judge failed it: " + j.Sentence)
+		m.failed(j)
 	case s.Phase != Baking || m.step().Kind != StepBake:
 	case j.Step != 0 && j.Step != s.Step: // evidence of another step carries none
 	default:
-		s.Verdict, s.Sentence = j.Verdict, j.Sentence
+		s.Verdict, s.Sentence, s.Failing = j.Verdict, j.Sentence, ""
 	}
 	return nil
 }

@@ -25,7 +25,7 @@ var update = flag.Bool("update", false, "write the transcripts anew")
 //
 //	release NAME KEY=VALUE…  one artifact with that configuration
 //	plan [key=value…]        of=NAME over=NAME, strategy, steps=5:2m,25:2m, bake, metrics, verify, first, batch, drain, …
-//	start | tick D | judged VERDICT [SENTENCE] | checked ok|failed [REASON]
+//	start | tick D | judged VERDICT [SENTENCE [| FAILED,…]] | checked ok|failed [REASON]
 //	seen [key=value…]        default: the target is as wanted; gen=-1 is one too old
 //	does [key=value…]        a driven target: known, waiting, done, stopped, reverted, weight=, says …
 //	advance|pause|… [--full] [--override] [REASON]
@@ -168,7 +168,18 @@ func (p *player) line(line string) []string {
 		return p.event(Event{Seen: p.says(rest)})
 	case "judged":
 		v, sentence, _ := strings.Cut(rest, " ")
-		return p.event(Event{Judged: &Judged{Verdict: verdict.Verdict(v), Sentence: sentence}})
+		sentence, failed, _ := strings.Cut(sentence, " | ")
+		j := Judged{Verdict: verdict.Verdict(v), Sentence: sentence}
+		if failed != "" {
+			j.Failed = strings.Split(failed, ",")
+		}
+		heard := p.s.Heard(j)
+		before := p.s
+		out := p.event(Event{Judged: &j})
+		if heard && (p.s.Phase != before.Phase || p.s.Frozen != before.Frozen || p.s.Paused != before.Paused) {
+			p.t.Errorf("%q was heard already, and still changed something", rest)
+		}
+		return out
 	case "late-judged": // of the step before
 		v, sentence, _ := strings.Cut(rest, " ")
 		return p.event(Event{Judged: &Judged{Step: p.s.Step - 2, Verdict: verdict.Verdict(v), Sentence: sentence}})
@@ -203,7 +214,7 @@ func (p *player) compile(line string) []string {
 	env := pipeline.Environment{Name: "production", Target: pipeline.Target{Type: "host", Listen: ":80", Hosts: []string{"local"}, Instances: 1}}
 	env.Rollout = pipeline.Rollout{Strategy: pipeline.Canary, OnInconclusive: "extend", OnNoData: "hold", Timeout: 30 * time.Minute, RollbackTimeout: 5 * time.Minute, RetireAfter: time.Hour}
 	env.Analysis.MaxExtend = 3
-	first, rollback, of, over := false, false, "", ""
+	first, rollback, replaces, of, over := false, false, false, "", ""
 	mover := Mover{}
 	for _, kv := range strings.Fields(line) {
 		k, v, _ := strings.Cut(kv, "=")
@@ -215,6 +226,8 @@ func (p *player) compile(line string) []string {
 			first = true
 		case "rollback":
 			rollback = true
+		case "replaces":
+			replaces = true
 		case "of":
 			of = v
 		case "over":
@@ -235,7 +248,8 @@ func (p *player) compile(line string) []string {
 			}
 		case "metrics":
 			for m := range strings.SplitSeq(v, ",") {
-				env.Analysis.Metrics = append(env.Analysis.Metrics, pipeline.Metric{Name: m, Kind: m})
+				name, action, _ := strings.Cut(m, ":")
+				env.Analysis.Metrics = append(env.Analysis.Metrics, pipeline.Metric{Name: name, Kind: name, OnFail: action})
 			}
 		case "verify":
 			for c := range strings.SplitSeq(v, ",") {
@@ -286,6 +300,9 @@ func (p *player) compile(line string) []string {
 			return []string{"error: " + err.Error()}
 		}
 		p.plan = plan
+	}
+	if replaces {
+		p.plan = p.plan.Replacing()
 	}
 	p.s, p.events, p.gen = New(p.plan), nil, 0
 	var out []string

@@ -10,8 +10,9 @@ import (
 // Engine numbers the meaning of plans and states; a rollout keeps its own. Plans
 // that need no more are still compiled for 1, so that the Sluice before, which may
 // run beside this one, can take them on. 2 has counts, safe actions and shadows, 3
-// has targets that move by themselves.
-const Engine = 3
+// has targets that move by themselves, 4 actions of single signals, and
+// who takes another's place.
+const Engine = 4
 
 // FullWeight is all traffic, in basis points.
 const FullWeight = 10000
@@ -72,10 +73,12 @@ type Plan struct {
 	RollbackTimeout time.Duration `json:"rollbackTimeout"` // then flagged stuck
 	RetireAfter     time.Duration `json:"retireAfter"`
 	OnFail          string        `json:"onFail,omitempty"`    // pipeline.Freeze, pipeline.RollForward; empty: go back
+	Actions         Actions       `json:"actions,omitempty"`   // of single signals that do not take OnFail
 	OnDrift         string        `json:"onDrift,omitempty"`   // pipeline.DriftHold; empty: put it back and go on
 	Hosts           int           `json:"hosts,omitempty"`     // of a counted plan, as Instances
 	Instances       int           `json:"instances,omitempty"` // on each host; above 0: a counted plan
 	Worker          bool          `json:"worker,omitempty"`    // nothing is routed to it: its weight is its share of the instances
+	Replaces        bool          `json:"replaces,omitempty"`  // users are on a release that failed, whose place it takes; see [Plan.Replacing]
 	Mover           Mover         `json:"mover,omitzero"`      // of a driven plan: who moves traffic
 }
 
@@ -160,6 +163,9 @@ type State struct {
 	Hurry bool `json:"hurry,omitempty"` // a person wants all batches without their bakes
 
 	Resumed bool `json:"resumed,omitempty"` // a person had the drift put back
+
+	Failing string `json:"failing,omitempty"` // the signals that Verdict fail is of; see [Judged.Failed]
+	Waived  string `json:"waived,omitempty"`  // of these, those that a person took for no failure
 
 	Frozen string `json:"frozen,omitempty"` // why: a failure whose safe action is not to go back
 
@@ -246,6 +252,7 @@ type Judged struct {
 	Step     int             `json:"step,omitempty"` // index of the bake that it is about; 0 (never a bake) is the current one
 	Verdict  verdict.Verdict `json:"verdict"`
 	Sentence string          `json:"sentence"`
+	Failed   []string        `json:"failed,omitempty"` // of a fail: names as in [Plan.Actions]
 }
 
 // Checked is the outcome of the checks of the current Check step.

@@ -50,7 +50,7 @@ func (m *machine) enter(i int) {
 		m.lead(from)
 	case StepBake:
 		s.Phase = Baking
-		s.Verdict, s.Sentence, s.Extended = "", "", 0
+		s.Verdict, s.Sentence, s.Failing, s.Extended = "", "", "", 0
 	case StepHold:
 		s.Phase = Baking
 	case StepCheck:
@@ -203,7 +203,10 @@ func (m *machine) cause() (Cause, string) {
 		return "", ""
 	}
 	cause, on, said := CauseNoData, m.plan.OnNoData, "the bake ended without data to judge"
-	if s.Verdict == verdict.Inconclusive {
+	switch {
+	case s.Verdict == verdict.Fail, s.Waived != "" && s.Verdict == "":
+		cause, on, said = CauseInconclusive, HoldThere, "a person took what failed for no failure ("+s.Waived+"), and so takes each step"
+	case s.Verdict == verdict.Inconclusive:
 		cause, on, said = CauseInconclusive, m.plan.OnInconclusive, "the bake ended and neither better nor worse was proved"
 	}
 	if on == Extend && s.Extended < m.plan.MaxExtend {
@@ -218,18 +221,8 @@ func (m *machine) cause() (Cause, string) {
 	return cause, said
 }
 
-// fail takes the declared safe action. Whatever it is, no user more is exposed.
-func (m *machine) fail(reason string) {
-	s := &m.s
-	if m.plan.OnFail == "" {
-		m.goBack(reason, true)
-		return
-	}
-	if s.Frozen == "" { // the first failure is the reason
-		s.Frozen = reason
-		m.alarm("frozen, nothing moves until a person decides: " + reason)
-	}
-}
+// fail takes the plan's safe action. Whatever it is, the weight doesn't rise.
+func (m *machine) fail(reason string) { m.act(m.plan.OnFail, reason) }
 
 // goBack leaves everything else and takes the candidate out of traffic.
 func (m *machine) goBack(reason string, loud bool) {

@@ -350,10 +350,11 @@ func (t *turn) judge(reports []host.Report, ask answer) *rollout.Judged {
 	if res.Verdict != verdict.Fail && st.Phase != rollout.Baking {
 		return nil
 	}
-	if same := res.Verdict == st.Verdict && (!st.Held.On || res.Sentence == st.Sentence); same || res.Unjudged {
+	judged := rollout.Judged{Step: st.Step, Verdict: res.Verdict, Sentence: res.Sentence, Failed: res.Failed()}
+	if st.Heard(judged) || res.Unjudged {
 		return nil
 	}
-	return &rollout.Judged{Step: st.Step, Verdict: res.Verdict, Sentence: res.Sentence}
+	return &judged
 }
 
 // increase is requests and bad ones of a release since the last call.

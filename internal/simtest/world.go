@@ -236,6 +236,9 @@ func (s *sim) ship() {
 	if err != nil {
 		s.violated(0, "couldn't compile: %v", err)
 	}
+	if l := st.last(); l != nil && l.state.Phase == rollout.Superseded && l.state.Exposed {
+		plan = plan.Replacing()
+	}
 	rel := s.release()
 	s.start(rel, plan)
 	if s.hit(forgedRelease) {
@@ -330,6 +333,11 @@ func (s *sim) draw() pipeline.Environment {
 	}
 	if s.judged.limit {
 		e.Analysis.Metrics = append(e.Analysis.Metrics, pipeline.Metric{Name: "load", Kind: pipeline.Limit})
+	}
+	for i := range e.Analysis.Metrics {
+		if s.fleet == nil { // another's deployment can't be left standing half-way
+			e.Analysis.Metrics[i].OnFail = one(s, "", "", "", pipeline.Pause, pipeline.Freeze, pipeline.GoBack)
+		}
 	}
 	e.Analysis.MaxExtend = s.rng.IntN(3)
 	s.warmUp = one(s, 0, 2*time.Second)
