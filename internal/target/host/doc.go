@@ -5,6 +5,10 @@
 // and refuse a generation lower than they have seen, as the store does. So a
 // worker that wakes up late can do no harm at either place (fenced: true).
 //
+// A report is a host's own word and no more. Where it says that services answer is
+// held to its credential when it arrives ([Place], [PlacePorts]), and no two hosts may
+// say one place ([Misplaced]): checks are asked there.
+//
 // Beside users' traffic a document may ask for an address of the candidate alone
 // (Preview), which reports name once it is open, and for traffic that agents make
 // themselves (Synthesize), whose counts are apart from users'.
