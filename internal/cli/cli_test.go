@@ -298,3 +298,25 @@ func TestAFrozenRolloutIsCalledFrozen(t *testing.T) {
 		t.Errorf("%s", r.out)
 	}
 }
+
+// A commit that is under way already is started again, and told of.
+func TestTheSameCommitTwiceIsSaid(t *testing.T) {
+	f := newFake(t)
+	f.status = waiting()
+	f.HandleFunc("POST "+api+"runs", func(w httpWriter, _ *httpRequest) { answer(w, httpapi.Started{Run: "7"}) })
+	earlier, done, other := f.status, f.status, f.status
+	earlier.Run, done.Run, other.Run = "6", "5", "4"
+	done.State, other.Commit = "succeeded", "another"
+	f.HandleFunc("GET "+api+"runs", func(w httpWriter, r *httpRequest) {
+		if r.URL.Query().Get("before") != "7" || r.URL.Query().Get("service") != "shop" {
+			t.Errorf("asked for %s", r.URL.RawQuery)
+		}
+		answer(w, []control.Status{earlier, done, other})
+	})
+	dir := repository(t, map[string]string{"sluice.yaml": definition})
+	r := f.run("run", "--repo", dir, "--no-wait")
+	r.want(t, 4, "warning: run 6 has the same commit and is waiting: sluice watch 6 shows it, sluice abort 7 ends this one")
+	if strings.Count(r.err, "same commit") != 1 {
+		t.Errorf("%s", r.err)
+	}
+}

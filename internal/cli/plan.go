@@ -8,6 +8,7 @@ import (
 
 	"github.com/sluicehq/sluice/internal/pipeline"
 	"github.com/sluicehq/sluice/internal/preview"
+	"github.com/sluicehq/sluice/internal/rollout"
 )
 
 // printPlan writes a preview for people.
@@ -52,9 +53,7 @@ func (a *app) printEnvironment(e preview.Environment, same bool) {
 			if g.Rule != "" {
 				text += ": " + g.Rule
 			}
-			if g.Rule == "" || !strings.HasSuffix(g.Risk, g.Rule) {
-				text += " (removes: " + g.Risk + ")"
-			}
+			text += " (removes: " + g.Risk + ")"
 			s.hang(label, prose(text), 2)
 			label = ""
 		}
@@ -90,9 +89,15 @@ func (a *app) printEnvironment(e preview.Environment, same bool) {
 }
 
 func (a *app) printSteps(s sheet, steps []preview.Step) {
-	label := "steps"
+	label, said := "steps", map[string]bool{}
 	for i, x := range steps {
-		s.hang(label, fmt.Sprintf("%d. %s", i+1, prose(x.Text)), 3)
+		text := fmt.Sprintf("%d. %s", i+1, x.Text)
+		// Said once; that of a check stands beside the check.
+		if x.Risk != "" && x.Kind != rollout.StepCheck && !said[x.Risk] {
+			said[x.Risk] = true
+			text += " (removes: " + x.Risk + ")"
+		}
+		s.hang(label, prose(text), 3)
 		label = ""
 		if x.Bake == nil {
 			continue

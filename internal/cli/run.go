@@ -11,6 +11,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/sluicehq/sluice/internal/control"
 	"github.com/sluicehq/sluice/internal/httpapi"
 	"github.com/sluicehq/sluice/internal/pipeline"
 	"github.com/sluicehq/sluice/internal/source"
@@ -51,6 +52,7 @@ With --json each change is one line and the last line is the final status.`,
 			if err := c.do(ctx, http.MethodPost, c.path("runs"), q, &started); err != nil {
 				return a.problems(ctx, err, q)
 			}
+			a.tellTwins(ctx, c, started.Run)
 			return a.followTo(ctx, c, started.Run, noWait)
 		},
 	}
@@ -157,4 +159,23 @@ func (a *app) problems(ctx context.Context, err error, q httpapi.RunRequest) err
 	}
 	a.show(r.Problems, src)
 	return usage("the server refused %s: %s; mend them, commit, then run again", q.Path, plural(r.Problems.Count(pipeline.Error), "error"))
+}
+
+// tellTwins says which other runs of the same commit are under way: to queue one
+// twice is allowed, and rarely meant. A server that can't be asked is told of by what
+// follows.
+func (a *app) tellTwins(ctx context.Context, c *client, id string) {
+	mine, _, err := c.status(ctx, id)
+	if err != nil {
+		return
+	}
+	var runs []control.Status
+	if err := c.do(ctx, http.MethodGet, c.path("runs")+query("service", mine.Service, "before", id, "limit", "50"), nil, &runs); err != nil {
+		return
+	}
+	for _, r := range runs {
+		if r.Kind == mine.Kind && r.Commit == mine.Commit && r.Repository == mine.Repository && !ended(r) {
+			a.say("%s run %s has the same commit and is %s: sluice watch %s shows it, sluice abort %s ends this one", a.paint(a.err, yellow, "warning:"), clean(r.Run), clean(string(r.State)), clean(r.Run), id)
+		}
+	}
 }

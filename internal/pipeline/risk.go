@@ -25,7 +25,7 @@ func StageRisk(k Kind) string {
 func GateRisk(g Gate) string {
 	switch {
 	case g.CEL != "":
-		return "a release that breaks the rule: " + g.CEL
+		return "a release that breaks this rule"
 	case g.Name == TestsPassed:
 		return "a release whose tests failed or never ran"
 	}
@@ -60,10 +60,11 @@ func RolloutRisk(r Rollout) string {
 	case Immutable:
 		return "instances that differ because they were changed in place"
 	}
+	const leaves = "; it leaves that every user meets a bad release at once"
 	if r.Bake > 0 {
-		return "a bad release that counts as done before it was watched"
+		return "a bad release that counts as done before it was watched" + leaves
 	}
-	return "two versions side by side"
+	return "two versions side by side for longer than a switch takes" + leaves
 }
 
 // Risks of what every environment may add.

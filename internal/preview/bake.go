@@ -28,7 +28,7 @@ func steps(e pipeline.Environment, p rollout.Plan, t *Traffic) ([]Step, error) {
 	out := []Step{}
 	var earlier []analysis.PlanStep
 	for _, s := range p.Steps {
-		x := Step{Kind: s.Kind, Weight: float64(s.Weight) / 100, BakeSeconds: s.Bake.Seconds(), Basis: s.Basis, Text: text(s, p)}
+		x := Step{Kind: s.Kind, Weight: float64(s.Weight) / 100, BakeSeconds: s.Bake.Seconds(), Basis: s.Basis, Text: text(s, p), Risk: risk(s, p)}
 		if s.Kind == rollout.StepBake && s.Analysis && s.Basis != rollout.BasisNone && t != nil {
 			b, err := bake(e, s, earlier, *t)
 			if err != nil {
@@ -88,6 +88,43 @@ func text(s rollout.PlanStep, p rollout.Plan) string {
 		return out + ", judged by absolute limits"
 	}
 	return string(s.Kind)
+}
+
+// risk names the risk that a step of a rollout removes; "" where it only exposes users,
+// or ends what others did.
+func risk(s rollout.PlanStep, p rollout.Plan) string {
+	switch s.Kind {
+	case rollout.StepPrepare:
+		return "users on a release that does not start"
+	case rollout.StepCheck:
+		return pipeline.HookRisk(s.Hook)
+	case rollout.StepShift:
+		if s.Weight < rollout.FullWeight {
+			return "a bad release that more than " + number(float64(s.Weight)/100) + " % of " + whose(p) + " meet at once"
+		}
+	case rollout.StepReplace:
+		if s.Weight < rollout.FullWeight {
+			return "a release that cannot run, found on all instances at once"
+		}
+	case rollout.StepBake:
+		switch {
+		case s.Shadow > 0:
+			return "a regression that users would have met"
+		case !s.Analysis:
+			return "a crash that takes that long to show"
+		case s.Basis == rollout.BasisNone:
+			return "a limit that breaks only in use"
+		}
+		return "a regression that only use shows"
+	case rollout.StepHold:
+		return "a step that nobody looked at"
+	case rollout.StepRetire:
+		if !p.First && p.Warm() && p.RetireAfter > 0 {
+			return "a way back that must be started first, for that long"
+		}
+	case rollout.StepDrive: // it exposes users
+	}
+	return ""
 }
 
 // share is the candidate's part of all requests that are counted in a step. Copies

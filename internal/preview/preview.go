@@ -98,6 +98,7 @@ type Step struct {
 	BakeSeconds float64          `json:"bakeSeconds,omitempty"`
 	Basis       rollout.Basis    `json:"basis,omitempty"`
 	Text        string           `json:"text"`
+	Risk        string           `json:"risk,omitempty"` // that it removes; a step that only exposes users removes none
 	Bake        *Bake            `json:"bake,omitempty"` // StepBake that is judged
 }
 

@@ -58,6 +58,15 @@ func TestEveryStageNamesTheRiskThatItRemoves(t *testing.T) {
 		if e.Risk == "" || e.Rollout == "" || len(e.Rollback) < 3 || e.FirstNote == "" {
 			t.Errorf("environment %+v", e)
 		}
+		for _, s := range e.Steps {
+			exposes := s.Weight == 100 && s.Kind == rollout.StepShift
+			if (s.Risk == "") != exposes {
+				t.Errorf("%s: step %q removes %q", e.Name, s.Text, s.Risk)
+			}
+		}
+		if e.Strategy == pipeline.AllAtOnce && !strings.Contains(e.Rollout, "it leaves that every user meets a bad release at once") {
+			t.Errorf("all at once: %s", e.Rollout)
+		}
 		for _, g := range append(e.Gates, e.Checks...) {
 			if g.Risk == "" {
 				t.Errorf("%s: %+v", e.Name, g)
