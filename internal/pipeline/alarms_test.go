@@ -1,12 +1,15 @@
 package pipeline_test
 
 import (
+	"maps"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/sluicehq/sluice/internal/pipeline"
 )
 
 // What production is offered to be watched by, by kind of target. Each file misses
@@ -64,4 +67,34 @@ func taken(text, rule, mend string) string {
 		return text + "    verify: " + verify + "\n"
 	}
 	return text
+}
+
+// Each signal may name its action, and under a platform's standard none that is weaker
+// than what the standard decides for all.
+func TestActionsOfSignals(t *testing.T) {
+	of := func(rollout string) (pipeline.Definition, pipeline.Problems) {
+		src := string(read(t, "testdata/alarms/host.yaml"))
+		src = strings.Replace(src, "rollout: canary", "rollout: "+rollout, 1)
+		return parse([]byte(src + "    analysis:\n      metrics: [{name: http-errors, onFail: pause}, http-latency]\n      alarms: [{name: disk, query: full, above: 1, onFail: rollback}]\n"))
+	}
+	d, problems := of("canary")
+	if problems.Failed() {
+		t.Fatal(problems.Err())
+	}
+	if got := d.Environments[1].Analysis.Actions(); !maps.Equal(got, map[string]string{"http-errors": pipeline.Pause, "alarm disk": pipeline.GoBack}) {
+		t.Errorf("actions are %v", got)
+	}
+	if got := d.Environments[0].Analysis.Actions(); got != nil {
+		t.Errorf("nothing says otherwise: %v", got)
+	}
+	_, problems = of("{standard: careful}")
+	var said []string
+	for _, p := range problems {
+		if p.Rule == "loosens-standard" {
+			said = append(said, p.Path)
+		}
+	}
+	if len(said) != 1 || said[0] != "environments[1].analysis.metrics[0].onFail" {
+		t.Errorf("loosened by %v", said)
+	}
 }

@@ -225,10 +225,10 @@ func (p *parser) checkActions(at string, e Environment) {
 	if e.Rollout.Standard == "" {
 		return
 	}
-	strength := []string{Pause, Freeze, RollForward, GoBack, ""}
+	strength := []string{Pause, Freeze, RollForward, actionOf(GoBack)}
 	all := slices.Index(strength, e.Rollout.OnFail)
 	weaker := func(where, action string) {
-		if action != "" && slices.Index(strength, action) < all && !p.isBad(where) {
+		if action != "" && slices.Index(strength, actionOf(action)) < all && !p.isBad(where) {
 			p.at(p.valueAt(where), where, Error, "loosens-standard", fmt.Sprintf("onFail %s is weaker than what standard %s does on a failure", action, e.Rollout.Standard), "remove onFail, or write rollback")
 		}
 	}

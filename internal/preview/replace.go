@@ -2,6 +2,8 @@ package preview
 
 import (
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 
 	"github.com/sluicehq/sluice/internal/pipeline"
@@ -74,8 +76,17 @@ func leaves(p rollout.Plan) string {
 	return fmt.Sprintf("the old release runs on at weight 0 for %s after the rollout, then it stops; its files stay on the hosts", pipeline.Short(p.RetireAfter))
 }
 
-// failing says what a failure does.
+// failing says what a failure does, and which signals do something else.
 func failing(p rollout.Plan) string {
+	out := failure(p)
+	does := map[string]string{pipeline.Pause: "pauses it until a person resumes", pipeline.Freeze: "freezes it", pipeline.GoBack: "takes it back"}
+	for _, name := range slices.Sorted(maps.Keys(p.Actions)) {
+		out += fmt.Sprintf(" A fail of %s alone %s.", name, does[p.Actions[name]])
+	}
+	return out
+}
+
+func failure(p rollout.Plan) string {
 	when := "At any time, also while paused or held, a failing verdict, health, check or timeout "
 	switch {
 	case p.OnFail == pipeline.Freeze:

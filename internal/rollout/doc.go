@@ -64,10 +64,18 @@
 // # Safe actions
 //
 // A failure of any kind (verdict, crash, check, timeout) takes the plan's OnFail. To
-// go back is one; freeze and roll-forward leave everything as it is: State.Frozen
-// has the reason, the rollout is held for it, and only an abort (which goes back), an
-// override with a reason, or, to roll forward, [Supersede] by the next release
-// leads on. Drift is put back at once; with Plan.OnDrift hold it is left until a person
+// go back is one; freeze and roll-forward leave everything as it is, also the weight:
+// State.Frozen has the reason, the rollout is held for it, and only an abort (which
+// goes back), an override with a reason, or, to roll forward, [Supersede] by the next
+// release leads on. A verdict names what failed ([Judged.Failed]), and Plan.Actions
+// may say otherwise for a signal: go back, freeze, or pause until a person resumes; of
+// several the strongest counts. Who overrides or resumes takes the standing failure for
+// none: it is heard no more (State.Waived), and each later bake needs a person, while
+// whatever else fails still acts. A candidate that can't run is looked at again. The
+// release that takes the place of a failed one has a plan that is [Plan.Replacing]:
+// aborted before it began, it gives back the users that the failed one still has.
+//
+// Drift is put back at once; with Plan.OnDrift hold it is left until a person
 // resumes, which puts it back, or aborts.
 //
 // # Going back
