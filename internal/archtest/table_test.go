@@ -37,6 +37,7 @@ var table = []row{
 		pkg: "verdict", stage: true,
 		why: "four words with reasons, spoken by the judge and understood by rollouts",
 	},
+	{pkg: "crashpoint", why: "names the places at which tests let the real program die; nothing in it outside of builds with its tag"},
 	{
 		pkg: "agent/wire", may: "release", stage: true,
 		why: "the documents between control plane and agent; both ends import it, so it imports neither",
@@ -96,13 +97,13 @@ var table = []row{
 
 	// Composition.
 	{
-		pkg: "control", may: "agent/wire analysis artifact check evidence gate pipeline preview promotion release rollout run runner source store target/host verdict",
+		pkg: "control", may: "agent/wire analysis artifact check crashpoint evidence gate pipeline preview promotion release rollout run runner source store target/host verdict",
 		why: "the only composer: it loads, asks the stages, commits, and acts through interfaces that it declares (Steered, Driven, Metrics, Blobs, …). runner and source are called for one build at a time; of target/host it uses how documents and reports read",
 	},
 
 	// Adapters.
 	{
-		pkg: "store", may: "registry release",
+		pkg: "store", may: "crashpoint registry release",
 		why: "rows, leases and the one-transaction order; implements the registry's index beside them, so that a tag and its evidence commit together. It knows no stage: states are JSON to it",
 	},
 	{pkg: "blob", may: "release", why: "content by digest in a folder"},

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/sluicehq/sluice/internal/agent/wire"
+	"github.com/sluicehq/sluice/internal/crashpoint"
 	"github.com/sluicehq/sluice/internal/pipeline"
 	"github.com/sluicehq/sluice/internal/release"
 	"github.com/sluicehq/sluice/internal/rollout"
@@ -456,7 +457,9 @@ func (c *Controller) applyEffect(ctx context.Context, e store.Effect) error {
 	if err := json.Unmarshal(e.Data, &doc); err != nil {
 		return fmt.Errorf("couldn't read the effect of generation %d: %w", e.Generation, err)
 	}
+	crashpoint.Here(crashpoint.BeforeEffect)
 	applied, err := c.target.Apply(ctx, doc)
+	crashpoint.Here(crashpoint.AfterEffect)
 	if err != nil {
 		return fmt.Errorf("couldn't apply generation %d to %s: %w", e.Generation, doc.Key, err)
 	}
@@ -464,9 +467,11 @@ func (c *Controller) applyEffect(ctx context.Context, e store.Effect) error {
 	if !applied {
 		outcome = "refused: a newer generation was applied"
 	}
+	crashpoint.Here(crashpoint.BeforeOutcome)
 	err = c.store.Update(ctx, func(tx *store.Tx) error {
 		return tx.FinishEffect(e.Project, e.Rollout, e.Generation, outcome)
 	})
+	crashpoint.Here(crashpoint.AfterOutcome)
 	if errors.Is(err, store.ErrExists) {
 		return nil // another worker did it before, and its word stays
 	}

@@ -6,6 +6,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/sluicehq/sluice/internal/crashpoint"
 	"github.com/sluicehq/sluice/internal/store"
 )
 
@@ -35,7 +36,11 @@ func (c *Controller) work(ctx context.Context, table string, limit int, handle f
 			slots <- struct{}{}
 			n++
 		}
+		crashpoint.Here(crashpoint.BeforeLease)
 		leases, err := c.store.AcquireSome(ctx, table, c.owner, c.leaseTTL, n)
+		if len(leases) > 0 {
+			crashpoint.Here(crashpoint.AfterLease)
+		}
 		for range n - len(leases) {
 			<-slots
 		}

@@ -1,9 +1,10 @@
 package faults
 
 import (
+	"fmt"
+	"os"
 	"os/exec"
 	"path/filepath"
-	"strings"
 	"sync"
 	"syscall"
 	"testing"
@@ -75,9 +76,12 @@ func TestUpgradeInTheMiddleOfARollout(t *testing.T) {
 			if got := load.Stop(); got.Dropped > 0 || bad == 0 && got.Bad > 0 {
 				t.Errorf("of %d requests %d were dropped and %d answered badly: %v", got.All, got.Dropped, got.Bad, got.Errors)
 			}
-			if out, code := p.sluice("version"); code != 0 || strings.Contains(out, "before") {
-				t.Errorf("version ended with %d: %s", code, out)
-			}
+			// The agent of the build before has handed over to one of this build, and all
+			// that it served with it.
+			servertest.Until(t, "the agent is of this build", func() bool {
+				now, err := os.Readlink(fmt.Sprintf("/proc/%d/exe", p.agentPID()))
+				return err == nil && now == program
+			})
 			p.whole(t)
 		})
 	}

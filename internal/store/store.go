@@ -11,6 +11,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/sluicehq/sluice/internal/crashpoint"
 	"github.com/uptrace/bun"
 )
 
@@ -207,6 +208,7 @@ func (s *Store) update(ctx context.Context, f func(tx *Tx) error) (*Tx, error) {
 			return tx, err
 		}
 	}
+	crashpoint.Here(crashpoint.BeforeCommit)
 	// If we die before this returns, it is all there or nothing is. Whoever
 	// comes next reads the rows and finds out.
 	if err := ctx.Err(); err != nil {
@@ -219,6 +221,7 @@ func (s *Store) update(ctx context.Context, f func(tx *Tx) error) (*Tx, error) {
 		}
 		return tx, err
 	}
+	crashpoint.Here(crashpoint.AfterCommit)
 	return tx, nil
 }
 
