@@ -121,6 +121,9 @@ type story struct {
 // Run tells the story, and returns when it is over: with Once after its end, else
 // when ctx ends. Whatever it returns, nothing of it is left on the machine.
 func Run(ctx context.Context, o Options) (err error) {
+	if err := needs(); err != nil {
+		return err
+	}
 	s := &story{Options: o, runs: map[string]string{}, account: account{w: o.Story, moving: o.Moving, colours: o.Colours, began: time.Now()}}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -157,6 +160,19 @@ func Run(ctx context.Context, o Options) (err error) {
 		return fmt.Errorf("couldn't make a temporary folder: %w", err)
 	}
 	return s.withServer(ctx, self, s.tell)
+}
+
+// needs says what this machine lacks for a demo, before anything of it is made.
+func needs() error {
+	for _, tool := range []struct{ name, why, from string }{
+		{"git", "its example is a Git repository", "https://git-scm.com/downloads, or apt-get install git"},
+		{"go", "its example is a Go service, which is built from its source", "https://go.dev/dl"},
+	} {
+		if _, err := exec.LookPath(tool.name); err != nil {
+			return fmt.Errorf("the demo needs %s, as %s, and no folder of PATH has it; install it (%s) or add its folder to PATH, then try again", tool.name, tool.why, tool.from)
+		}
+	}
+	return nil
 }
 
 // program is the file of this program, to be started again.
