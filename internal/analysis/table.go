@@ -119,14 +119,25 @@ func (w workload) buckets(rng *rand.Rand, bad, all int64) [][2]int64 {
 
 // others judges the same kind of rollout as peers do: roll back when more than
 // 1 % of the last minute's requests failed, looked at every bin; and Kayenta's
-// comparison of one-minute error rates, looked at every minute from the fifth.
-func (w workload) others(rng *rand.Rand) (threshold, kayenta float64) {
-	threshold, kayenta = math.Inf(1), math.Inf(1)
+// comparison of one-minute error rates, looked at every minute from the fifth:
+// against a baseline of the canary's size, as Kayenta's makers advise, and against
+// all of the stable version, whose rates scatter less than the canary's do.
+func (w workload) others(rng *rand.Rand) (threshold, kayenta, whole float64) {
+	threshold, kayenta, whole = math.Inf(1), math.Inf(1), math.Inf(1)
 	total := w.rps / 0.05
 	nc := int64(math.Round(w.rps * 10))
 	nb := int64(math.Round(total*10)) - nc
 	var minute [6]Bin
-	var p Points
+	like, all := Points{Direction: "increase"}, Points{Direction: "increase"}
+	look := func(p *Points, canary, control Bin, found *float64, after float64) {
+		if !math.IsInf(*found, 1) {
+			return
+		}
+		p.Canary, p.Control = append(p.Canary, share(canary.KC, canary.NC)), append(p.Control, share(control.KB, control.NB))
+		if len(p.Canary) >= pointsLeast && p.Compare().Class == ClassHigh {
+			*found = after
+		}
+	}
 	after := 0.0
 	for i := range 360 {
 		at := float64(i * 10)
@@ -143,15 +154,12 @@ func (w workload) others(rng *rand.Rand) (threshold, kayenta float64) {
 		if sum.NC == 6*nc && share(sum.KC, sum.NC) > 0.01 {
 			threshold = min(threshold, after)
 		}
-		if i%6 == 5 && math.IsInf(kayenta, 1) {
-			p.Canary, p.Control = append(p.Canary, share(sum.KC, sum.NC)), append(p.Control, share(sum.KB, sum.NB))
-			p.Direction = "increase"
-			if len(p.Canary) >= pointsLeast && p.Compare().Class == ClassHigh {
-				kayenta = after
-			}
+		if i%6 == 5 {
+			look(&all, sum, sum, &whole, after)
+			look(&like, sum, Bin{KB: w.draw(rng, sum.NC, w.baseline(at)), NB: sum.NC}, &kayenta, after)
 		}
 	}
-	return threshold, kayenta
+	return threshold, kayenta, whole
 }
 
 // many runs a workload and gives the sorted requests to fail and to pass.
@@ -273,25 +281,29 @@ func Table(w io.Writer, runs int, seed uint64) error {
 	}
 
 	head("for comparison: healthy canary rolled back", "2 rps", "20 rps", "200 rps")
-	limits, points, needs := []string{"more than 1 % over a minute, looked at every 10 s"}, []string{"Kayenta on minutes, looked at every minute"}, []string{"Kayenta: median requests to see a canary at 2 %"}
+	limits := []string{"more than 1 % over a minute, looked at every 10 s"}
+	likes, alls := []string{"Kayenta on minutes, looked at every minute, baseline of the canary's size"}, []string{"the same against all of the stable version"}
+	needs, needsAll := []string{"Kayenta: median requests to see a canary at 2 %"}, []string{"the same against all of the stable version"}
 	for _, rps := range rates {
 		rng := newRandom(seed)
-		var limit, point, bad []float64
+		var limit, like, all, bad, badAll []float64
 		for range runs {
 			w := healthy(rps)[0].workload
-			a, b := w.others(rng)
-			limit, point = append(limit, a), append(point, b)
+			a, b, c := w.others(rng)
+			limit, like, all = append(limit, a), append(like, b), append(all, c)
 			w.canary = constant(0.02)
-			_, b = w.others(rng)
-			bad = append(bad, b)
+			_, b, c = w.others(rng)
+			bad, badAll = append(bad, b), append(badAll, c)
 		}
 		slices.Sort(bad)
-		limits, points = append(limits, fmt.Sprintf("%.1f %%", 100*happened(limit))), append(points, fmt.Sprintf("%.1f %%", 100*happened(point)))
-		needs = append(needs, fmt.Sprintf("%.0f", quantile(bad, 0.5)))
+		slices.Sort(badAll)
+		part := func(xs []float64) string { return fmt.Sprintf("%.1f %%", 100*happened(xs)) }
+		limits, likes, alls = append(limits, part(limit)), append(likes, part(like)), append(alls, part(all))
+		needs, needsAll = append(needs, fmt.Sprintf("%.0f", quantile(bad, 0.5))), append(needsAll, fmt.Sprintf("%.0f", quantile(badAll, 0.5)))
 	}
-	row(limits...)
-	row(points...)
-	row(needs...)
+	for _, cells := range [][]string{limits, likes, alls, needs, needsAll} {
+		row(cells...)
+	}
 	if _, err := io.WriteString(w, t.String()); err != nil {
 		return fmt.Errorf("couldn't print the table: %w", err)
 	}
