@@ -29,6 +29,9 @@ has_cc || need gcc libc6-dev
 has_postgres || need postgresql
 has_chromium || need chromium
 has_nginx || need nginx-light
+for tool in python3 curl openssl jq; do # what tests start and ask with
+	command -v "$tool" >/dev/null 2>&1 || need "$tool"
+done
 if [ "${1:-}" = bench ]; then
 	command -v wrk >/dev/null 2>&1 || need wrk
 fi

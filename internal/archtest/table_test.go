@@ -168,7 +168,7 @@ var table = []row{
 		why: "requests to control's commands and back; of the store it reads rows and maps errors, once, to statuses",
 	},
 	{
-		pkg: "webui", may: "control evidence gate httpapi pipeline release rollout run store verdict", tests: "analysis preview",
+		pkg: "webui", may: "control evidence gate httpapi pipeline release rollout run store verdict", tests: "analysis check preview",
 		why: "renders control's views; the words of states and verdicts come from the packages that own them, and who asks is httpapi's to say: one way in, one answer",
 	},
 	{

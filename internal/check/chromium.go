@@ -31,6 +31,9 @@ var browserConfig = []string{"/etc/chromium", "/etc/chromium.d", "/etc/fonts"}
 // ErrNoBrowser reports that this machine has no Chromium.
 var ErrNoBrowser = errors.New("there is no Chromium on this machine")
 
+// Chromium is the path of the browser that a [Runner] takes, where it is told of none.
+func Chromium() (string, error) { return (&Runner{}).chromium() }
+
 // chromium finds the browser.
 func (r *Runner) chromium() (string, error) {
 	names := browserNames

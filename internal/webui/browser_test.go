@@ -6,7 +6,6 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -17,6 +16,7 @@ import (
 
 	"github.com/chromedp/chromedp"
 
+	"github.com/sluicehq/sluice/internal/check"
 	"github.com/sluicehq/sluice/internal/control"
 )
 
@@ -89,12 +89,12 @@ type browser struct {
 }
 
 func newBrowser(t *testing.T, s *site) *browser {
-	path, err := exec.LookPath("chromium")
+	path, err := check.Chromium()
 	if err != nil {
 		if strings.Contains(os.Getenv("SLUICE_REQUIRE"), "chromium") {
-			t.Fatal("SLUICE_REQUIRE names chromium, and there is none in PATH")
+			t.Fatalf("SLUICE_REQUIRE names chromium: %v", err)
 		}
-		t.Skip("SKIPPED: there is no chromium in PATH, so the pages were not looked at in a browser")
+		t.Skipf("SKIPPED: the pages were not looked at in a browser: %v", err)
 	}
 	options := []chromedp.ExecAllocatorOption{
 		chromedp.ExecPath(path), chromedp.Headless, chromedp.NoSandbox, chromedp.DisableGPU, chromedp.NoFirstRun, chromedp.UserDataDir(t.TempDir()),
