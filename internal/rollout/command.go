@@ -104,6 +104,12 @@ func (m *machine) advance(c Command) error {
 	case s.Frozen != "" && s.Phase != Baking:
 		m.thaw() // the step is tried again, as far as it is not done
 		return nil
+	case s.Phase != Baking && m.lame():
+		if !c.Override || c.Reason == "" {
+			return refused("it waits for the previous release, which may be what it mends (%s): advance --override --reason TEXT goes on without them", m.missing())
+		}
+		s.Lame = true
+		return nil
 	case s.Phase != Baking:
 		return refused("it is %s and goes on by itself (%s): wait, pause or abort", s.Phase, m.missing())
 	case c.Override && c.Reason == "":
@@ -125,8 +131,14 @@ func (m *machine) advance(c Command) error {
 	case c.Full:
 		to = max(to, m.lastShift())
 	}
-	if !m.mayReplace(to) {
-		return refused("%s: no more instances are replaced until that is mended; wait, or abort", m.missingForStep())
+	if lame := m.lame(); lame && c.Override {
+		s.Lame = true
+	} else if !m.mayReplace(to) {
+		way := "wait, or abort"
+		if lame {
+			way = "wait, advance --override --reason TEXT, or abort"
+		}
+		return refused("%s: no more instances are replaced until that is mended; %s", m.missingForStep(), way)
 	}
 	m.enter(to)
 	return nil

@@ -57,7 +57,8 @@
 // them over the hosts in sorted order, one host after the other. A batch is two
 // Replace steps: the first one starts the candidate (beside the old ones, or after
 // they drained), the second moves the users, with which the old ones go. None are
-// let go while others are missing. The observation holds each host to its own share
+// let go while others are missing, but by a person's override where only the previous
+// release lacks some: a broken one must not hold up its own fix (State.Lame). The observation holds each host to its own share
 // (Observation.Off names the first that differs), so that drift is found by host.
 // A worker has no router: its weight is its share of the instances.
 //

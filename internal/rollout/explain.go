@@ -120,6 +120,8 @@ func Explain(plan Plan, s State) Explanation {
 			x.Why = unreachable(s.Seen) // the flag keeps the first reason
 		}
 		x.Can = append(x.Can, m.heldCan()...)
+	case m.lame() && (s.Phase != Baking || !m.mayReplace(s.Step+1)):
+		x.Can = append(x.Can, override("goes on without what the previous release lacks, which is recorded"))
 	case s.Phase == Baking && !m.mayReplace(s.Step+1): // nobody can
 	case s.Phase == Baking && m.mayAdvance(false):
 		full := Choice{Verb: string(Advance), Args: []string{"--full"}, Text: "goes to 100 % now"}

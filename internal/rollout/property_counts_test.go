@@ -5,7 +5,7 @@ import (
 )
 
 // counts holds a decision to what instances must be.
-func (w *world) counts(b, a State, everywhere, fresh bool, fail func(string)) {
+func (w *world) counts(b, a State, e Event, everywhere, fresh bool, fail func(string)) {
 	if !w.plan.counted() {
 		return
 	}
@@ -24,8 +24,11 @@ func (w *world) counts(b, a State, everywhere, fresh bool, fail func(string)) {
 		fail("3: all users were moved to less than the previous release had")
 	case a.Phase == RollingBack && b.Phase != RollingBack && b.Keep < w.plan.total() && a.Weight > 0 && (a.Keep != w.plan.total() || a.Run != b.Run || a.Weight != b.Weight):
 		fail("3: the rollback did not begin with the previous release's capacity")
-	case a.Keep < b.Keep && (a.Phase != Shifting || b.Step != 0 && !(everywhere && a.Seen.OldReady && a.Seen.CandidateReady)):
+	case a.Keep < b.Keep && (a.Phase != Shifting || b.Step != 0 && !(everywhere && (a.Seen.OldReady || a.Lame) && a.Seen.CandidateReady)):
 		fail("3: instances were let go before the step before was read")
+	}
+	if a.Lame && !b.Lame && (e.Command == nil || e.Command.Kind != Advance || !e.Command.Override || e.Command.Reason == "") {
+		fail("3: nobody said that it goes on without instances of the previous release")
 	}
 	if w.plan.Strategy == pipeline.Rolling && w.whole() && a.Phase != RollingBack && !a.Phase.Terminal() && a.Phase != Pending && a.Keep+min(a.Run, a.Moved) < w.plan.total() {
 		fail("3: fewer instances than the target has, with additional batches")

@@ -479,7 +479,7 @@ func (w *world) after(t *rapid.T, b, a State, e Event, effects []Effect) {
 	if b.Held.Cause == CauseDrift && w.plan.OnDrift != "" && !b.Resumed && a.Held.Cause != CauseDrift && a.Phase != RollingBack && a.Phase != Superseded {
 		fail("10: drift was put back without a person")
 	}
-	w.counts(b, a, everywhere, fresh, fail)
+	w.counts(b, a, e, everywhere, fresh, fail)
 	w.frozen(b, a, e, override, fail)
 	if a.Weight < b.Weight && (a.Phase != RollingBack || !w.plan.Worker && !w.plan.First && !seen.OldReady && !seen.OldSeen) {
 		fail("3: traffic was moved to nothing")

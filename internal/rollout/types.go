@@ -162,6 +162,8 @@ type State struct {
 
 	Hurry bool `json:"hurry,omitempty"` // a person wants all batches without their bakes
 
+	Lame bool `json:"lame,omitempty"` // a person goes on although the previous release lacks instances
+
 	Resumed bool `json:"resumed,omitempty"` // a person had the drift put back
 
 	Failing string `json:"failing,omitempty"` // the signals that Verdict fail is of; see [Judged.Failed]

@@ -81,9 +81,9 @@ func (m *machine) next() bool {
 	case StepPrepare:
 		done = s.Seen.CandidateReady
 	case StepShift:
-		done = !m.plan.counted() || s.Seen.CandidateReady && s.Seen.OldReady
+		done = !m.plan.counted() || s.Seen.CandidateReady && m.keeps()
 	case StepReplace:
-		done = s.Seen.CandidateReady && s.Seen.OldReady
+		done = s.Seen.CandidateReady && m.keeps()
 	case StepDrive:
 		if done = m.there(); !done {
 			m.nudge()
@@ -119,10 +119,20 @@ func (m *machine) next() bool {
 	return true
 }
 
+// keeps reports whether the previous release has the instances that it is to keep, as
+// far as a person doesn't go on without them.
+func (m *machine) keeps() bool { return m.s.Seen.OldReady || m.s.Lame }
+
 // mayReplace reports whether step i may be taken as far as instances go: none are
 // let go while others are missing.
 func (m *machine) mayReplace(i int) bool {
-	return !m.plan.counted() || !m.plan.Steps[i].places() || m.agreed() && m.s.Seen.CandidateReady && m.s.Seen.OldReady
+	return !m.plan.counted() || !m.plan.Steps[i].places() || m.agreed() && m.s.Seen.CandidateReady && m.keeps()
+}
+
+// lame reports whether all that is waited for are instances of the previous release:
+// a broken one would hold up its own fix, so that a person may go on without them.
+func (m *machine) lame() bool {
+	return m.plan.counted() && m.s.Phase != Checking && m.s.Phase != Finishing && m.agreed() && m.s.Seen.CandidateReady && !m.keeps()
 }
 
 // fresh reports whether the last observation is of what is wanted now.
@@ -365,7 +375,7 @@ func (m *machine) missingForStep() string {
 		return m.drifted()
 	case !s.Seen.CandidateReady:
 		return "not every instance of the candidate is ready"
-	case m.plan.counted() && !s.Seen.OldReady:
+	case m.plan.counted() && !m.keeps():
 		return "not every instance that stays of the previous release is ready"
 	}
 	return "nothing is missing"
