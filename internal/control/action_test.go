@@ -1,0 +1,80 @@
+package control
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/sluicehq/sluice/internal/rollout"
+	"github.com/sluicehq/sluice/internal/run"
+)
+
+// A signal that only pauses waits for a person. Resumed it is heard no more, although
+// the judge goes on to say it; each step is that person's then.
+func TestASignalThatPauses(t *testing.T) {
+	stories(t, func(w *world) {
+		const pauses = `
+  - name: production
+    target: {type: host, listen: 127.0.0.1:9002, run: ./app}
+    rollout: {canary: {steps: [{weight: 20, bake: 1m}, {weight: 50, bake: 1m}]}}
+    analysis: {warmUp: 0s, bin: 5s, maxExcess: 5, metrics: [{name: http-errors, onFail: pause}]}
+`
+		w.first(pauses)
+		w.pause(time.Minute)
+		r, v2 := w.ship(w.definition(pauses), "v2")
+		w.hosts[0].bad[v2] = 0.3
+		w.until(r, "paused", func(s Status) bool { return s.Environments[0].Paused })
+		w.pause(10 * time.Minute)
+		if e := w.env(r); !e.Paused || e.Frozen || e.Weight != 20 {
+			w.Errorf("paused: %+v", e)
+		}
+		if x := w.explained(r); !strings.Contains(x.Why, "the judge failed it: http-errors") {
+			w.Errorf("explained: %+v", x)
+		}
+		w.must(w.tell(r, rollout.Command{Kind: rollout.Resume}))
+		for _, weight := range []float64{20, 50} {
+			w.until(r, "held", func(s Status) bool {
+				e := s.Environments[0]
+				return e.Paused || e.Weight == weight && strings.Contains(e.Held, "took what failed for no failure")
+			})
+			if e := w.env(r); e.Paused || e.Frozen {
+				w.Fatalf("at %g %% it was stopped again: %+v", weight, e)
+			}
+			w.must(w.tell(r, rollout.Command{Kind: rollout.Advance, Override: true, Reason: "the errors are the partner's"}))
+		}
+		w.untilState(r, run.Succeeded)
+		if w.runs("production") != v2 {
+			w.Errorf("%s runs", w.runs("production").Short())
+		}
+	})
+}
+
+// The fix of a release that failed takes its place, and is aborted before its first
+// turn. The users of the failed release go back with it: no rollout is left that would
+// take them.
+func TestAFixThatIsAbortedBeforeItBegan(t *testing.T) {
+	stories(t, func(w *world) {
+		v1 := w.first(forward)
+		w.pause(time.Minute)
+		r, v2 := w.ship(w.definition(forward), "v2")
+		w.hosts[0].bad[v2] = 0.3
+		w.until(r, "frozen", func(s Status) bool { return s.Environments[0].Frozen })
+		fix, _ := w.ship(w.definition(forward), "v3")
+		for i := 0; w.env(fix).Phase != rollout.Pending; i++ { // runs alone: no rollout has a turn
+			leases, err := w.c.store.AcquireSome(w.Context(), "runs", w.c.owner, w.c.leaseTTL, 1)
+			if err != nil || i > 1000 {
+				w.Fatalf("the fix did not get so far: %v\n%s", err, w.logged)
+			}
+			for _, lease := range leases {
+				w.c.hold(w.Context(), lease, w.c.stepRun)
+			}
+			w.c.background.Wait()
+		}
+		w.must(w.tell(fix, rollout.Command{Kind: rollout.Abort, Reason: "it is the wrong fix"}))
+		w.untilState(fix, run.Cancelled)
+		w.pause(time.Minute)
+		if got := w.hosts[0].shop("production").weights(); !strings.HasPrefix(got[len(got)-1], v1.Short()+"=10000") {
+			w.Errorf("users of %s are left where they are: %s", v2.Short(), got[len(got)-1])
+		}
+	})
+}
