@@ -1,0 +1,82 @@
+package faults
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/sluicehq/sluice/internal/control"
+	"github.com/sluicehq/sluice/internal/server/servertest"
+)
+
+// Somebody else changes the weights that a host routes by. The rollout is held and
+// says so; the weights are put back at once, or when a person says so, and it
+// goes on.
+func TestDrift(t *testing.T) {
+	t.Parallel()
+	for _, onDrift := range []string{"restore", "hold"} {
+		t.Run(onDrift, func(t *testing.T) {
+			t.Parallel()
+			p, s := newPlane(t), newShop(t)
+			s.first(p)
+			load := servertest.StartLoad(s.addr, 2) // some are dropped: the host's agent dies
+			defer load.Stop()
+			s.rollout = strings.Replace(oneStep, "{canary:", fmt.Sprintf("{onDrift: %s, canary:", onDrift), 1)
+			s.ship(behaviour{Version: "v1"})
+			run := p.Run(s.Dir)
+			id := production(p.Wait(run, "baking", bakingAt(10))).Release
+			p.tamper(t, `"weight":1000`, `"weight":6000`, `"weight":9000`, `"weight":4000`)
+			if onDrift == "hold" {
+				held := p.Wait(run, "held", func(s control.Status) bool { return strings.Contains(production(s).Held, "60 % where 10 % was set") })
+				if e := production(held); e.Weight != 60 || servertest.Ended(held) {
+					t.Errorf("held as %+v", e)
+				}
+				if out, code := p.sluice("explain", run); code != 0 || !strings.Contains(out, "sluice resume "+run) || !strings.Contains(out, "sluice abort "+run) {
+					t.Errorf("explain ended with %d and offers: %s", code, out)
+				}
+				if out, code := p.sluice("resume", run, "--env", "production", "--reason", "put it back"); code != 0 {
+					t.Errorf("resume ended with %d: %s", code, out)
+				}
+			}
+			p.WaitState(run, "succeeded")
+			asked := (&host{t: t, dir: filepath.Join(p.dir, "agent")}).weightsAsked(id)
+			tens := 0
+			for _, w := range asked {
+				if w == 1000 {
+					tens++
+				}
+			}
+			if tens != 2 {
+				t.Errorf("the host was asked for the weights %v, want the wrong one put back once", asked)
+			}
+			p.whole(t)
+		})
+	}
+}
+
+// tamper changes what the agent remembers of its desired state while it cannot
+// see it, and lets it start again from that.
+func (p *plane) tamper(t *testing.T, replace ...string) {
+	t.Helper()
+	pid := p.agentPID()
+	if err := syscall.Kill(pid, syscall.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	file := filepath.Join(p.dir, "agent", "desired", "default.shop.production.json")
+	was, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	now := []byte(strings.NewReplacer(replace...).Replace(string(was)))
+	if bytes.Equal(was, now) {
+		t.Fatalf("nothing to replace by %q in %s", replace, was)
+	}
+	if err := os.WriteFile(file, now, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	killPID(t, pid)
+}
