@@ -432,7 +432,7 @@ func newFake() *fake {
 		Choices: choicesOf("sluice approve 18 --env production", "sluice reject 18 --env production --comment …", "sluice abort 18")},
 		devDone(rel3), control.EnvironmentStatus{Name: "production", State: run.Waiting, Release: rel3, PreviousRelease: rel2, Strategy: "canary", Packet: digest, Gates: gatesPassed,
 			WaitingFor: "approval: 0 of 1 given; decide with `sluice approve 18 --env production`",
-			Forecast: &preview.Bake{Metrics: []preview.MetricBake{{Name: "http-errors", BaselineRate: 0.001, PlanOutput: analysis.PlanOutput{CanaryRequests: 1800, Detectable: 0.012, ExpectedSecondsToPass: 420}}}}})
+			Forecast:   &preview.Bake{Metrics: []preview.MetricBake{{Name: "http-errors", BaselineRate: 0.001, PlanOutput: analysis.PlanOutput{CanaryRequests: 1800, Detectable: 0.012, ExpectedSecondsToPass: 420}}}}})
 
 	live := baking()
 	add(status("12", "ledger", commit2, rel2, run.Running, 3*time.Second), control.Explanation{Environment: "production", Now: "baking at 25 % for 6m42s of 15m0s, extended once", Why: live.WaitingFor,

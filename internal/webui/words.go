@@ -268,7 +268,7 @@ func short(commit string) string {
 
 // sentence makes text begin with a capital and end with a full stop.
 func sentence(s string) string {
-	s = strings.TrimSpace(s)
+	s = plainTimes(strings.TrimSpace(s))
 	if s == "" {
 		return ""
 	}

@@ -19,7 +19,7 @@ func TestWords(t *testing.T) {
 		count(7): "7", count(1234567): "1\u202f234\u202f567", count(-1000): "-1\u202f000",
 		size(999): "999 B", size(13_482_911): "13.5 MB", size(2_000_000_000): "2.0 GB",
 		sentence("it ended"): "It ended.", sentence("http-errors: bad"): "http-errors: bad.", sentence("sluice run"): "sluice run.", sentence(" "): "", sentence("Why?"): "Why?",
-		sentence("unknown; x"): "Unknown; x.", sentence("été"): "Été.",
+		sentence("not back after 1m30s: `1h`"): "Not back after 1 min 30 s: `1h`.", sentence("unknown; x"): "Unknown; x.", sentence("été"): "Été.",
 		plainTimes("for 6m42s of 15m0s, 5s, 1h0m0s, 10ms, v15, 3 s"): "for 6 min 42 s of 15 min, 5 s, 1 h, 10 ms, v15, 3 s",
 		ago(noon, noon.Add(time.Hour)):                               "just now", ago(noon, at(90*time.Second)): "1 min ago", ago(noon, at(72*time.Hour)): "3 d ago",
 		in(noon, noon.Add(-time.Hour)): "now", in(noon, noon.Add(90*time.Second)): "in 2 min",
