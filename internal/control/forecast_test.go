@@ -47,3 +47,55 @@ func TestForecast(t *testing.T) {
 		}
 	})
 }
+
+// What counts as the time before is the last hour: not what was longer ago.
+func TestTheTimeBeforeIsAnHour(t *testing.T) {
+	stories(t, func(w *world) {
+		v1 := w.first(production)
+		h := w.hosts[0]
+		h.rps = 100
+		rate := func() float64 {
+			got, err := w.front.Traffic(w.Context(), "default", "shop", "production")
+			w.must(err)
+			return got.BaselineRate
+		}
+		h.bad[v1] = 0.1
+		w.pause(30 * time.Minute)
+		if r := rate(); r < 0.09 || r > 0.11 {
+			w.Errorf("after half an hour with 10 %% of errors: %g", r)
+		}
+		h.bad[v1] = 0
+		w.pause(40 * time.Minute)
+		if r := rate(); r < 0.01 || r > 0.06 {
+			w.Errorf("when a third of the hour had them: %g", r)
+		}
+		w.pause(40 * time.Minute)
+		if r := rate(); r != 0 {
+			w.Errorf("when all of it was longer ago: %g", r)
+		}
+	})
+}
+
+// A new process is slow and fails at first. Its warm-up begins with its first
+// user, however long nobody came, and what it does meanwhile is not judged.
+func TestWarmUpBeginsWithTheFirstUser(t *testing.T) {
+	stories(t, func(w *world) {
+		slow := strings.NewReplacer("warmUp: 0s", "warmUp: 30s", "bake: 1m", "bake: 3m").Replace(production)
+		v1 := w.first(slow)
+		h := w.hosts[0]
+		h.bad[v1] = 0.1 // or it would be a catastrophe, which is judged at any time
+		h.rps = 0
+		r, v2 := w.ship(w.definition(slow), "v2")
+		w.untilPhase(r, rollout.Baking, 10)
+		w.pause(time.Minute)
+		h.rps, h.bad[v2] = 500, 0.3
+		w.pause(20 * time.Second)
+		h.bad[v2] = 0.1
+		w.pause(15 * time.Second)
+		if e := w.env(r); e.Phase != rollout.Baking {
+			w.Fatalf("it was judged while it was cold: %+v", e)
+		}
+		h.bad[v2] = 0.3
+		w.untilState(r, run.RolledBack)
+	})
+}
