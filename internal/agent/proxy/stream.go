@@ -355,10 +355,15 @@ func (a *attempt) blame(err error) outcome {
 		return wasCancelled
 	case x.client.Err() == nil:
 		return wentBad
-	case x.timeout > 0 && time.Since(x.began) >= x.timeout-min(x.timeout/10, pastDeadline):
-		return wentBad // the client's deadline was over: DEADLINE_EXCEEDED to it
+	case x.expired():
+		return wentBad // DEADLINE_EXCEEDED to the client
 	}
 	return wasCancelled
+}
+
+// expired reports whether the client's own deadline for a call is over.
+func (x *stream) expired() bool {
+	return x.timeout > 0 && time.Since(x.began) >= x.timeout-min(x.timeout/10, pastDeadline)
 }
 
 func (a *attempt) count(o outcome) {
@@ -455,7 +460,7 @@ func (x *stream) fail(w http.ResponseWriter, err error) {
 		x.refuse(w, 502, err.Error())
 	case errors.Is(err, errClient):
 		x.refuse(w, 408, "the request's body did not come in time")
-	case errors.Is(err, errTimeout), errors.Is(err, errDeadline):
+	case errors.Is(err, errTimeout), errors.Is(err, errDeadline), x.expired(): // services break off too what nobody waits for
 		x.refuse(w, 504, "the service did not answer in time")
 	default:
 		x.refuse(w, 502, "the service did not answer")
