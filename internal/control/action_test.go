@@ -43,6 +43,11 @@ func TestASignalThatPauses(t *testing.T) {
 			w.must(w.tell(r, rollout.Command{Kind: rollout.Advance, Override: true, Reason: "the errors are the partner's"}))
 		}
 		w.untilState(r, run.Succeeded)
+		asks := strings.Replace(pauses, "    rollout:", "    approval: {quorum: 1}\n    rollout:", 1)
+		other, _ := w.ship(w.definition(asks), "v3")
+		if _, p := w.packet(other); p.RollbackPlan.OnFail != "all users go back to the release before, at once; where it is http-errors, the rollout pauses, until a person goes on or aborts it" {
+			w.Errorf("an approver reads: %s", p.RollbackPlan.OnFail)
+		}
 		if w.runs("production") != v2 {
 			w.Errorf("%s runs", w.runs("production").Short())
 		}

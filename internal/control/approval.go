@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"reflect"
 	"slices"
 	"strings"
@@ -164,13 +165,23 @@ func (t *runTurn) rollbackPlan(e *run.Environment, plan rollout.Plan) (RollbackP
 	return out, err
 }
 
-// onFailWords say what a failure does.
+// onFailWords say what a failure does, and of which signals something else.
 func onFailWords(p rollout.Plan) string {
+	out := failWords(p, p.OnFail)
+	for _, name := range slices.Sorted(maps.Keys(p.Actions)) {
+		out += "; where it is " + name + ", " + failWords(p, p.Actions[name])
+	}
+	return out
+}
+
+func failWords(p rollout.Plan, action string) string {
 	back := "all users go back to the release before, at once"
 	if p.First {
 		back = "it is taken out of traffic, and users get 503: there is nothing to go back to"
 	}
-	switch p.OnFail {
+	switch action {
+	case pipeline.Pause:
+		return "the rollout pauses, until a person goes on or aborts it"
 	case pipeline.Freeze:
 		return "the rollout freezes where it is, until a person aborts it or goes on"
 	case pipeline.RollForward:
