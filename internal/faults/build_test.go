@@ -42,7 +42,7 @@ func TestStepsThatMisbehave(t *testing.T) {
 		says       []string
 	}{
 		{"fails", "run: 'echo the compiler says no >&2; exit 3'", false, 1, []string{"step bad", "exit code 3"}},
-		{"hangs", "timeout: 2s, run: 'sleep 600 & sleep 600'", false, 1, []string{"step bad", "still running after 2s", "raise its timeout"}},
+		{"hangs", "timeout: 2s, run: 'sleep 600 & sleep 600'", false, 1, []string{"step bad", "still running after 2 s", "raise its timeout"}},
 		{"tries the network", "run: 'exec 3<>/dev/tcp/127.0.0.1/" + port + "'", true, 1, []string{"step bad"}},
 		{"writes outside", "run: 'echo x > " + outside + "/x'", true, 1, []string{"step bad"}},
 		{"looks into the data folder", "run: 'cat " + p.dir + "/token'", true, 1, []string{"step bad"}},

@@ -23,7 +23,7 @@ func TestServiceThatCannotRun(t *testing.T) {
 		code    int
 		says    []string
 	}{
-		{"never healthy", atOnce, behaviour{NeverHealthy: true}, 1, []string{"no user was exposed", "was not ready within 3s", "503"}},
+		{"never healthy", atOnce, behaviour{NeverHealthy: true}, 1, []string{"no user was exposed", "was not ready within 3 s", "503"}},
 		{"exits at once", atOnce, behaviour{Exit: true}, 1, []string{"no user was exposed", "crash loop", "exit status 3", "the database's address is missing"}},
 		{"fails under traffic", oneStep, behaviour{Bad: 70}, 3, []string{"the judge failed it", "http-errors", "stable 0 of"}},
 		{"dies under traffic", oneStep, behaviour{ExitAfter: 3}, 3, []string{"production  rolled-back: "}},
