@@ -4,12 +4,14 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"os"
 	"strings"
 
 	"github.com/spf13/cobra"
 
 	"github.com/sluicehq/sluice/internal/control"
 	"github.com/sluicehq/sluice/internal/httpapi"
+	"github.com/sluicehq/sluice/internal/pipeline"
 )
 
 func (a *app) promote() *cobra.Command {
@@ -124,35 +126,39 @@ func (a *app) rehearse() *cobra.Command {
 	var env, reason string
 	var yes, noWait bool
 	c := &cobra.Command{
-		Use:   "rehearse SERVICE --env ENV",
+		Use:   "rehearse [SERVICE] --env ENV",
 		Short: "Go back to the previous release and forward again, to see how long it takes",
 		Long: `Drills a rollback: takes the environment back to its previous release and forward
 again, all users at once, through rollouts like any other and with its checks. Nothing
 is quarantined. What came of it, and how long each way took, is kept as evidence, which
-a gate can ask for: gates: [{name: rehearsed, within: 168h, env: staging}].`,
-		Example: "  sluice rehearse checkout --env staging\n  sluice rehearse checkout --env staging --yes --reason 'before the release of March'",
-		Args:    cobra.ExactArgs(1),
+a gate can ask for. Without SERVICE it is that of the definition in the working folder: gates: [{name: rehearsed, within: 168h, env: staging}].`,
+		Example: "  sluice rehearse --env staging\n  sluice rehearse checkout --env staging --yes --reason 'before the release of March'",
+		Args:    cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			ctx := cmd.Context()
 			if env == "" {
 				return usage("say where with --env ENV")
 			}
+			service, err := a.serviceHere(args)
+			if err != nil {
+				return err
+			}
 			if !yes && !a.interactive() {
-				return usage("nobody can be asked here: say --yes to take %s back and forward again without a question", args[0])
+				return usage("nobody can be asked here: say --yes to take %s back and forward again without a question", service)
 			}
 			c, err := a.connect()
 			if err != nil {
 				return err
 			}
 			var way control.Way
-			if err := c.do(ctx, http.MethodGet, c.path("services/%s/environments/%s/way-back", args[0], env), nil, &way); err != nil {
+			if err := c.do(ctx, http.MethodGet, c.path("services/%s/environments/%s/way-back", service, env), nil, &way); err != nil {
 				return err
 			}
 			if way.Kind != "impossible" && way.Aborts == "" {
-				a.say("All users of %s in %s go from release %s to %s (%s, about %d s) and back again.", clean(args[0]), clean(env), short(way.From), short(way.To), clean(way.Kind), way.Seconds)
+				a.say("All users of %s in %s go from release %s to %s (%s, about %d s) and back again.", clean(service), clean(env), short(way.From), short(way.To), clean(way.Kind), way.Seconds)
 			}
 			if !yes {
-				ok, err := a.confirm(ctx, fmt.Sprintf("Rehearse a rollback of %s in %s?", clean(args[0]), clean(env)))
+				ok, err := a.confirm(ctx, fmt.Sprintf("Rehearse a rollback of %s in %s?", clean(service), clean(env)))
 				if err != nil {
 					return err
 				}
@@ -161,7 +167,7 @@ a gate can ask for: gates: [{name: rehearsed, within: 168h, env: staging}].`,
 				}
 			}
 			var started httpapi.Started
-			if err := c.do(ctx, http.MethodPost, c.path("services/%s/environments/%s/rehearsals", args[0], env), httpapi.RehearseRequest{Reason: reason}, &started); err != nil {
+			if err := c.do(ctx, http.MethodPost, c.path("services/%s/environments/%s/rehearsals", service, env), httpapi.RehearseRequest{Reason: reason}, &started); err != nil {
 				return err
 			}
 			return a.followTo(ctx, c, started.Run, noWait)
@@ -175,4 +181,22 @@ a gate can ask for: gates: [{name: rehearsed, within: 168h, env: staging}].`,
 	c.ValidArgsFunction = first(a.services())
 	complete(c, "env", a.environments())
 	return c
+}
+
+// serviceHere is the service that is named, or else that of the definition in the
+// working folder.
+func (a *app) serviceHere(args []string) (string, error) {
+	if len(args) > 0 {
+		return args[0], nil
+	}
+	src, err := os.ReadFile(definitionFile)
+	if err != nil {
+		return "", usage("say which service, or come to the folder of its definition: %w", err)
+	}
+	def, problems := parse(definitionFile, src)
+	if problems.Failed() {
+		a.show(problems, src)
+		return "", usage("%s has %s; mend them, or say which service", definitionFile, plural(problems.Count(pipeline.Error), "error"))
+	}
+	return def.Service, nil
 }
