@@ -45,7 +45,7 @@
 //     Die here: the bin was not closed, and is longer next time.
 //  4. Commit, under the lease's epoch: the state, the events that led to it, a
 //     signed leaf for each fact, the feed, and the effects that it wants with
-//     their generations.
+//     their generations. A turn that promises nothing gives its lease back with it.
 //     Die before: nothing happened, also no generation was used up.
 //     Die after: all of it happened. Whoever leases the row next finds the
 //     effects at 2.

@@ -37,7 +37,7 @@ var claims = sync.OnceValues(func() (*os.File, error) {
 })
 
 // claimed reports whether a port is this process's from now on. Where nothing can
-// be locked it is, as before there were locks.
+// be locked it is: no other process is told of it.
 func claimed(port int) bool {
 	f, err := claims()
 	if err != nil {

@@ -9,7 +9,8 @@
 // generation was always decided with the lower one known. SQLite gives this by
 // having one writer; on PostgreSQL every Update first takes one advisory lock,
 // which also makes read-then-write in one Update safe without further locks.
-// Leases are taken, extended and given back outside that lock. A commit is on
+// Leases are taken, extended and given back outside that lock, but for those that
+// a turn gives back with its own commit ([Tx.GiveBack]). A commit is on
 // disk when Update returns (SQLite synchronous=FULL, PostgreSQL
 // synchronous_commit=on).
 //
@@ -23,7 +24,7 @@
 //
 // runs, rollouts and environments carry wake_at, a lease and an epoch.
 //
-//	asleep ──Wake, Save──▶ due ──Acquire (epoch+1)──▶ leased ──Release──▶ due or asleep
+//	asleep ──Wake, Save──▶ due ──Acquire (epoch+1)──▶ leased ──Release, GiveBack──▶ due or asleep
 //	                        ▲                            │
 //	                        └───── lease ran out ────────┘
 //

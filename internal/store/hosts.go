@@ -67,7 +67,7 @@ func (tx *Tx) DesiredSince(at time.Time) ([]Desired, error) {
 }
 
 // formerBoots bounds the list of a host's former boots, in characters: it holds
-// some forty of an agent's.
+// some sixty of an agent's.
 const formerBoots = 1000
 
 type observedRow struct {
