@@ -26,6 +26,7 @@ func TestDrift(t *testing.T) {
 			load := servertest.StartLoad(s.addr, 2) // some are dropped: the host's agent dies
 			defer load.Stop()
 			s.rollout = strings.Replace(oneStep, "{canary:", fmt.Sprintf("{onDrift: %s, canary:", onDrift), 1)
+			s.rollout = strings.Replace(s.rollout, "bake: 5s", "bake: 15s", 1) // which must not be over when the agent is back
 			s.ship(behaviour{Version: "v1"})
 			run := p.Run(s.Dir)
 			id := production(p.Wait(run, "baking", bakingAt(10))).Release

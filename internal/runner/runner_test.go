@@ -8,7 +8,6 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
-	"syscall"
 	"testing"
 	"time"
 
@@ -178,31 +177,5 @@ func TestARealGoServiceIsBuilt(t *testing.T) {
 // TestAsAnOrdinaryUser runs stories of this package once more without root.
 func TestAsAnOrdinaryUser(t *testing.T) {
 	t.Parallel()
-	if os.Geteuid() != 0 {
-		t.Skip("SKIPPED: this runs as an ordinary user already, and tried all that one can")
-	}
-	sandboxtest.Require(t)
-	const nobody = 65534
-	dir := t.TempDir()
-	for d := dir; strings.HasPrefix(d, os.TempDir()+"/"); d = filepath.Dir(d) {
-		if err := os.Chmod(d, 0o755); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if err := os.Chown(dir, nobody, nobody); err != nil {
-		t.Fatal(err)
-	}
-	cmd := exec.Command("/proc/self/exe", "-test.run=AStepRuns|Caches|HomeIsShared|AHang|NetworkOnly", "-test.v", "-test.timeout=10m")
-	cmd.Dir = dir
-	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "TMPDIR=" + dir, "HOME=" + dir, "SLUICE_REQUIRE=" + os.Getenv("SLUICE_REQUIRE")}
-	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: nobody, Gid: nobody}}
-	out, err := cmd.CombinedOutput()
-	switch {
-	case err != nil:
-		t.Errorf("%v\n%s", err, out)
-	case strings.Contains(string(out), "*** SKIPPED"):
-		t.Skip("SKIPPED: this host forbids namespaces to ordinary users; standard error says how to allow them")
-	case strings.Count(string(out), "--- PASS") < 5:
-		t.Errorf("the tests did not run:\n%s", out)
-	}
+	sandboxtest.AsNobody(t, "AStepRuns|Caches|HomeIsShared|AHang|NetworkOnly", 5)
 }

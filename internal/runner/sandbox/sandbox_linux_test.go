@@ -11,7 +11,6 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
-	"syscall"
 	"testing"
 
 	"github.com/sluicehq/sluice/internal/runner/sandbox"
@@ -357,31 +356,5 @@ func TestPlainRunsWithoutIsolation(t *testing.T) {
 
 // TestAsAnOrdinaryUser runs this package's tests once more without root.
 func TestAsAnOrdinaryUser(t *testing.T) {
-	if os.Geteuid() != 0 {
-		t.Skip("SKIPPED: this runs as an ordinary user already, and tried all that one can")
-	}
-	sandboxtest.Require(t)
-	const nobody = 65534
-	dir := t.TempDir()
-	for d := dir; strings.HasPrefix(d, os.TempDir()+"/"); d = filepath.Dir(d) {
-		if err := os.Chmod(d, 0o755); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if err := os.Chown(dir, nobody, nobody); err != nil {
-		t.Fatal(err)
-	}
-	cmd := exec.Command("/proc/self/exe", "-test.run=.", "-test.v", "-test.timeout=10m")
-	cmd.Dir = dir
-	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "TMPDIR=" + dir, "HOME=" + dir, "SLUICE_REQUIRE=" + os.Getenv("SLUICE_REQUIRE")}
-	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: nobody, Gid: nobody}}
-	out, err := cmd.CombinedOutput()
-	switch {
-	case err != nil:
-		t.Errorf("%v\n%s", err, out)
-	case bytes.Contains(out, []byte("*** SKIPPED")):
-		t.Skip("SKIPPED: this host forbids namespaces to ordinary users; standard error says how to allow them")
-	case !bytes.Contains(out, []byte("--- PASS: TestDaemonsEndWithTheScript")):
-		t.Errorf("the tests did not run:\n%s", out)
-	}
+	sandboxtest.AsNobody(t, ".", 12)
 }

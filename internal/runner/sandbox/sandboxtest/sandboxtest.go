@@ -7,9 +7,12 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -69,5 +72,39 @@ func StopsBeating(t testing.TB, file string) {
 		if time.Now().After(deadline) {
 			t.Fatal("the daemon lives on")
 		}
+	}
+}
+
+// AsNobody tells the stories of this test program that match a pattern once more
+// as an ordinary user, who may have other rights to namespaces than root, and fails
+// the test as they do. passed is how many have to pass.
+func AsNobody(t testing.TB, pattern string, passed int) {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		t.Skip("SKIPPED: this runs as an ordinary user already, and tried all that one can")
+	}
+	Require(t)
+	const nobody = 65534
+	dir := t.TempDir()
+	for d := dir; strings.HasPrefix(d, os.TempDir()+"/"); d = filepath.Dir(d) {
+		if err := os.Chmod(d, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.Chown(dir, nobody, nobody); err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command("/proc/self/exe", "-test.run="+pattern, "-test.v", "-test.timeout=10m")
+	cmd.Dir = dir
+	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "TMPDIR=" + dir, "HOME=" + dir, "SLUICE_REQUIRE=" + os.Getenv("SLUICE_REQUIRE")}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: nobody, Gid: nobody}}
+	out, err := cmd.CombinedOutput()
+	switch {
+	case err != nil:
+		t.Errorf("%v\n%s", err, out)
+	case strings.Contains(string(out), "*** SKIPPED"):
+		t.Skip("SKIPPED: this host forbids namespaces to ordinary users; standard error says how to allow them")
+	case strings.Count(string(out), "\n--- PASS") < passed:
+		t.Errorf("the tests did not run:\n%s", out)
 	}
 }
