@@ -219,7 +219,7 @@ var banned = []struct {
 	{"github.com/jackc/pgx/v5", "store store/storetest", "as database/sql"},
 	{"github.com/pressly/goose/v3", "store store/storetest", "as database/sql"},
 	{"modernc.org/sqlite", "store store/storetest", "as database/sql"},
-	{"os/exec", "agent/confine agent/supervise agent/agenttest bench demo runner runner/sandbox scripts/testsum server server/servertest source store/storetest", "who starts processes has to end them: few may"},
+	{"os/exec", "agent/confine agent/supervise agent/agenttest bench demo runner runner/sandbox runner/sandbox/sandboxtest scripts/testsum server server/servertest source store/storetest", "who starts processes has to end them: few may"},
 	{"unsafe", "runner/sandbox", "system calls that no library wraps"},
 	{"github.com/sirupsen/logrus", "registry", "distribution logs through its global logger; we only tame it there"},
 	{"log", "", "log/slog, and the logger is passed in"},
