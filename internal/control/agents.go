@@ -147,7 +147,7 @@ func changed(a, b wire.Observed) []release.Key {
 
 // alike says whether a rollout would see the same in both, but for counters.
 func alike(a, b wire.Service) bool {
-	return a.Generation == b.Generation && a.Listening == b.Listening && a.Reason == b.Reason &&
+	return a.Generation == b.Generation && a.Listening == b.Listening && a.Reason == b.Reason && a.Address == b.Address && a.Preview == b.Preview && a.Refused == b.Refused &&
 		slices.EqualFunc(a.Revisions, b.Revisions, func(x, y wire.RevisionObserved) bool {
 			return x.Release == y.Release && x.Phase == y.Phase && x.Reason == y.Reason && x.Weight == y.Weight && x.Ready == y.Ready
 		})

@@ -6,6 +6,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/sluicehq/sluice/internal/check"
@@ -179,7 +181,7 @@ func (t *turn) checksOf(step int) (checking, error) {
 	if to.Listen == "" {
 		out.addresses = []string{""} // a worker has none; commands know where it works
 	} else if err := host.Misplaced(reports, t.key(), to); err != nil {
-		return out, fmt.Errorf("no check can be made of %s: %w", t.key(), err)
+		return out, fmt.Errorf("%w: %w", errNoAddress, err) // the rollout is held for it
 	} else if out.addresses = where(reports, t.key(), to); len(out.addresses) < len(to.Hosts) {
 		return out, fmt.Errorf("%w: %d of %d hosts say where %s answers", errNoAddress, len(out.addresses), len(to.Hosts), t.key())
 	}
@@ -189,6 +191,20 @@ func (t *turn) checksOf(step int) (checking, error) {
 	}
 	out.commit = row.Commit
 	return out, nil
+}
+
+// misplaced says why the hosts can't be asked where they say that they answer, if a
+// step of the plan would ask them.
+func (t *turn) misplaced(reports []host.Report) string {
+	to := t.plan.Environment.Target
+	if to.Listen == "" || !slices.ContainsFunc(t.plan.Plan.Steps, func(s rollout.PlanStep) bool { return s.Kind == rollout.StepCheck }) {
+		return ""
+	}
+	err := host.Misplaced(reports, t.key(), to)
+	if err == nil {
+		return ""
+	}
+	return clip("checks can't be made: " + strings.ReplaceAll(err.Error(), "\n", "; "))
 }
 
 // wantsChecks says whether a rollout still waits for the checks of a step.

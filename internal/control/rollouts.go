@@ -310,6 +310,7 @@ func (t *turn) events(ask answers) error {
 		return err
 	}
 	seen := t.wanted().Observe(reports, t.key(), t.plan.Environment.Target.Hosts, t.row.Release, t.restoreID(), t.tx.Now())
+	seen.Misplaced = t.misplaced(reports)
 	elapsed, err := t.lapse()
 	if err != nil {
 		return err

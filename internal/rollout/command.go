@@ -246,6 +246,9 @@ func (m *machine) wayOut() string {
 		if m.plan.driven() {
 			return "It goes on when " + m.plan.Mover.Name + " answers; or abort"
 		}
+		if m.misplaced() {
+			return "It goes on when each host says an address of its own; or abort"
+		}
 		return "It goes on when the host is back; or advance --override --reason TEXT, or abort"
 	case CausePlan:
 		return "Advance it, or abort"

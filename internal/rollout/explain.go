@@ -116,7 +116,7 @@ func Explain(plan Plan, s State) Explanation {
 			x.Now = "frozen" + strings.TrimPrefix(x.Now, "held")
 		}
 		x.Why = s.Held.Reason
-		if s.Held.Cause == CauseUnreachable && s.Seen.Missing > 0 && !m.plan.driven() {
+		if s.Held.Cause == CauseUnreachable && s.Seen.Missing > 0 && !m.plan.driven() && !m.misplaced() {
 			x.Why = unreachable(s.Seen) // the flag keeps the first reason
 		}
 		x.Can = append(x.Can, m.heldCan()...)
@@ -166,7 +166,7 @@ func (m *machine) heldCan() []Choice {
 	case CausePlan:
 		return []Choice{do(Advance, "takes the next step")}
 	case CauseUnreachable:
-		if m.plan.driven() {
+		if m.plan.driven() || m.misplaced() {
 			return nil
 		}
 	}
@@ -296,6 +296,9 @@ func (m *machine) when() string {
 		case CauseUnreachable:
 			if m.plan.driven() {
 				return "when " + m.plan.Mover.Name + " answers"
+			}
+			if m.misplaced() {
+				return "when each host says an address of its own"
 			}
 			return "when the host is back"
 		case CausePlan:

@@ -1,6 +1,7 @@
 package rollout
 
 import (
+	"strings"
 	"testing"
 	"time"
 
@@ -65,4 +66,30 @@ func TestAnOverriddenCrashIsLookedAtAgain(t *testing.T) {
 			t.Errorf("it did not go on: %+v", s)
 		}
 	})
+}
+
+// Checks that can't ask a host where it says that it answers say nothing of the
+// release: it is held, whatever passes, and goes on once the host can be asked.
+func TestAMisplacedHostIsNoVerdict(t *testing.T) {
+	p := Plan{Engine: 1, OnInconclusive: HoldThere, OnNoData: HoldThere, Timeout: time.Minute, RollbackTimeout: time.Minute, First: true, Steps: []PlanStep{{Kind: StepPrepare}, {Kind: StepCheck, Checks: []string{"smoke"}}, {Kind: StepShift, Weight: FullWeight}, {Kind: StepRetire, Weight: FullWeight}}}
+	const one, other = "host a says nonsense", "host b says nonsense"
+	seen := Observation{Generation: 1, Hosts: 1, OldReady: true, CandidateReady: true, CandidateSeen: true, Misplaced: one}
+	s := with(t, p, New(p), Event{Start: &Start{}}, Event{Applied: &Applied{Generation: 1}}, Event{Seen: &seen}, Event{Tick: &Tick{Elapsed: time.Hour}})
+	if x := Explain(p, s); s.Phase != Checking || s.Held.Cause != CauseUnreachable || x.Why != one || x.When != "when each host says an address of its own" || len(x.Can) != 2 {
+		t.Fatalf("%+v; %+v", s, x)
+	}
+	if _, _, err := Step(p, s, Event{Command: &Command{Kind: Resume, By: "local:ana"}}); err == nil || !strings.Contains(err.Error(), "an address of its own") {
+		t.Errorf("%v", err)
+	}
+	seen.Misplaced = other
+	if s = with(t, p, s, Event{Seen: &seen}); s.Held.Reason != other {
+		t.Errorf("it is held for what was: %+v", s.Held)
+	}
+	seen.Misplaced = ""
+	if s = with(t, p, s, Event{Seen: &seen}); s.Phase != Checking || s.Held.On {
+		t.Errorf("%+v", s)
+	}
+	if s = with(t, p, s, Event{Checked: &Checked{Step: 1, OK: true}}); s.Phase != Shifting {
+		t.Errorf("it did not go on: %+v", s)
+	}
 }

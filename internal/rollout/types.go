@@ -125,7 +125,7 @@ type Cause string
 const (
 	CauseDrift        Cause = "drift"        // router weights, or counts of a counted plan, differ from the record
 	CauseFrozen       Cause = "frozen"       // it failed, and its safe action is not to go back
-	CauseUnreachable  Cause = "unreachable"  // a wanted host doesn't report
+	CauseUnreachable  Cause = "unreachable"  // a wanted host doesn't report, or can't be asked where it says that it answers
 	CauseNoData       Cause = "no-data"      // the bake is over and nothing was judged
 	CauseInconclusive Cause = "inconclusive" // the bake is over and nothing was proved
 	CausePlan         Cause = "plan"         // StepHold: a person is wanted
@@ -209,6 +209,7 @@ type Observation struct {
 	Unreachable    string `json:"unreachable,omitempty"` // names of the missing hosts, for people
 	Off            string `json:"off,omitempty"`         // counted plan: the first host that has another weight or more instances than its share
 	Failed         string `json:"failed,omitempty"`      // why the candidate cannot run: start, health, crash loop, verification
+	Misplaced      string `json:"misplaced,omitempty"`   // why checks can't ask the hosts where they say that they answer: no word about the release
 
 	Driving Driving `json:"driving,omitzero"` // of a driven target
 }

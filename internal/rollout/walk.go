@@ -148,6 +148,12 @@ func (m *machine) everywhere() bool {
 // agreed reports whether every wanted host was read to be at the wanted weight.
 func (m *machine) agreed() bool { return m.everywhere() && !m.differs() }
 
+// misplaced reports whether checks wait for a host to say where it answers: that is no
+// trouble of the release, so neither a timeout nor a verdict comes of it.
+func (m *machine) misplaced() bool {
+	return m.s.Phase == Checking && !m.s.CheckOK && m.s.Seen.Misplaced != ""
+}
+
 // differs reports whether a host was read to have another weight than the one
 // wanted of it now.
 func (m *machine) differs() bool {
@@ -166,7 +172,7 @@ func (m *machine) differs() bool {
 func (m *machine) hold() {
 	s := &m.s
 	cause, reason := m.cause()
-	if cause == s.Held.Cause {
+	if cause == s.Held.Cause && (!m.misplaced() || reason == s.Held.Reason) {
 		return // the reason stays the one that it was held for
 	}
 	s.Held, s.HeldFor, s.Resumed = Flag{}, 0, false
@@ -203,6 +209,9 @@ func (m *machine) cause() (Cause, string) {
 	if s.Seen.Missing > 0 && (s.Phase == Baking || s.Phase == Finishing) {
 		return CauseUnreachable, unreachable(s.Seen)
 	}
+	if m.misplaced() {
+		return CauseUnreachable, s.Seen.Misplaced
+	}
 	p := m.step()
 	switch {
 	case s.Hurry:
@@ -214,6 +223,8 @@ func (m *machine) cause() (Cause, string) {
 	}
 	cause, on, said := CauseNoData, m.plan.OnNoData, "the bake ended without data to judge"
 	switch {
+	case s.Verdict == verdict.Fail && s.Waived == "":
+		cause, on, said = CauseInconclusive, HoldThere, "the judge failed it"
 	case s.Verdict == verdict.Fail, s.Waived != "" && s.Verdict == "":
 		cause, on, said = CauseInconclusive, HoldThere, "a person took what failed for no failure ("+s.Waived+"), and so takes each step"
 	case s.Verdict == verdict.Inconclusive:
@@ -365,6 +376,8 @@ func (m *machine) missingForStep() string {
 		return m.missingDriven()
 	case s.Seen.Missing > 0:
 		return unreachable(s.Seen)
+	case m.misplaced():
+		return s.Seen.Misplaced
 	case s.Phase == Checking:
 		return "the checks are not all answered yet"
 	case !m.fresh():

@@ -7,7 +7,8 @@
 //
 // A report is a host's own word and no more. Where it says that services answer is
 // held to its credential when it arrives ([Place], [PlacePorts]), and no two hosts may
-// say one place ([Misplaced]): checks are asked there.
+// say one place ([Misplaced]): checks are asked there. A rollout whose checks can't ask
+// is held meanwhile, and its release is blamed for nothing.
 //
 // Beside users' traffic a document may ask for an address of the candidate alone
 // (Preview), which reports name once it is open, and for traffic that agents make
