@@ -54,6 +54,40 @@ func TestASignalThatPauses(t *testing.T) {
 	})
 }
 
+// A signal has the name that the definition gives it, whatever its kind; and one that
+// fails while a person has paused is not lost: who resumes answers for it.
+func TestASignalByItsOwnName(t *testing.T) {
+	stories(t, func(w *world) {
+		const own = `
+  - name: production
+    target: {type: host, listen: 127.0.0.1:9002, run: ./app}
+    rollout: {onFail: freeze, canary: {steps: [{weight: 20, bake: 2m}]}}
+    analysis: {warmUp: 0s, bin: 5s, maxExcess: 5, metrics: [{name: shop-errors, kind: http-errors, onFail: ACTION}]}
+`
+		back, pauses := strings.Replace(own, "ACTION", "rollback", 1), strings.Replace(own, "ACTION", "pause", 1)
+		w.first(back)
+		w.pause(time.Minute)
+		r, v2 := w.ship(w.definition(back), "v2")
+		w.hosts[0].bad[v2] = 0.3
+		if s := w.untilState(r, run.RolledBack); !strings.Contains(s.Environments[0].Reason, "shop-errors") {
+			w.Errorf("it went back for: %s", s.Environments[0].Reason)
+		}
+
+		r, v3 := w.ship(w.definition(pauses), "v3")
+		w.untilPhase(r, rollout.Baking, 20)
+		w.must(w.tell(r, rollout.Command{Kind: rollout.Pause, Reason: "lunch"}))
+		w.hosts[0].bad[v3] = 0.3
+		w.pause(time.Minute)
+		if x := w.explained(r); !w.env(r).Paused || !strings.Contains(x.Why, "the judge failed it: shop-errors") {
+			w.Errorf("paused by both: %+v", x)
+		}
+		w.must(w.tell(r, rollout.Command{Kind: rollout.Resume}))
+		w.until(r, "held", func(s Status) bool {
+			return strings.Contains(s.Environments[0].Held, "took what failed for no failure (shop-errors)")
+		})
+	})
+}
+
 // The fix of a release that failed takes its place, and is aborted before its first
 // turn. The users of the failed release go back with it: no rollout is left that would
 // take them.

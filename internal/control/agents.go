@@ -123,8 +123,12 @@ func (c *Controller) Report(ctx context.Context, o wire.Observed) error {
 		}
 		return nil
 	})
-	if err == nil && applied {
+	switch {
+	case err != nil:
+	case applied:
 		c.reports.heard(row, o)
+	case c.reports.ignored(o):
+		c.log.Warn("a host's report is ignored: an agent that started later reports as this host; if two machines have this name, give one another with --host", "host", o.Host, "boot", o.Boot)
 	}
 	return err
 }

@@ -13,7 +13,6 @@ import (
 	"github.com/sluicehq/sluice/internal/artifact"
 	"github.com/sluicehq/sluice/internal/pipeline"
 	"github.com/sluicehq/sluice/internal/release"
-	"github.com/sluicehq/sluice/internal/rollout"
 	"github.com/sluicehq/sluice/internal/run"
 	"github.com/sluicehq/sluice/internal/runner"
 	"github.com/sluicehq/sluice/internal/source"
@@ -26,6 +25,10 @@ const builderID = "https://sluice.dev/builder/v1"
 // maxBuildTries bounds how often a build is begun anew after the control plane
 // died in the middle of it.
 const maxBuildTries = 5
+
+// buildEngine numbers the way in which steps are run: another one builds anew. It
+// is not the rollouts' number, which changes more often.
+const buildEngine = 1
 
 // buildKey is what decides that two builds would be the same: the source tree
 // without the definition, how it is built and kept apart, and the engine. A change of
@@ -160,7 +163,7 @@ func (c *Controller) keyOfBuild(ctx context.Context, row store.Run, def pipeline
 	if err != nil {
 		return "", err
 	}
-	b, err := release.Canonical(buildKey{Tree: tree, Build: def.Build, Path: path.Dir(row.Path), Engine: rollout.Engine, Isolation: c.isolation})
+	b, err := release.Canonical(buildKey{Tree: tree, Build: def.Build, Path: path.Dir(row.Path), Engine: buildEngine, Isolation: c.isolation})
 	if err != nil {
 		return "", err
 	}

@@ -108,6 +108,7 @@ func startTest(m pipeline.Metric, set analysis.Settings, metrics int, o opening)
 	switch m.Kind {
 	case pipeline.HTTPErrors:
 		r := analysis.NewRate(pipeline.HTTPErrors, set, metrics, analysis.Frozen{Bad: o.Before.Bad, Total: o.Before.Requests, First: o.First})
+		r.Name = m.Name // the plan's actions of signals are by the definition's names
 		t.Rate = &r
 	case pipeline.HTTPLatency:
 		l, err := analysis.NewLatency(m.Name, set, metrics, m.MaxRatio, o.First, m.AllQuantiles()...)

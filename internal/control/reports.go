@@ -18,6 +18,7 @@ type reports struct {
 	mu     sync.Mutex
 	byHost map[string]store.Observed // as decoded; without the text
 	read   map[string]host.Report
+	former map[string]string // boots that were told of, by host: see ignored
 }
 
 // of returns the last reports of these hosts, or of all if there are none. They
@@ -75,6 +76,22 @@ func (r *reports) heard(row store.Observed, o wire.Observed) {
 		return // two that came together: the later one is known
 	}
 	r.put(row, &host.Report{Observed: o, Arrived: row.At})
+}
+
+// ignored reports whether a report that was not stored is of another boot than the
+// host's, once for each.
+func (r *reports) ignored(o wire.Observed) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	was, known := r.byHost[o.Host]
+	if !known || was.Boot == o.Boot || r.former[o.Host] == o.Boot {
+		return false
+	}
+	if r.former == nil {
+		r.former = map[string]string{}
+	}
+	r.former[o.Host] = o.Boot
+	return true
 }
 
 // put keeps what a row says, nil if it can't be read. r.mu is held.

@@ -85,7 +85,8 @@ func (m *machine) act(action, reason string) {
 	case action == "":
 		m.goBack(reason, true)
 	case action == pipeline.Pause:
-		if !s.Paused.On && s.Frozen == "" {
+		// A person's own pause becomes ours: who resumes then answers for the failure.
+		if s.Frozen == "" && (!s.Paused.On || s.Paused.By != release.System) {
 			s.Paused = Flag{On: true, Reason: reason, By: release.System}
 			m.alarm("paused until a person resumes or aborts it: " + reason)
 		}

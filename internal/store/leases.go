@@ -318,11 +318,13 @@ func (tx *Tx) WakeAllLive() error {
 	if err := tx.writable("set alarms"); err != nil {
 		return err
 	}
-	at := "? + (number % 10000) * 10000" // microseconds
+	at := "? + r.place % 10000 * 10000" // microseconds
 	if tx.s.dialect == Postgres {
-		at = "?::timestamptz + (number % 10000) * interval '10 milliseconds'"
+		at = "?::timestamptz + r.place % 10000 * interval '10 milliseconds'"
 	}
-	_, err := tx.db.ExecContext(tx.ctx, "UPDATE rollouts SET wake_at = "+at+", wakes = wakes + 1 WHERE live AND wake_at > "+at, tx.now, tx.now)
+	_, err := tx.db.ExecContext(tx.ctx, `UPDATE rollouts AS t SET wake_at = `+at+`, wakes = t.wakes + 1
+FROM (SELECT project, id, row_number() OVER (ORDER BY number) - 1 AS place FROM rollouts WHERE live) AS r
+WHERE t.project = r.project AND t.id = r.id AND t.wake_at > `+at, tx.now, tx.now)
 	if err != nil {
 		return fmt.Errorf("couldn't wake the live rollouts: %w", err)
 	}
