@@ -146,7 +146,27 @@ func (s *service) observe() (w wire.Service, busy bool) {
 	slices.SortFunc(w.Revisions, func(x, y wire.RevisionObserved) int {
 		return strings.Compare(string(x.Release), string(y.Release))
 	})
+	for _, v := range w.Revisions {
+		// As long as it answers it fails nothing; it is told before it ends.
+		if lacks := s.revs[v.Release].lacks(); lacks != "" && w.Listening && w.Reason == "" {
+			w.Reason = clip(fmt.Sprintf("release %s runs on, but can't start again when an instance ends: %s", v.Release.Short(), lacks))
+		}
+	}
 	return w, busy || !s.desired.Removed && !w.Listening
+}
+
+func (r *revision) lacks() string {
+	if r.group == nil || r.stopping {
+		return ""
+	}
+	return r.group.Lacks()
+}
+
+func clip(reason string) string {
+	if len(reason) > maxReasonLen {
+		return strings.ToValidUTF8(reason[:maxReasonLen], "") + "…"
+	}
+	return reason
 }
 
 func (r *revision) observe() wire.RevisionObserved {
@@ -174,9 +194,7 @@ func (r *revision) observe() wire.RevisionObserved {
 	case r.group != nil:
 		v.Phase = wire.Starting
 	}
-	if len(v.Reason) > maxReasonLen {
-		v.Reason = strings.ToValidUTF8(v.Reason[:maxReasonLen], "") + "…"
-	}
+	v.Reason = clip(v.Reason)
 	for _, i := range st.Instances {
 		v.Instances = append(v.Instances, wire.Instance{
 			ID: i.ID, PID: i.PID, Port: i.Port, Ready: i.Ready, Restarts: i.Restarts, LastExit: i.LastExit, LogTail: i.LogTail,

@@ -77,6 +77,14 @@ func TestAReleaseNamesOnlyWhatTheOperatorNamed(t *testing.T) {
 			return len(r.Instances) > 0 && strings.Contains(r.Instances[0].LastExit, c.says)
 		})
 	}
+	// What an agent without these folders takes up serves on, and it is told before it ends.
+	w.desire(with(ok, 10000, false))
+	w.agent.Kill()
+	w.agent = w.StartAgentWith(t, host, w.dir, agenttest.Options{})
+	w.Wait(t, host, "what its release lacks", func(o wire.Observed) bool {
+		return len(o.Services) == 1 && o.Services[0].Listening && strings.Contains(o.Services[0].Reason, "can't start again when an instance ends") && strings.Contains(o.Services[0].Reason, "name its folder with --secrets")
+	})
+	w.wantBody("/env?k=DB", "hunter2")
 	// Neither does / hold secrets.
 	err = agent.Run(t.Context(), agent.Config{Server: w.URL, Host: "x", DataDir: t.TempDir(), TrustKeys: w.Keys.Public(), Secrets: []string{"/"}})
 	if err == nil || !strings.Contains(err.Error(), "couldn't take / as a folder of secrets") {

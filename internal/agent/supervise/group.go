@@ -72,6 +72,27 @@ func (g *Group) Scale(n int) {
 	}
 }
 
+// Lacks says which secret a start would lack now, where an instance runs on that an
+// earlier agent gave it; empty where all can be started anew.
+func (g *Group) Lacks() string {
+	g.mu.Lock()
+	slots, secrets := append([]*slot(nil), g.slots...), g.spec.Secrets
+	g.mu.Unlock()
+	for _, sl := range slots {
+		sl.mu.Lock()
+		adopted := sl.unknown && sl.status.PID != 0
+		sl.mu.Unlock()
+		if !adopted {
+			continue
+		}
+		if _, err := g.sup.resolve(secrets); err != nil {
+			return err.Error()
+		}
+		return ""
+	}
+	return ""
+}
+
 // Want returns how many processes there shall be.
 func (g *Group) Want() int {
 	g.mu.Lock()

@@ -92,6 +92,10 @@ func TestAnAdoptedLogIsNotShownWithoutItsSecrets(t *testing.T) {
 	if i := g.Status().Instances[0]; i.PID != pid || strings.Contains(i.LogTail, "hunter2") || !strings.Contains(i.LogTail, "its log is not shown") {
 		t.Errorf("process %d became %+v", pid, i)
 	}
+	// It is told before it ends, and as long as it is so.
+	if lacks := g.Lacks(); !strings.Contains(lacks, "name its folder with --secrets") {
+		t.Errorf("it lacks %q", lacks)
+	}
 	// Nor when it has ended, and can't be started anew.
 	killSession(pid)
 	eventually(t, "the refusal", func() bool {
