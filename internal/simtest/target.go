@@ -28,6 +28,7 @@ type router struct {
 	read    int64
 	weights []int // candidate's weights that were reported at generation read
 	full    bool  // and once with all instances ready that were wanted of it
+	newer   bool  // and once with all of the candidate's
 	journal []int64
 }
 
@@ -288,13 +289,13 @@ func (s *sim) reads(r *router, o wire.Observed) {
 		return // of another life of the agent, and late: it takes nothing back
 	}
 	if svc.Generation != r.read {
-		r.read, r.weights, r.full = svc.Generation, r.weights[:0], false
+		r.read, r.weights, r.full, r.newer = svc.Generation, r.weights[:0], false, false
 	}
 	l := s.store.last()
 	if l == nil {
 		return
 	}
-	w, full, cand, old := 0, true, 0, 0
+	w, full, newer, cand, old := 0, true, true, 0, 0
 	for _, v := range svc.Revisions {
 		if v.Release == id(l.rel) {
 			w, cand = v.Weight, len(v.Instances)
@@ -303,13 +304,14 @@ func (s *sim) reads(r *router, o wire.Observed) {
 		}
 		if r.doc.Generation == svc.Generation {
 			have := r.find(relOf(v.Release))
-			full = full && have != nil && v.Ready >= have.n
+			all := have != nil && v.Ready >= have.n
+			full, newer = full && all, newer && (all || v.Release != id(l.rel))
 		}
 	}
 	if s.worker && cand > 0 {
 		w = cand * wire.FullWeight / (cand + old)
 	}
-	r.full = r.full || full
+	r.full, r.newer = r.full || full, r.newer || newer
 	if !slices.Contains(r.weights, w) {
 		r.weights = append(r.weights, w)
 	}
