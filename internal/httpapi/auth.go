@@ -28,6 +28,7 @@ const sessionLife = 12 * time.Hour
 type Access struct {
 	token        []byte
 	certificates bool // see RequireCertificates
+	proxied      bool // see BehindProxy
 
 	mu    sync.Mutex
 	codes map[string]time.Time // log-in codes by their end

@@ -21,12 +21,19 @@ const agentToken = "sluice-agent."
 // AgentToken returns the token of one host's agent. It is derived from the access
 // token, so every replica knows it, and it ends when that is changed. at are
 // addresses where the host may say that its services answer, besides the one that
-// it calls from.
+// it calls from. Tokens of earlier builds have no "~" and say nothing of addresses.
 func (a *Access) AgentToken(host string, at ...string) string {
-	names := base64.RawURLEncoding.EncodeToString([]byte(host))
-	for _, address := range at {
-		names += "~" + base64.RawURLEncoding.EncodeToString([]byte(address))
+	names := base64.RawURLEncoding.EncodeToString([]byte(host)) + "~"
+	for i, address := range at {
+		if i > 0 {
+			names += "~"
+		}
+		names += base64.RawURLEncoding.EncodeToString([]byte(address))
 	}
+	return a.signed(names)
+}
+
+func (a *Access) signed(names string) string {
 	m := hmac.New(sha256.New, a.token)
 	m.Write([]byte("agent " + names))
 	return agentToken + names + "." + hex.EncodeToString(m.Sum(nil))
@@ -35,36 +42,50 @@ func (a *Access) AgentToken(host string, at ...string) string {
 // maxAgentToken bounds an agent's token, in bytes.
 const maxAgentToken = 4 << 10
 
-// agentOf returns whose agent a token is of.
-func (a *Access) agentOf(token string) (host string, ok bool) {
-	host, _, ok = a.agentAt(token)
-	return host, ok
+// bearer is what an agent's token says. One that is not bound says nothing of
+// addresses.
+type bearer struct {
+	host  string
+	at    []string
+	bound bool
 }
 
-// agentAt returns whose agent a token is of, and the addresses that it names.
-func (a *Access) agentAt(token string) (host string, at []string, ok bool) {
+// agentOf returns what an agent's token says.
+func (a *Access) agentOf(token string) (b bearer, ok bool) {
 	rest, ok := strings.CutPrefix(token, agentToken)
 	if !ok || len(rest) > maxAgentToken {
-		return "", nil, false
+		return bearer{}, false
 	}
 	names, _, _ := strings.Cut(rest, ".")
-	for i, name := range strings.Split(names, "~") {
-		b, err := base64.RawURLEncoding.DecodeString(name)
+	if !hmac.Equal([]byte(token), []byte(a.signed(names))) {
+		return bearer{}, false
+	}
+	host, at, bound := strings.Cut(names, "~")
+	b.bound = bound
+	name, err := base64.RawURLEncoding.DecodeString(host)
+	if err != nil {
+		return bearer{}, false
+	}
+	b.host = string(name)
+	for _, x := range strings.Split(at, "~") {
+		address, err := base64.RawURLEncoding.DecodeString(x)
 		if err != nil {
-			return "", nil, false
+			return bearer{}, false
 		}
-		if i == 0 {
-			host = string(b)
-		} else {
-			at = append(at, string(b))
+		if len(address) > 0 {
+			b.at = append(b.at, string(address))
 		}
 	}
-	return host, at, hmac.Equal([]byte(token), []byte(a.AgentToken(host, at...)))
+	return b, true
 }
 
 // RequireCertificates has agents of other machines show a client certificate of
 // their host's name: no token takes its place. TLS must verify them, by its ClientCAs.
 func (a *Access) RequireCertificates() { a.certificates = true }
+
+// BehindProxy says that requests come by way of something that does TLS: where they
+// come from is not where their hosts are.
+func (a *Access) BehindProxy() { a.proxied = true }
 
 // Speaks says which hosts a caller may speak for, as their agent.
 type Speaks func(host string) error
@@ -93,8 +114,8 @@ func (a *Access) Agent(r *http.Request) Speaks {
 		return nil
 	}
 	return func(host string) error {
-		if host != of {
-			return fmt.Errorf("the token is of host %s, not of host %s", of, host)
+		if host != of.host {
+			return fmt.Errorf("the token is of host %s, not of host %s", of.host, host)
 		}
 		return nil
 	}
@@ -116,8 +137,10 @@ func namesOf(c *x509.Certificate) []string {
 func (a *Access) answers(r *http.Request) func(address string) bool {
 	var names []string
 	var ips []netip.Addr
+	anywhere := false // see unbound
 	token, _ := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
-	switch of, at, ok := a.agentAt(token); {
+	of, ok := a.agentOf(token)
+	switch {
 	case r.TLS != nil && len(r.TLS.VerifiedChains) > 0:
 		leaf := r.TLS.VerifiedChains[0][0]
 		names = leaf.DNSNames
@@ -126,8 +149,8 @@ func (a *Access) answers(r *http.Request) func(address string) bool {
 				ips = append(ips, addr.Unmap())
 			}
 		}
-	case ok && of != "":
-		names = at
+	case ok:
+		names, anywhere = of.at, !of.bound
 	default:
 		return nil
 	}
@@ -136,16 +159,41 @@ func (a *Access) answers(r *http.Request) func(address string) bool {
 			ips = append(ips, ip.Unmap())
 		}
 	}
-	peer := peerOf(r)
-	same := sameMachine(r)
+	peer := a.cameFrom(r)
+	same := peer.IsValid() && sameMachine(r)
 	return func(address string) bool {
 		ip, err := netip.ParseAddr(address)
 		if err != nil {
 			return slices.Contains(names, address)
 		}
 		ip = ip.Unmap()
-		return ip == peer || slices.Contains(ips, ip) || same && ours(ip)
+		if anywhere && !ours(ip) && !ip.IsLinkLocalUnicast() {
+			return true
+		}
+		return peer.IsValid() && ip == peer || slices.Contains(ips, ip) || same && ours(ip)
 	}
+}
+
+// unbound says whether an agent's token is of a build that bound hosts to no
+// addresses: any may be reported with it, but the server's own and those of no network.
+func (a *Access) unbound(r *http.Request) bool {
+	if r.TLS != nil && len(r.TLS.VerifiedChains) > 0 {
+		return false
+	}
+	token, _ := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
+	of, ok := a.agentOf(token)
+	return ok && !of.bound
+}
+
+// cameFrom is where the host of an agent's request is, as far as the connection
+// tells: one that was passed on is the proxy's. The access token may do anything, so
+// where it comes from is believed.
+func (a *Access) cameFrom(r *http.Request) netip.Addr {
+	passed := a.proxied || r.Header.Get("X-Forwarded-For") != "" || r.Header.Get("Forwarded") != "" || r.Header.Get("Via") != ""
+	if passed && !a.Bears(r) {
+		return netip.Addr{}
+	}
+	return peerOf(r)
 }
 
 // peerOf is the address that a request comes from; the zero one if it is not known.

@@ -102,8 +102,8 @@ func FuzzAgentToken(f *testing.F) {
 	f.Add("sluice-agent..")
 	f.Add("sluice-agent.d2ViLTE.00")
 	f.Fuzz(func(t *testing.T, token string) {
-		if host, ok := access.agentOf(token); ok && token != access.AgentToken(host) {
-			t.Errorf("%q passes as host %q's", token, host)
+		if b, ok := access.agentOf(token); ok && token != access.AgentToken(b.host, b.at...) && token != earlier(access, b.host) {
+			t.Errorf("%q passes as host %q's", token, b.host)
 		}
 	})
 }

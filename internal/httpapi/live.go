@@ -194,7 +194,12 @@ func (s *Server) observed(w http.ResponseWriter, r *http.Request) {
 			s.cfg.Log.Warn("couldn't take scraped metrics", "host", o.Host, "error", err)
 		}
 	}
-	if err := s.cfg.Control.Placed(r.Context(), &o, peerOf(r), s.cfg.Access.answers(r)); err != nil {
+	if s.cfg.Access.unbound(r) {
+		if _, told := s.unbound.LoadOrStore(o.Host, true); !told {
+			s.cfg.Log.Warn("the host's token is of an earlier build and bound to no addresses: give its agent a new one, of sluice agent-token HOST --address IP", "host", o.Host)
+		}
+	}
+	if err := s.cfg.Control.Placed(r.Context(), &o, s.cfg.Access.cameFrom(r), s.cfg.Access.answers(r)); err != nil {
 		writeFailure(w, err)
 		return
 	}

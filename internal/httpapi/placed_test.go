@@ -54,6 +54,8 @@ func TestAReportedAddressIsTheHostsOwn(t *testing.T) {
 			{"0.0.0.0:9001", "", own, "127.0.0.1:9001", ""},
 			{"10.9.9.9:9001", "", e.access.AgentToken("web-1", "10.9.9.9"), "10.9.9.9:9001", ""},
 			{"10.9.9.9:9001", "", token, "10.9.9.9:9001", ""},
+			{"10.9.9.9:9001", "", earlier(e.access, "web-1"), "10.9.9.9:9001", ""},
+			{"10.9.9.9:22", "", earlier(e.access, "web-1"), "", "where :9001 is wanted"},
 			{"10.9.9.9:22", "", token, "", "where :9001 is wanted"},
 			{"nowhere", "", token, "", "not host:port"},
 		} {

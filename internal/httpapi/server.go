@@ -6,6 +6,8 @@ import (
 	"net/http"
 	"reflect"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/danielgtaylor/huma/v2"
@@ -43,6 +45,9 @@ type Server struct {
 	cfg Config
 	api huma.API
 	mux *http.ServeMux
+
+	unbound sync.Map    // hosts whose tokens are bound to no addresses, as was told
+	unready atomic.Bool // as was told
 }
 
 // New returns the edge. Its events end with ctx.
@@ -80,9 +85,14 @@ func New(ctx context.Context, cfg Config) *Server {
 			if cfg.Access.Allowed(r) { // it may name the database
 				why = err.Error()
 			}
-			cfg.Log.WarnContext(r.Context(), "not ready", "error", err)
+			if !s.unready.Swap(true) {
+				cfg.Log.WarnContext(r.Context(), "not ready", "error", err)
+			}
 			http.Error(w, why, http.StatusServiceUnavailable)
 			return
+		}
+		if s.unready.Swap(false) {
+			cfg.Log.InfoContext(r.Context(), "ready again")
 		}
 		_, _ = w.Write([]byte("ready\n"))
 	})

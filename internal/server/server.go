@@ -133,6 +133,9 @@ func Run(ctx context.Context, o Options) (err error) {
 	if err != nil {
 		return err
 	}
+	if o.InsecureListen && o.TLSCert == "" {
+		access.BehindProxy()
+	}
 	var authorities *x509.CertPool
 	if o.TLSCA != "" {
 		if authorities, err = agent.Authorities(o.TLSCA); err != nil {

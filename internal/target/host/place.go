@@ -48,7 +48,10 @@ func place(at, hostName string, from netip.Addr, mine func(string) bool) (string
 	case notIP != nil:
 	case ip.IsUnspecified():
 		if !from.IsValid() || from.IsUnspecified() {
-			return "", fmt.Errorf("it says that it answers at %s, and from where it says so is not known: start its agent with --address", at)
+			return "", fmt.Errorf("it says that it answers at %s, and from where it says so is not known: name a port alone in target.listen, and start its agent with --address", at)
+		}
+		if ip.Is4() && !from.Is4() {
+			return "", fmt.Errorf("it says that it answers at %s, which no IPv6 address is of, and it calls from %s: start its agent with --address", at, from)
 		}
 		return net.JoinHostPort(from.String(), port), nil
 	case ip.IsMulticast():
@@ -60,7 +63,14 @@ func place(at, hostName string, from netip.Addr, mine func(string) bool) (string
 	if notIP == nil && ip.IsLoopback() {
 		return "", fmt.Errorf("it says that it answers at %s, where only its own machine can ask it: start its agent with --address", at)
 	}
-	return "", fmt.Errorf("it says that it answers at %.200s, which is neither where it reports from (%s) nor an address of its credential: give it a certificate with that address, or the token of sluice agent-token %s --address %.100s", at, from, hostName, name)
+	if notIP != nil {
+		return "", fmt.Errorf("it says that it answers at %.200s, a name that its certificate does not have: give it one that has, or start its agent with --address and an IP", at)
+	}
+	calls := "unknown behind a proxy"
+	if from.IsValid() {
+		calls = from.String()
+	}
+	return "", fmt.Errorf("it says that it answers at %.200s, which is neither where it reports from (%s) nor an address of its credential: give it a certificate with that address, or the token of sluice agent-token %s --address %.100s", at, calls, hostName, name)
 }
 
 // split takes an address that somebody can be sent to apart.

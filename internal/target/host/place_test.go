@@ -29,7 +29,8 @@ func TestPlace(t *testing.T) {
 		{at: "0.0.0.0:9001", want: "10.0.0.5:9001"},
 		{at: "[::]:9001", want: "10.0.0.5:9001"},
 		{at: "10.0.0.6:9001", says: "neither where it reports from (10.0.0.5)"},
-		{at: "web-2.example:9001", says: "sluice agent-token a --address web-2.example"},
+		{at: "web-2.example:9001", says: "a name that its certificate does not have"},
+		{at: "10.0.0.7:9001", says: "sluice agent-token a --address 10.0.0.7"},
 		{at: "169.254.169.254:80", says: "neither where it reports from"},
 		{at: "127.0.0.1:8711", says: "only its own machine can ask it"},
 		{at: "[::1]:8711", says: "only its own machine can ask it"},
@@ -61,6 +62,14 @@ func TestPlace(t *testing.T) {
 			if *at != c.want || (s.Refused == "") != (c.says == "") || !strings.Contains(s.Refused, c.says) {
 				t.Errorf("%.60s: %q, %q", c.at, *at, s.Refused)
 			}
+		}
+	}
+	// Who listens on IPv4 alone answers nobody at the IPv6 address that it calls from.
+	six := netip.MustParseAddr("2001:db8::5")
+	for at, want := range map[string]string{"0.0.0.0:9001": "", "[::]:9001": "[2001:db8::5]:9001"} {
+		o := wire.Observed{Host: "a", Services: []wire.Service{{Key: key, Address: at}}}
+		if Place(&o, six, nil); o.Services[0].Address != want || (o.Services[0].Refused == "") != (want != "") {
+			t.Errorf("%s: %+v", at, o.Services[0])
 		}
 	}
 	// From where it is not known, no interface is no address.
