@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"regexp"
 	"strconv"
 	"strings"
 	"time"
@@ -90,12 +91,19 @@ type gitError struct {
 	err    error
 }
 
+// full is what git, or the system by git's mouth, says of a disk without space.
+var full = regexp.MustCompile(`(?i)no space left on device|out of diskspace|disk quota exceeded`)
+
 func (e *gitError) Error() string {
 	msg := strings.TrimSpace(strings.TrimPrefix(strings.TrimSpace(e.stderr), "fatal: "))
 	if msg == "" {
 		msg = e.err.Error()
 	}
-	return fmt.Sprintf("git %s: %.500s", e.what, msg)
+	out := fmt.Sprintf("git %s: %.500s", e.what, msg)
+	if full.MatchString(e.stderr) {
+		out += ": free space there and try again"
+	}
+	return out
 }
 
 func (e *gitError) Unwrap() error { return e.err }

@@ -1,6 +1,7 @@
 package source
 
 import (
+	"errors"
 	"strings"
 	"testing"
 )
@@ -25,4 +26,18 @@ func FuzzRemoteID(f *testing.F) {
 			t.Errorf("%q became %q", remote, id)
 		}
 	})
+}
+
+// What git says of a full disk comes with what to do.
+func TestFullDiskIsSaid(t *testing.T) {
+	for said, advised := range map[string]bool{
+		"fatal: sha1 file 'index.lock' write error. Out of diskspace":             true,
+		"error: unable to write file bin/service: No space left on device\nfatal": true,
+		"fatal: not a git repository":                                             false,
+	} {
+		err := &gitError{"checkout", said, errors.New("exit status 128")}
+		if got := strings.Contains(err.Error(), "free space there and try again"); got != advised {
+			t.Errorf("%q: %s", said, err)
+		}
+	}
 }
