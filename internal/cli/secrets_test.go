@@ -32,6 +32,7 @@ func TestSecretFolders(t *testing.T) {
 	for path, says := range map[string]string{
 		"gone": "no such file", file: "is no folder", "/": "any file of this machine", "all": "any file of this machine",
 		"/usr": "build steps see", "/usr/bin": "build steps see",
+		"/etc": "/etc/sluice-secrets", "/var/": "a folder of their own below it", "/tmp": "a folder of their own below it",
 	} {
 		if _, err := secretFolders([]string{"named", path}); err == nil || !strings.Contains(err.Error(), says) || !strings.Contains(err.Error(), "--secrets") {
 			t.Errorf("%s: %v", path, err)

@@ -191,6 +191,9 @@ access token, so it needs no server, and ends when that token is changed.`,
 // seenByBuilds are the folders of the host that every build step is shown.
 var seenByBuilds = regexp.MustCompile(`^/(usr|bin|sbin|lib[^/]*|nix/store)(/|$)`)
 
+// systemFolders are those that nearly every program needs something of.
+var systemFolders = []string{"/boot", "/dev", "/etc", "/home", "/mnt", "/opt", "/proc", "/root", "/run", "/srv", "/sys", "/tmp", "/var", "/var/lib", "/var/run", "/var/tmp"}
+
 // secretFolders makes the folders of --secrets absolute. The agent itself takes one
 // that is not there, lest it does not come back for it after a crash.
 func secretFolders(dirs []string) ([]string, error) {
@@ -212,6 +215,8 @@ func secretFolders(dirs []string) ([]string, error) {
 			return nil, usage("--secrets / would give services any file of this machine; name the folder that the secrets are in")
 		case seenByBuilds.MatchString(real):
 			return nil, usage("--secrets: build steps see %s, as all of the system's programs; keep secrets elsewhere", dir)
+		case slices.Contains(systemFolders, real):
+			return nil, usage("--secrets: %s is hidden from services whole, and they need what else is in it; keep the secrets in a folder of their own below it, such as %s", dir, filepath.Join(real, "sluice-secrets"))
 		}
 		out = append(out, abs(dir))
 	}

@@ -60,8 +60,10 @@ func (c *Controller) Placed(ctx context.Context, o *wire.Observed, from netip.Ad
 		last, known := before[s.Key]
 		if known && last[0] == asked {
 			s.Address, s.Preview, s.Refused = last[1].address, last[1].preview, last[1].refused
-		} else if err := c.placePorts(ctx, o.Host, s); err != nil {
+		} else if settled, err := c.placePorts(ctx, o.Host, s); err != nil {
 			return err
+		} else if !settled {
+			asked.generation = unsettled
 		}
 		now[s.Key] = [2]said{asked, saying(*s)}
 		if s.Refused != "" && s.Refused != last[1].refused {
@@ -72,13 +74,18 @@ func (c *Controller) Placed(ctx context.Context, o *wire.Observed, from netip.Ad
 	return nil
 }
 
-// placePorts holds a host to the ports that are wanted of it.
-func (c *Controller) placePorts(ctx context.Context, hostName string, s *wire.Service) error {
+// unsettled is no generation: what a host said while it had another generation than
+// the one that is wanted is looked at again.
+const unsettled = -1
+
+// placePorts holds a host to the ports that are wanted of it, and says whether that
+// is settled until it says something else.
+func (c *Controller) placePorts(ctx context.Context, hostName string, s *wire.Service) (settled bool, err error) {
 	if s.Address == "" && s.Preview == "" {
-		return nil
+		return true, nil
 	}
 	var d wire.Desired
-	err := c.store.View(ctx, func(tx *store.Tx) error {
+	err = c.store.View(ctx, func(tx *store.Tx) error {
 		row, ok, err := tx.Desired(s.Key)
 		if err != nil || !ok {
 			return err
@@ -86,10 +93,10 @@ func (c *Controller) placePorts(ctx context.Context, hostName string, s *wire.Se
 		return json.Unmarshal(row.Document, &d)
 	})
 	if err != nil {
-		return fmt.Errorf("couldn't read the desired state of %s: %w", s.Key, err)
+		return false, fmt.Errorf("couldn't read the desired state of %s: %w", s.Key, err)
 	}
 	if slices.Contains(d.Hosts, hostName) {
 		host.PlacePorts(s, d)
 	}
-	return nil
+	return s.Generation == d.Generation, nil
 }

@@ -17,17 +17,21 @@ import (
 func TestAReportedAddressIsTheHostsOwn(t *testing.T) {
 	edges(t, func(t testing.TB, e *edge) {
 		key := release.Key{Project: "default", Service: "shop", Environment: "production"}
-		err := e.store.Update(t.Context(), func(tx *store.Tx) error {
-			b, err := json.Marshal(wire.Desired{Protocol: wire.Protocol, Generation: 7, Key: key, Hosts: []string{"web-1"}, Listen: ":9001", Preview: ":0"})
-			if err != nil {
+		want := func(generation int64) {
+			t.Helper()
+			err := e.store.Update(t.Context(), func(tx *store.Tx) error {
+				b, err := json.Marshal(wire.Desired{Protocol: wire.Protocol, Generation: generation, Key: key, Hosts: []string{"web-1"}, Listen: ":9001", Preview: ":0"})
+				if err != nil {
+					return err
+				}
+				_, err = tx.PutDesired(key, generation, b)
 				return err
+			})
+			if err != nil {
+				t.Fatal(err)
 			}
-			_, err = tx.PutDesired(key, 7, b)
-			return err
-		})
-		if err != nil {
-			t.Fatal(err)
 		}
+		want(7)
 		sequence := uint64(0)
 		report := func(generation int64, address, preview, bearer string) control.HostService {
 			t.Helper()
@@ -65,6 +69,14 @@ func TestAReportedAddressIsTheHostsOwn(t *testing.T) {
 		}
 		// Before it has applied what it shall run it answers where it did before.
 		if got := report(6, "127.0.0.1:8001", "", own); got.Address != "127.0.0.1:8001" || got.Reason != "" {
+			t.Errorf("%+v", got)
+		}
+		// What could not be held to its generation yet is looked at again.
+		if got := report(8, "127.0.0.1:22", "", own); got.Address != "127.0.0.1:22" {
+			t.Errorf("%+v", got)
+		}
+		want(8)
+		if got := report(8, "127.0.0.1:22", "", own); got.Address != "" || !strings.Contains(got.Reason, "where :9001 is wanted") {
 			t.Errorf("%+v", got)
 		}
 	})

@@ -60,11 +60,12 @@ func OpenUsers(path string) (*Users, error) {
 	return u, nil
 }
 
-// load takes what the file says in place of what is known.
+// load takes what the file says in place of what is known, which stays where the file
+// can't be read.
 func (u *Users) load() error {
-	u.byKey, u.taken = map[string]int{}, map[int]bool{}
 	f, err := os.Open(u.path)
 	if errors.Is(err, fs.ErrNotExist) {
+		u.byKey, u.taken = map[string]int{}, map[int]bool{}
 		return nil
 	}
 	if err != nil {
@@ -95,15 +96,17 @@ func (u *Users) decode(b []byte) error {
 	if len(f.Users) > maxServices {
 		return fmt.Errorf("%d services are more than %d", len(f.Users), maxServices)
 	}
+	byKey, taken := map[string]int{}, map[int]bool{}
 	for key, n := range f.Users {
 		if n < 0 || n >= users {
 			return fmt.Errorf("%.200q has user %d, which is no service's", key, n)
 		}
-		if u.taken[n] {
+		if taken[n] {
 			return fmt.Errorf("%.200q has the user of another service", key)
 		}
-		u.byKey[key], u.taken[n] = n, true
+		byKey[key], taken[n] = n, true
 	}
+	u.byKey, u.taken = byKey, taken
 	return nil
 }
 

@@ -205,3 +205,32 @@ func FuzzUsers(f *testing.F) {
 		}
 	})
 }
+
+// A file that can't be read any more takes no service's user from who knows it.
+func TestUsersStayWhereTheFileIsBroken(t *testing.T) {
+	rooted(t)
+	path := filepath.Join(t.TempDir(), "users.json")
+	u := open(t, path)
+	first := of(t, u, "default/shop/production")
+	good, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, text := range []string{"{", `{"version":2}`, `{"version":1,"users":{"a":1,"b":1}}`} {
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if _, _, err := u.Of("default/new/production"); err == nil {
+			t.Errorf("%s: a user was given", text)
+		}
+		if now := of(t, u, "default/shop/production"); now != first {
+			t.Errorf("%s: user %d became %d", text, first, now)
+		}
+	}
+	if err := os.WriteFile(path, good, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if other := of(t, u, "default/new/production"); other == first {
+		t.Error("both have one user")
+	}
+}
