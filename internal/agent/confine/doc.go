@@ -23,8 +23,8 @@
 //     agent nor another service.
 //   - Where the agent is root, a service runs as a user of its own ([Users]) that
 //     owns nothing on the host, the same after each start and no other service's of
-//     this agent, ever. Private folders on the way to its release are covered with
-//     the rest.
+//     this agent, ever, as far as the container maps enough users. Private folders on
+//     the way to its release are covered with the rest.
 //   - A service is started with all of this or, when Command's process says 126 and
 //     why on standard error, not at all.
 //
