@@ -70,8 +70,17 @@ func TestEveryRouteIsGuarded(t *testing.T) {
 			t.Errorf("readiness: %d", a.status)
 		}
 		e.ready = errors.New("the database is away")
-		if a := e.call("GET", "/readyz", nil); a.status != http.StatusServiceUnavailable {
+		for range 3 {
+			if a := e.call("GET", "/readyz", nil); a.status != http.StatusServiceUnavailable {
+				t.Errorf("readiness: %d", a.status)
+			}
+		}
+		e.ready = nil
+		if a := e.call("GET", "/readyz", nil); a.status != http.StatusOK {
 			t.Errorf("readiness: %d", a.status)
+		}
+		if n, again := e.logged.count("the database is away"), e.logged.count("ready again"); n != 1 || again != 1 {
+			t.Errorf("told %d times, and %d times that it is over", n, again)
 		}
 	})
 }

@@ -67,6 +67,9 @@ func TestAReportedAddressIsTheHostsOwn(t *testing.T) {
 				t.Errorf("%s: %q, %q", c.address, got.Address, got.Reason)
 			}
 		}
+		if n := e.logged.count("bound to no addresses"); n != 1 {
+			t.Errorf("the token of an earlier build is told of %d times", n)
+		}
 		// Before it has applied what it shall run it answers where it did before.
 		if got := report(6, "127.0.0.1:8001", "", own); got.Address != "127.0.0.1:8001" || got.Reason != "" {
 			t.Errorf("%+v", got)

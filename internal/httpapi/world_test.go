@@ -10,6 +10,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"testing"
 
@@ -34,6 +35,7 @@ type edge struct {
 	scraped []wire.Scrape
 	mu      sync.Mutex
 	ready   error
+	logged  logged
 }
 
 func (e *edge) Append(_ context.Context, s []wire.Scrape) error {
@@ -41,6 +43,24 @@ func (e *edge) Append(_ context.Context, s []wire.Scrape) error {
 	defer e.mu.Unlock()
 	e.scraped = append(e.scraped, s...)
 	return nil
+}
+
+// logged is what the edge said.
+type logged struct {
+	mu   sync.Mutex
+	text strings.Builder
+}
+
+func (l *logged) Write(b []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.Write(b)
+}
+
+func (l *logged) count(s string) int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return strings.Count(l.text.String(), s)
 }
 
 // edges runs a story on each dialect.
@@ -51,8 +71,8 @@ func edges(t *testing.T, f func(t testing.TB, e *edge)) {
 
 func newEdge(t testing.TB, url string) *edge {
 	t.Helper()
-	log := slog.New(slog.DiscardHandler)
 	e := &edge{TB: t}
+	log := slog.New(slog.NewTextHandler(&e.logged, nil))
 	var err error
 	if e.store, err = store.Open(t.Context(), url, store.Options{Logger: log}); err != nil {
 		t.Fatal(err)

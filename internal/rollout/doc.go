@@ -42,7 +42,8 @@
 // paused, held, shifting, checking or finishing. A hold is derived anew from the
 // state at each event, so that it lifts by itself when its cause is gone: a pass
 // that arrives while the bake is held for want of one advances at once, as the
-// time was served. Drift hides an unreachable host, which hides the judge.
+// time was served. Drift hides an unreachable host, which hides the judge. Checks that
+// can't ask a host where it says that it answers (Misplaced) hold as an unreachable one.
 // Pauses and holds stop the time of bakes and timeouts, and nothing else.
 //
 // An environment that judges nothing has bakes of time only; anybody may end one
