@@ -8,7 +8,6 @@ import (
 	"net"
 	"net/netip"
 	"os"
-	"runtime"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -139,7 +138,6 @@ func (c *conn) next(first bool) bool {
 				return false
 			}
 		}
-		runtime.Gosched() // as in upConn.read
 		if err := c.in.fill(); err != nil {
 			if c.woken(err) {
 				c.leave(first)

@@ -212,7 +212,7 @@ func (u *upConn) write(p []byte, now time.Time, patience time.Duration) error {
 func (u *upConn) read(p []byte) (int, error) {
 	// Under load another connection has something to do meanwhile, and then the
 	// answer is there. To read at once would mostly find nothing, and cost a system
-	// call and a round through the poller: this line is a quarter of the throughput.
+	// call and a round through the poller: some percent of the throughput.
 	runtime.Gosched()
 	for {
 		n, err := u.nc.Read(p)
