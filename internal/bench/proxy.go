@@ -4,14 +4,19 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io"
 	"net"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 )
@@ -118,6 +123,20 @@ func proxies(s *suite) error {
 		}
 		fmt.Fprintf(&lines, "| %d | %s |\n", round+1, strings.Join(cells, " | "))
 	}
+	calm := make([]sample, len(all))
+	for round := range s.times(3, 1) {
+		for k := range all {
+			i := (k + round) % len(all)
+			got, err := s.paced(all[i].addr)
+			if err != nil {
+				return fmt.Errorf("%s: %w", all[i].name, err)
+			}
+			calm[i] = append(calm[i], got...)
+		}
+	}
+	for i, c := range all {
+		s.report.other(fmt.Sprintf("%s at %d requests/s", c.name, pace), calm[i].String())
+	}
 	end()
 	var counts counted
 	if err := json.Unmarshal(printed.Bytes(), &counts); err != nil {
@@ -137,6 +156,42 @@ func proxies(s *suite) error {
 	}
 	s.report.detail("Proxies", fmt.Sprintf("64 keep-alive connections, 1 KiB answers, 95/5 split; ours counts and keeps histograms as in the agent, and runs in a process of its own. wrk with 1 thread, %d s each, in turns; medians of these rounds count. Ours counted %d requests, %.2f %% of them at the candidate.\n\n%s", seconds, n, 100*float64(counts.Candidate)/float64(n), lines.String()))
 	return nil
+}
+
+// pace is what a proxy is asked for below what it can do, in requests per second.
+const pace = 4000
+
+// paced asks with 64 connections, each in a rhythm of its own, and measures from
+// when a request was due: who answers late is not asked less.
+func (s *suite) paced(addr string) (sample, error) {
+	const conns = 64
+	transport := &http.Transport{MaxIdleConnsPerHost: conns, MaxConnsPerHost: conns}
+	defer transport.CloseIdleConnections()
+	client := http.Client{Transport: transport, Timeout: 10 * time.Second}
+	every := conns * time.Second / pace
+	times, failed := make([]sample, conns), make([]error, conns)
+	began := time.Now().Add(100 * time.Millisecond)
+	var wg sync.WaitGroup
+	for i := range conns {
+		wg.Go(func() {
+			for n := range s.times(3, 1) * pace / conns {
+				due := began.Add(time.Duration(n)*every + time.Duration(i)*every/conns)
+				time.Sleep(time.Until(due))
+				res, err := client.Get("http://" + addr + "/")
+				if err == nil {
+					_, err = io.Copy(io.Discard, res.Body)
+					_ = res.Body.Close()
+				}
+				if err != nil {
+					failed[i] = err
+					return
+				}
+				times[i] = append(times[i], time.Since(due))
+			}
+		})
+	}
+	wg.Wait()
+	return slices.Concat(times...), errors.Join(failed...)
 }
 
 func (s *suite) compare(ours, theirs *contestant, budget string, least float64) {

@@ -166,7 +166,7 @@ func (p *program) up() {
 		p.say("down")
 		<-ended
 	})
-	for ctx, deadline := p.Context(), time.Now().Add(5 * time.Minute); ; {
+	for ctx, deadline := p.Context(), time.Now().Add(5*time.Minute); ; {
 		if res, err := http.Get("http://" + addr + "/readyz"); err == nil {
 			_ = res.Body.Close()
 			if res.StatusCode == http.StatusOK {
