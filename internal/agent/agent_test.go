@@ -373,6 +373,15 @@ func TestTwoHosts(t *testing.T) {
 		b, _ := io.ReadAll(res.Body)
 		return string(b)
 	}
+	// What is reported as ready is in the router a moment later.
+	agenttest.Eventually(t, "both versions on both hosts", func() bool {
+		seen := make(map[string]bool)
+		for i := range 60 {
+			u := fmt.Sprint("user", i)
+			seen["one "+ask(one, u)], seen["two "+ask(two, u)] = true, true
+		}
+		return len(seen) == 4
+	})
 	seen := make(map[string]int)
 	for i := range 60 {
 		u := fmt.Sprint("user", i)

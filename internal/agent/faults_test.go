@@ -139,14 +139,13 @@ func TestKilledAgentComesBack(t *testing.T) {
 		return res.StatusCode == 200
 	})
 	t.Logf("traffic was back %s after the start", time.Since(start))
-	w.Wait(t, host, "a report", func(o wire.Observed) bool { return o.Boot != boot })
+	w.Wait(t, host, "a report of the generation and the weight as they were", func(o wire.Observed) bool {
+		s := agenttest.ServiceOf(o, shop)
+		return o.Boot != boot && s.Generation == 2 && agenttest.RevisionOf(s, v2.Release).Weight == 5000
+	})
 	after := w.pids(v1)
 	if fmt.Sprint(before) != fmt.Sprint(after) {
 		t.Errorf("processes %v became %v", before, after)
-	}
-	s := agenttest.ServiceOf(w.Observed(host), shop)
-	if s.Generation != 2 || agenttest.RevisionOf(s, v2.Release).Weight != 5000 {
-		t.Errorf("came back with generation %d, weight %d", s.Generation, agenttest.RevisionOf(s, v2.Release).Weight)
 	}
 	// An adopted process that dies is noticed and replaced.
 	_ = syscall.Kill(after[0], syscall.SIGKILL)

@@ -27,6 +27,11 @@ const (
 // report sends what the host observes: soon after a change, at once when a weight
 // fell, and regularly.
 func (a *agent) report() {
+	// Until what runs here was taken up nothing has a weight, which would read as if
+	// somebody had changed it.
+	if !a.pauseOr(a.known, takeUpIn) {
+		return
+	}
 	failed := time.Duration(0)
 	for {
 		var o wire.Observed

@@ -131,7 +131,8 @@ func (a *app) rehearse() *cobra.Command {
 		Long: `Drills a rollback: takes the environment back to its previous release and forward
 again, all users at once, through rollouts like any other and with its checks. Nothing
 is quarantined. What came of it, and how long each way took, is kept as evidence, which
-a gate can ask for. Without SERVICE it is that of the definition in the working folder: gates: [{name: rehearsed, within: 168h, env: staging}].`,
+a gate can ask for: gates: [{name: rehearsed, within: 168h, env: staging}]. Without
+SERVICE it is the one of the definition in the working folder.`,
 		Example: "  sluice rehearse --env staging\n  sluice rehearse checkout --env staging --yes --reason 'before the release of March'",
 		Args:    cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {

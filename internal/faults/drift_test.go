@@ -59,6 +59,33 @@ func TestDrift(t *testing.T) {
 	}
 }
 
+// A host whose agent dies routes as before once it is back: nobody changed anything,
+// and no person is asked.
+func TestAnAgentThatDiesIsNoDrift(t *testing.T) {
+	t.Parallel()
+	p, s := newPlane(t), newShop(t)
+	s.first(p)
+	s.rollout = strings.NewReplacer("{canary:", "{onDrift: hold, canary:", "bake: 5s", "bake: 15s").Replace(oneStep)
+	load := servertest.StartLoad(s.addr, 2) // some are dropped: the host's agent dies
+	defer load.Stop()
+	s.ship(behaviour{Version: "v1"})
+	run := p.Run(s.Dir)
+	p.Wait(run, "baking", bakingAt(10))
+	for range 3 {
+		pid := p.agentPID()
+		killPID(t, pid)
+		servertest.Until(t, "another agent works", func() bool { now := p.agentPID(); return now != pid && running(now) })
+	}
+	p.Wait(run, "at its end", func(s control.Status) bool {
+		if e := production(s); strings.Contains(e.Held, "somebody else") {
+			t.Fatalf("held: %s", e.Held)
+		}
+		return servertest.Ended(s)
+	})
+	p.WaitState(run, "succeeded")
+	p.whole(t)
+}
+
 // tamper changes what the agent remembers of its desired state while it cannot
 // see it, and lets it start again from that.
 func (p *plane) tamper(t *testing.T, replace ...string) {
