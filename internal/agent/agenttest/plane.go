@@ -42,6 +42,7 @@ type Plane struct {
 	desired    map[release.Key]wire.Desired
 	changed    chan struct{} // closed and replaced at each change
 	observed   map[string]wire.Observed
+	first      map[string]wire.Observed // by boot
 	reports    int
 	content    map[release.Digest]stored
 	pulls      map[release.Digest]int
@@ -67,7 +68,7 @@ func NewPlane(t testing.TB) *Plane {
 	p := &Plane{
 		Keys: ring, t: t, addr: "127.0.0.1:0",
 		desired: make(map[release.Key]wire.Desired), changed: make(chan struct{}),
-		observed: make(map[string]wire.Observed), content: make(map[release.Digest]stored), pulls: make(map[release.Digest]int),
+		observed: make(map[string]wire.Observed), first: make(map[string]wire.Observed), content: make(map[release.Digest]stored), pulls: make(map[release.Digest]int),
 	}
 	p.Start()
 	t.Cleanup(p.Stop)
@@ -183,6 +184,16 @@ func (p *Plane) serveObserved(w http.ResponseWriter, r *http.Request) {
 		o.Scrapes = p.observed[o.Host].Scrapes
 	}
 	p.observed[o.Host] = o
+	if _, told := p.first[o.Boot]; !told {
+		p.first[o.Boot] = o
+	}
+}
+
+// First returns what a host said first since a boot.
+func (p *Plane) First(boot string) wire.Observed {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.first[boot]
 }
 
 // Observed returns what a host said last.
