@@ -137,6 +137,7 @@ func proxies(s *suite) error {
 	for i, c := range all {
 		s.report.other(fmt.Sprintf("%s at %d requests/s", c.name, pace), calm[i].String())
 	}
+	calmTails := [2]time.Duration{calm[0].at(0.99), calm[1].at(0.99)}
 	end()
 	var counts counted
 	if err := json.Unmarshal(printed.Bytes(), &counts); err != nil {
@@ -147,8 +148,9 @@ func proxies(s *suite) error {
 		return fmt.Errorf("the proxy counted %d requests and %d latencies: counting was not on", n, counts.Latencies)
 	}
 	s.compare(ours, theirs, "≥ 0.8 ×", 0.8)
-	tail := median(ours.tails) / median(theirs.tails)
-	s.report.budget("proxy, 99th percentile of latency", "≤ nginx's", fmt.Sprintf("%.2f × (%s against %s)", tail, ms(inSeconds(median(ours.tails))), ms(inSeconds(median(theirs.tails)))), tail <= 1)
+	tail := calmTails[0].Seconds() / calmTails[1].Seconds()
+	s.report.budget(fmt.Sprintf("proxy, 99th percentile of latency at %d requests/s", pace), "≤ nginx's", fmt.Sprintf("%.2f × (%s against %s)", tail, ms(calmTails[0]), ms(calmTails[1])), tail <= 1)
+	s.report.other("proxy, 99th percentile of latency when 64 connections send all they can", fmt.Sprintf("%.2f × nginx's (%s against %s)", median(ours.tails)/median(theirs.tails), ms(inSeconds(median(ours.tails))), ms(inSeconds(median(theirs.tails)))))
 	if caddyErr == nil {
 		s.compare(ours, other, "≥ 2 ×", 2)
 	} else {
