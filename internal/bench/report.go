@@ -112,7 +112,8 @@ func machine() string {
 	}
 	kernel := runtime.GOOS
 	if b, err := os.ReadFile("/proc/sys/kernel/osrelease"); err == nil {
-		kernel = "Linux " + strings.TrimSpace(string(b))
+		version, _, _ := strings.Cut(strings.TrimSpace(string(b)), "-") // what follows names a build, not a kernel
+		kernel = "Linux " + version
 	}
 	return fmt.Sprintf("%s, %d cores%s, %s, %s", cpu, runtime.NumCPU(), memory, kernel, runtime.Version())
 }
