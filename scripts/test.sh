@@ -109,20 +109,20 @@ tests() {
 	packages=$2
 	shift 2
 	# shellcheck disable=SC2086
-	"$work/testsum" -totals "$totals" -- "$GO" test -json -vet=off -count=1 -p 2 "$@" ${TESTFLAGS:-} $packages </dev/null ||
+	"$work/testsum" -totals "$totals" -- "$GO" test -json -vet=off -count=1 "$@" ${TESTFLAGS:-} $packages </dev/null ||
 		failed_checks="$failed_checks $name"
 }
 
 "$GO" build -o "$work/testsum" ./scripts/testsum
 if [ -n "$first" ]; then
 	echo "== tests${race:+ with the race detector}"
-	tests tests "$first" -timeout 25m $race
+	tests tests "$first" -p 2 -timeout 25m $race
 fi
 if [ -n "$stories" ]; then
 	echo "== stories and simulation, without the race detector"
 	SLUICE_SIM_TABLE="$work/simulation"
 	export SLUICE_SIM_TABLE
-	tests stories "$stories" -timeout 20m
+	tests stories "$stories" -p 3 -timeout 20m # two of them wait more than they compute
 	cat "$work/simulation" 2>/dev/null || true
 fi
 

@@ -54,7 +54,7 @@ type world struct {
 
 // stories runs a story on each dialect. In a story one thing happens after the
 // other, so that the race detector has little to find there, and makes it several
-// times slower: under it an eighth of them run, each on one dialect. scripts/test.sh
+// times slower: under it a sixteenth of them run, each on one dialect. scripts/test.sh
 // runs them all in a call without it.
 func stories(t *testing.T, f func(w *world)) {
 	t.Helper()
@@ -63,7 +63,7 @@ func stories(t *testing.T, f func(w *world)) {
 	if raceDetector {
 		h := fnv.New32a()
 		_, _ = h.Write([]byte(t.Name()))
-		if h.Sum32()%8 != 0 {
+		if h.Sum32()%16 != 0 {
 			return
 		}
 		dialects = dialects[h.Sum32()/8%2:][:1]
