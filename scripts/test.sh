@@ -122,7 +122,7 @@ if [ -n "$stories" ]; then
 	echo "== stories and simulation, without the race detector"
 	SLUICE_SIM_TABLE="$work/simulation"
 	export SLUICE_SIM_TABLE
-	tests stories "$stories" -p 3 -timeout 20m # two of them wait more than they compute
+	tests stories "$stories" -p 2 -timeout 20m
 	cat "$work/simulation" 2>/dev/null || true
 fi
 
