@@ -73,6 +73,31 @@ func TestGoodCanary(t *testing.T) {
 	})
 }
 
+// How long users were exposed after the verdict ends where the routers were read at
+// 0, not where the candidate's processes were gone too.
+func TestRollbackIsTimedToWeightZero(t *testing.T) {
+	stories(t, func(w *world) {
+		w.first(production)
+		r, v2 := w.ship(w.definition(production), "v2")
+		w.untilPhase(r, rollout.Baking, 10)
+		w.hosts[0].bad[v2] = 0.3
+		e := w.env(r)
+		const step = 100 * time.Millisecond // between one turn and the next
+		for began := w.clock.now(); e.RollbackMillis == nil && w.clock.now().Sub(began) < 5*time.Minute; e = w.env(r) {
+			w.clock.set(w, w.clock.now().Add(step))
+			w.hosts[0].live(step)
+			w.turn()
+		}
+		if e.RollbackMillis == nil || e.Phase != rollout.RollingBack {
+			w.Fatalf("%s is when the weight was read as 0", e.Phase)
+		}
+		if *e.RollbackMillis != step.Milliseconds() {
+			w.Errorf("the weight was read as 0 after %d ms", *e.RollbackMillis)
+		}
+		w.untilState(r, run.RolledBack)
+	})
+}
+
 // A bad canary is taken back by itself and kept out until a person lifts it; the
 // same artifact with other configuration is another release.
 func TestBadCanary(t *testing.T) {

@@ -149,7 +149,10 @@ func (w *watch) follow(before, after rollout.State, now time.Time) {
 		w.FailedAt = now
 		w.Seen.RequestsToDetect = w.Seen.CanaryRequests
 	}
-	if !w.BackAt.IsZero() && w.ZeroAt.IsZero() && after.Seen.MaxWeight == 0 && after.Seen.Missing == 0 && !after.Applying && after.Seen.Generation >= after.Wanted && after.Weight == 0 {
+	// What is observed answers to the wish that it found: the turn that reads the 0 may
+	// already want more, such as that the candidate's processes go.
+	if w.ZeroAt.IsZero() && before.Phase == rollout.RollingBack && before.Weight == 0 && !before.Applying &&
+		after.Seen.Generation >= before.Wanted && after.Seen.MaxWeight == 0 && after.Seen.Missing == 0 {
 		w.ZeroAt = now
 	}
 }
