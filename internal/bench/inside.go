@@ -117,12 +117,12 @@ func storeTimes(s *suite) error {
 		}
 		update = append(update, time.Since(began))
 		began = time.Now()
-		l, ok, err := st.Acquire(s.ctx, "rollouts", "bench", time.Minute)
-		if err != nil || !ok {
-			return fmt.Errorf("couldn't lease a row: %t, %w", ok, err)
+		leases, err := st.Acquire(s.ctx, "rollouts", "bench", time.Minute, 1)
+		if err != nil || len(leases) != 1 {
+			return fmt.Errorf("couldn't lease one row: %d were, %w", len(leases), err)
 		}
 		acquire = append(acquire, time.Since(began))
-		if err := st.Release(s.ctx, l); err != nil {
+		if err := st.Release(s.ctx, leases[0]); err != nil {
 			return err
 		}
 	}

@@ -100,7 +100,7 @@ func TestAFixThatIsAbortedBeforeItBegan(t *testing.T) {
 		w.until(r, "frozen", func(s Status) bool { return s.Environments[0].Frozen })
 		fix, _ := w.ship(w.definition(forward), "v3")
 		for i := 0; w.env(fix).Phase != rollout.Pending; i++ { // runs alone: no rollout has a turn
-			leases, err := w.c.store.AcquireSome(w.Context(), "runs", w.c.owner, w.c.leaseTTL, 1)
+			leases, err := w.c.store.Acquire(w.Context(), "runs", w.c.owner, w.c.leaseTTL, 1)
 			if err != nil || i > 1000 {
 				w.Fatalf("the fix did not get so far: %v\n%s", err, w.logged)
 			}

@@ -118,7 +118,7 @@ type storage interface {
 	View(ctx context.Context, f func(tx *store.Tx) error) error
 	Update(ctx context.Context, f func(tx *store.Tx) error) error
 	Subscribe() (topics <-chan string, end func())
-	AcquireSome(ctx context.Context, table, owner string, ttl time.Duration, n int) ([]store.Lease, error)
+	Acquire(ctx context.Context, table, owner string, ttl time.Duration, n int) ([]store.Lease, error)
 	Extend(ctx context.Context, l store.Lease, ttl time.Duration) error
 	Release(ctx context.Context, l store.Lease) error
 	NextWake(ctx context.Context, table string) (time.Duration, bool, error)

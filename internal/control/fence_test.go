@@ -11,6 +11,7 @@ import (
 	"github.com/sluicehq/sluice/internal/rollout"
 	"github.com/sluicehq/sluice/internal/run"
 	"github.com/sluicehq/sluice/internal/store"
+	"github.com/sluicehq/sluice/internal/store/storetest"
 )
 
 // A worker is stopped right before it raises the weight. Its lease runs out,
@@ -106,7 +107,7 @@ func TestLostLease(t *testing.T) {
 		w.untilPhase(r, rollout.Baking, 10)
 		w.clock.set(w, w.clock.now().Add(rollout.BakingRest))
 		var lease store.Lease
-		lease, ok, err := w.store.Acquire(w.Context(), "rollouts", "other", time.Second)
+		lease, ok, err := storetest.One(w.store.Acquire(w.Context(), "rollouts", "other", time.Second, 1))
 		if err != nil || !ok {
 			w.Fatal(ok, err)
 		}

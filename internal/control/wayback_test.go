@@ -10,6 +10,7 @@ import (
 	"github.com/sluicehq/sluice/internal/rollout"
 	"github.com/sluicehq/sluice/internal/run"
 	"github.com/sluicehq/sluice/internal/store"
+	"github.com/sluicehq/sluice/internal/store/storetest"
 	"github.com/sluicehq/sluice/internal/target/host"
 )
 
@@ -97,7 +98,7 @@ func TestRetiredAfterCancelled(t *testing.T) {
 		r, _ := w.ship(w.definition(production), "v3")
 		one := func(table string, handle func(context.Context, store.Lease) error) {
 			w.Helper()
-			lease, ok, err := w.store.Acquire(w.Context(), table, w.c.owner, w.c.leaseTTL)
+			lease, ok, err := storetest.One(w.store.Acquire(w.Context(), table, w.c.owner, w.c.leaseTTL, 1))
 			if err != nil || !ok {
 				w.Fatalf("nothing is due in %s: %v", table, err)
 			}

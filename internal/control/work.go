@@ -37,7 +37,7 @@ func (c *Controller) work(ctx context.Context, table string, limit int, handle f
 			n++
 		}
 		crashpoint.Here(crashpoint.BeforeLease)
-		leases, err := c.store.AcquireSome(ctx, table, c.owner, c.leaseTTL, n)
+		leases, err := c.store.Acquire(ctx, table, c.owner, c.leaseTTL, n)
 		if len(leases) > 0 {
 			crashpoint.Here(crashpoint.AfterLease)
 		}

@@ -236,7 +236,7 @@ func (w *world) turn() bool {
 		table  string
 		handle func(context.Context, store.Lease) error
 	}{{"runs", c.stepRun}, {"rollouts", c.stepRollout}, {"environments", c.stepPlace}} {
-		leases, err := c.store.AcquireSome(w.Context(), x.table, c.owner, c.leaseTTL, 1)
+		leases, err := c.store.Acquire(w.Context(), x.table, c.owner, c.leaseTTL, 1)
 		if err != nil {
 			w.Fatal(err)
 		}

@@ -55,7 +55,7 @@ func BenchmarkAcquire(b *testing.B) {
 		}
 		b.ResetTimer()
 		for b.Loop() {
-			l, ok, err := s.Acquire(b.Context(), "rollouts", "w", time.Minute)
+			l, ok, err := storetest.One(s.Acquire(b.Context(), "rollouts", "w", time.Minute, 1))
 			if err != nil || !ok {
 				b.Fatal(ok, err)
 			}

@@ -95,20 +95,10 @@ func checkTTL(ttl time.Duration) error {
 	return nil
 }
 
-// Acquire leases one due row of table; see [Store.AcquireSome]. It returns false
-// if none is due and free.
-func (s *Store) Acquire(ctx context.Context, table, owner string, ttl time.Duration) (Lease, bool, error) {
-	got, err := s.AcquireSome(ctx, table, owner, ttl, 1)
-	if len(got) == 0 {
-		return Lease{}, false, err
-	}
-	return got[0], true, nil
-}
-
-// AcquireSome leases at most n due rows of table, those that have been due for
+// Acquire leases at most n due rows of table, those that have been due for
 // longest, and raises their epochs. Two callers never get the same row while a
 // lease lasts.
-func (s *Store) AcquireSome(ctx context.Context, table, owner string, ttl time.Duration, n int) ([]Lease, error) {
+func (s *Store) Acquire(ctx context.Context, table, owner string, ttl time.Duration, n int) ([]Lease, error) {
 	t, err := findLeaseTable(table)
 	if err == nil {
 		err = checkTTL(ttl)

@@ -220,7 +220,7 @@ func TestPostgresWorkersOfTwoProcesses(t *testing.T) {
 		wg.Go(func() {
 			owner := fmt.Sprint("worker ", i)
 			for {
-				l, ok, err := stores[i%2].Acquire(t.Context(), "runs", owner, time.Minute)
+				l, ok, err := storetest.One(stores[i%2].Acquire(t.Context(), "runs", owner, time.Minute, 1))
 				if err != nil {
 					t.Error(err)
 				}

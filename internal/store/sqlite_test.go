@@ -49,7 +49,7 @@ func writeForEver(path string) {
 			return tx.AddFeed(&store.Feed{Project: "default", Run: r.ID})
 		})
 		if err == nil && i == 0 {
-			_, _, err = s.Acquire(ctx, "runs", "the dead", time.Minute)
+			_, err = s.Acquire(ctx, "runs", "the dead", time.Minute, 1)
 		}
 		if err != nil {
 			fmt.Println(err)
@@ -122,11 +122,11 @@ func TestKilledProcess(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		l, ok, err := s.Acquire(t.Context(), "runs", "the living", time.Minute)
-		if err != nil || !ok || l.ID != "1" || l.Epoch != int64(2*round+2) {
-			t.Errorf("the dead process's row: %+v %v %v", l, ok, err)
+		got, err := s.Acquire(t.Context(), "runs", "the living", time.Minute, 1)
+		if err != nil || len(got) != 1 || got[0].ID != "1" || got[0].Epoch != int64(2*round+2) {
+			t.Fatalf("the dead process's row: %+v %v", got, err)
 		}
-		if err := s.Release(t.Context(), l); err != nil {
+		if err := s.Release(t.Context(), got[0]); err != nil {
 			t.Error(err)
 		}
 		if err := s.Close(); err != nil {

@@ -28,11 +28,19 @@ func dueRun(t *testing.T, s *store.Store) string {
 	return r.ID
 }
 
+// One is the lease of an Acquire of one row, if there was one to get.
+func One(got []store.Lease, err error) (l store.Lease, ok bool, _ error) {
+	if len(got) == 0 {
+		return l, false, err
+	}
+	return got[0], true, err
+}
+
 // acquire waits until a row can be leased.
 func acquire(t *testing.T, s *store.Store, table, owner string, ttl time.Duration) store.Lease {
 	t.Helper()
 	for deadline := time.Now().Add(patience); ; {
-		l, ok, err := s.Acquire(t.Context(), table, owner, ttl)
+		l, ok, err := One(s.Acquire(t.Context(), table, owner, ttl, 1))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -48,17 +56,17 @@ func acquire(t *testing.T, s *store.Store, table, owner string, ttl time.Duratio
 
 func leases(t *testing.T, s *store.Store) {
 	for _, table := range []string{"runs", "rollouts", "environments"} {
-		if _, ok, err := s.Acquire(t.Context(), table, "w", time.Second); ok || err != nil {
+		if _, ok, err := One(s.Acquire(t.Context(), table, "w", time.Second, 1)); ok || err != nil {
 			t.Fatalf("leased a row of empty %s: %v", table, err)
 		}
 		if _, ok, err := s.NextWake(t.Context(), table); ok || err != nil {
 			t.Fatalf("an alarm in empty %s: %v", table, err)
 		}
 	}
-	if _, _, err := s.Acquire(t.Context(), "leaves", "w", time.Second); err == nil {
+	if _, _, err := One(s.Acquire(t.Context(), "leaves", "w", time.Second, 1)); err == nil {
 		t.Error("leased a row of a table without leases")
 	}
-	if _, _, err := s.Acquire(t.Context(), "runs", "w", time.Hour); err == nil {
+	if _, _, err := One(s.Acquire(t.Context(), "runs", "w", time.Hour, 1)); err == nil {
 		t.Error("leased a row for an hour")
 	}
 	update(t, s, func(tx *store.Tx) error {
@@ -89,7 +97,7 @@ func leases(t *testing.T, s *store.Store) {
 		t.Error(err)
 	}
 	update(t, s, func(tx *store.Tx) error { return tx.Check(env) })
-	if _, ok, err := s.Acquire(t.Context(), "environments", "two", time.Second); ok || err != nil {
+	if _, ok, err := One(s.Acquire(t.Context(), "environments", "two", time.Second, 1)); ok || err != nil {
 		t.Fatalf("two hold one row: %v", err)
 	}
 	if err := s.Release(t.Context(), env); err != nil {
@@ -105,7 +113,7 @@ func leases(t *testing.T, s *store.Store) {
 	update(t, s, func(tx *store.Tx) error {
 		return tx.Sleep("environments", "default", "web/prod", tx.Now().Add(time.Hour))
 	})
-	if _, ok, err := s.Acquire(t.Context(), "environments", "two", time.Second); ok || err != nil {
+	if _, ok, err := One(s.Acquire(t.Context(), "environments", "two", time.Second, 1)); ok || err != nil {
 		t.Fatalf("leased a row that sleeps: %v", err)
 	}
 	update(t, s, func(tx *store.Tx) error { return tx.Wake("environments", "default", "web/prod", tx.Now()) })
@@ -124,11 +132,11 @@ func someLeases(t *testing.T, s *store.Store) {
 	for range 3 {
 		ids = append(ids, dueRun(t, s))
 	}
-	two, err := s.AcquireSome(t.Context(), "runs", "w", time.Minute, 2)
+	two, err := s.Acquire(t.Context(), "runs", "w", time.Minute, 2)
 	if err != nil || len(two) != 2 || two[0].ID == two[1].ID {
 		t.Fatalf("leased %+v, %v", two, err)
 	}
-	rest, err := s.AcquireSome(t.Context(), "runs", "w", time.Minute, 16)
+	rest, err := s.Acquire(t.Context(), "runs", "w", time.Minute, 16)
 	if err != nil || len(rest) != 1 || rest[0].ID != ids[2] || rest[0].Epoch != 1 {
 		t.Fatalf("of %v were leased %+v, then %+v, %v", ids, two, rest, err)
 	}
@@ -230,7 +238,7 @@ func twoWorkers(t *testing.T, s *store.Store) {
 		wg.Go(func() {
 			owner := fmt.Sprint("worker ", w)
 			for {
-				l, ok, err := s.Acquire(t.Context(), "runs", owner, time.Minute)
+				l, ok, err := One(s.Acquire(t.Context(), "runs", owner, time.Minute, 1))
 				if err != nil {
 					t.Error(err)
 					return
@@ -327,7 +335,7 @@ func wakeBeforeSave(t *testing.T, s *store.Store) {
 	if err := s.Release(t.Context(), again); err != nil {
 		t.Fatal(err)
 	}
-	if _, ok, err := s.Acquire(t.Context(), "runs", "w", time.Minute); ok || err != nil {
+	if _, ok, err := One(s.Acquire(t.Context(), "runs", "w", time.Minute, 1)); ok || err != nil {
 		t.Errorf("a row that was put to sleep is due: %v", err)
 	}
 }
@@ -440,7 +448,7 @@ func wakeHammer(t *testing.T, s *store.Store) {
 	}
 	read := 0
 	for read < writers*messages && ctx.Err() == nil {
-		l, ok, err := s.Acquire(ctx, "runs", "w", time.Minute)
+		l, ok, err := One(s.Acquire(ctx, "runs", "w", time.Minute, 1))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -638,15 +646,15 @@ func wakeLive(t *testing.T, s *store.Store) {
 	if l := acquire(t, s, "rollouts", "w", time.Minute); l.ID != one || l.Late < 0 || l.Late > time.Minute {
 		t.Errorf("woken: %+v", l)
 	}
-	if l, ok, err := s.Acquire(t.Context(), "rollouts", "w", time.Minute); ok || err != nil {
+	if l, ok, err := One(s.Acquire(t.Context(), "rollouts", "w", time.Minute, 1)); ok || err != nil {
 		t.Errorf("woken beside it: %+v %v", l, err)
 	}
 	update(t, s, func(tx *store.Tx) error { return tx.WakeAllLive() })
 	if d, ok, err := s.NextWake(t.Context(), "rollouts"); err != nil || !ok || d > time.Second {
 		t.Fatalf("all were woken, the next in %v: %v %v", d, ok, err)
 	}
-	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(time.Millisecond) { // each comes a little after the one before
-		l, ok, err := s.Acquire(t.Context(), "rollouts", "w", time.Minute)
+	for deadline := time.Now().Add(patience); ; time.Sleep(time.Millisecond) { // each comes a little after the one before
+		l, ok, err := One(s.Acquire(t.Context(), "rollouts", "w", time.Minute, 1))
 		if err != nil || time.Now().After(deadline) {
 			t.Fatalf("nobody was woken: %v", err)
 		}
