@@ -52,8 +52,9 @@
 //
 // # Schema
 //
-// One folder of migrations per dialect, run under a lock. Each raises the
-// contract number in table meta. A binary runs on its own contract and on the
-// one after it (changes expand first and contract one release later), and
-// refuses anything newer with [ErrNewer].
+// One folder of migrations per dialect, run under a lock. Changes expand first and
+// contract one release later: most migrations only add. One that takes away what the
+// release before relied on raises the number in table meta ([Contract]). A binary
+// runs on its own contract and on the one after it, and refuses anything newer with
+// [ErrNewer].
 package store

@@ -52,8 +52,12 @@ func findLeaseTable(name string) (leaseTable, error) {
 	return leaseTable{}, fmt.Errorf("table %q has no leases: use runs, rollouts or environments", name)
 }
 
-// where returns the condition for one row.
-func (t leaseTable) where(project, id string) (bun.Safe, []any, error) {
+// rowOf returns a table, and the condition for one row of it.
+func rowOf(table, project, id string) (name bun.Ident, row any, err error) {
+	t, err := findLeaseTable(table)
+	if err != nil {
+		return "", nil, err
+	}
 	parts := strings.Split(id, "/")
 	if len(parts) != len(t.key) {
 		return "", nil, fmt.Errorf("%q is not the ID of a row of %s", id, t.name)
@@ -63,7 +67,7 @@ func (t leaseTable) where(project, id string) (bun.Safe, []any, error) {
 		cond += " AND " + k + " = ?"
 		args = append(args, parts[i])
 	}
-	return bun.Safe(cond), args, nil
+	return bun.Ident(t.name), bun.SafeQuery(cond, args...), nil
 }
 
 // id is the SQL expression of the row's ID.
@@ -160,6 +164,8 @@ func (s *Store) Extend(ctx context.Context, l Lease, ttl time.Duration) error {
 	return nil
 }
 
+const givenBack = "lease_owner = '', lease_until = NULL"
+
 // Release gives the row back and leaves its wake_at as it is. It fails with
 // [ErrFenced] when there was nothing to give back any more. Most often that is so
 // (see [Tx.GiveBack]), so it reads first, beside the writers.
@@ -168,7 +174,7 @@ func (s *Store) Release(ctx context.Context, l Lease) error {
 	if errors.Is(err, ErrFenced) {
 		return fmt.Errorf("couldn't give back the lease of %s: %w", l, err)
 	}
-	wake, err := s.setLease(ctx, l, "lease_owner = '', lease_until = NULL", 0)
+	wake, err := s.setLease(ctx, l, givenBack, 0)
 	if err != nil {
 		return fmt.Errorf("couldn't give back the lease of %s: %w", l, err)
 	}
@@ -181,11 +187,7 @@ func (s *Store) Release(ctx context.Context, l Lease) error {
 // setLease changes the lease if it is the row's, and returns the row's alarm. A
 // placeholder in set is now+ttl.
 func (s *Store) setLease(ctx context.Context, l Lease, set string, ttl time.Duration) (wake instant, err error) {
-	t, err := findLeaseTable(l.Table)
-	if err != nil {
-		return wake, err
-	}
-	cond, key, err := t.where(l.Project, l.ID)
+	table, row, err := rowOf(l.Table, l.Project, l.ID)
 	if err != nil {
 		return wake, err
 	}
@@ -194,13 +196,13 @@ func (s *Store) setLease(ctx context.Context, l Lease, set string, ttl time.Dura
 		return wake, err
 	}
 	defer func() { _ = conn.Close() }()
-	args := []any{bun.Ident(t.name)}
+	args := []any{table}
 	if ttl > 0 {
 		_, until := s.leaseTime(ttl)
 		args = append(args, until)
 	}
-	args = append(append(args, key...), l.Owner, l.Epoch)
-	err = conn.QueryRowContext(ctx, "UPDATE ? SET "+set+" WHERE "+string(cond)+" AND lease_owner = ? AND epoch = ? AND lease_until IS NOT NULL RETURNING wake_at", args...).Scan(&wake)
+	args = append(args, row, l.Owner, l.Epoch)
+	err = conn.QueryRowContext(ctx, "UPDATE ? SET "+set+" WHERE ? AND lease_owner = ? AND epoch = ? AND lease_until IS NOT NULL RETURNING wake_at", args...).Scan(&wake)
 	if noRows(err) {
 		return wake, ErrFenced
 	}
@@ -213,16 +215,11 @@ func (tx *Tx) GiveBack(l Lease) error {
 	if err := tx.writable("give back a lease"); err != nil {
 		return err
 	}
-	t, err := findLeaseTable(l.Table)
+	table, row, err := rowOf(l.Table, l.Project, l.ID)
 	if err != nil {
 		return fmt.Errorf("couldn't give back a lease: %w", err)
 	}
-	cond, key, err := t.where(l.Project, l.ID)
-	if err != nil {
-		return fmt.Errorf("couldn't give back a lease: %w", err)
-	}
-	args := append(append([]any{bun.Ident(t.name)}, key...), l.Owner, l.Epoch)
-	if _, err := tx.db.ExecContext(tx.ctx, "UPDATE ? SET lease_owner = '', lease_until = NULL WHERE "+string(cond)+" AND lease_owner = ? AND epoch = ?", args...); err != nil {
+	if _, err := tx.db.ExecContext(tx.ctx, "UPDATE ? SET "+givenBack+" WHERE ? AND lease_owner = ? AND epoch = ?", table, row, l.Owner, l.Epoch); err != nil {
 		return fmt.Errorf("couldn't give back the lease of %s: %w", l, err)
 	}
 	tx.Notify(TopicWork)
@@ -233,22 +230,18 @@ func (tx *Tx) GiveBack(l Lease) error {
 // locks the row, so that it stays so until the transaction ends; on SQLite
 // nobody else writes meanwhile.
 func (tx *Tx) Check(l Lease) error {
-	t, err := findLeaseTable(l.Table)
+	table, row, err := rowOf(l.Table, l.Project, l.ID)
 	if err != nil {
 		return fmt.Errorf("couldn't check a lease: %w", err)
 	}
-	cond, key, err := t.where(l.Project, l.ID)
-	if err != nil {
-		return fmt.Errorf("couldn't check a lease: %w", err)
-	}
-	q := "SELECT lease_owner, epoch, lease_until FROM ? WHERE " + string(cond)
+	q := "SELECT lease_owner, epoch, lease_until FROM ? WHERE ?"
 	if tx.write && tx.s.dialect == Postgres {
 		q += " FOR UPDATE"
 	}
 	var owner string
 	var epoch int64
 	var until instant
-	err = tx.db.QueryRowContext(tx.ctx, q, append([]any{bun.Ident(t.name)}, key...)...).Scan(&owner, &epoch, &until)
+	err = tx.db.QueryRowContext(tx.ctx, q, table, row).Scan(&owner, &epoch, &until)
 	switch {
 	case noRows(err):
 		return fmt.Errorf("couldn't find %s: %w", l, ErrNotFound)
@@ -266,8 +259,7 @@ func (tx *Tx) Check(l Lease) error {
 // No save loses it; see the package's documentation. A row that is not there has
 // nobody to wake.
 func (tx *Tx) Wake(table, project, id string, at time.Time) error {
-	_, err := tx.setWake(table, project, id, "wake_at = CASE WHEN wake_at IS NULL OR wake_at > ? THEN ? ELSE wake_at END, wakes = wakes + 1", "", at, at)
-	return err
+	return tx.setWake(table, project, id, bun.SafeQuery("wake_at = CASE WHEN wake_at IS NULL OR wake_at > ? THEN ? ELSE wake_at END, wakes = wakes + 1", at, at), bun.Safe("TRUE"))
 }
 
 // WakeRuns lets the live runs of a service, except one, be due at a time: what
@@ -325,34 +317,22 @@ WHERE t.project = r.project AND t.id = r.id AND t.wake_at > `+at, tx.now, tx.now
 // Sleep puts a row that is due before the given time off until then. A row that
 // is asleep stays asleep. It takes precedence over wake-ups before that time.
 func (tx *Tx) Sleep(table, project, id string, until time.Time) error {
-	_, err := tx.setWake(table, project, id, "wake_at = ?", " AND wake_at < ?", until, until)
-	return err
+	return tx.setWake(table, project, id, bun.SafeQuery("wake_at = ?", until), bun.SafeQuery("wake_at < ?", until))
 }
 
-func (tx *Tx) setWake(table, project, id, set, and string, first, second time.Time) (bool, error) {
+func (tx *Tx) setWake(table, project, id string, set, where any) error {
 	if err := tx.writable("set an alarm"); err != nil {
-		return false, err
+		return err
 	}
-	t, err := findLeaseTable(table)
+	name, row, err := rowOf(table, project, id)
 	if err != nil {
-		return false, fmt.Errorf("couldn't set an alarm: %w", err)
+		return fmt.Errorf("couldn't set an alarm: %w", err)
 	}
-	cond, key, err := t.where(project, id)
-	if err != nil {
-		return false, fmt.Errorf("couldn't set an alarm: %w", err)
-	}
-	args := []any{bun.Ident(t.name), first}
-	if and == "" {
-		args = append(append(args, second), key...)
-	} else {
-		args = append(append(args, key...), second)
-	}
-	n, err := affected(tx.db.ExecContext(tx.ctx, "UPDATE ? SET "+set+" WHERE "+string(cond)+and, args...))
-	if err != nil {
-		return false, fmt.Errorf("couldn't set an alarm for %s %s/%s: %w", table, project, id, err)
+	if _, err := tx.db.ExecContext(tx.ctx, "UPDATE ? SET ? WHERE ? AND ?", name, set, row, where); err != nil {
+		return fmt.Errorf("couldn't set an alarm for %s %s/%s: %w", table, project, id, err)
 	}
 	tx.Notify(TopicWork)
-	return n > 0, nil
+	return nil
 }
 
 // NextWake returns how long it takes until a row of table can be acquired, 0 if

@@ -17,6 +17,7 @@ import (
 // not.
 func TestLockOfWhoIsGone(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "sluice.db")
+	const forever = time.Hour // whoever is waited for in vain is found by the test's own timeout
 	hold := func(pid int) *os.File {
 		f, err := os.Create(path + ".lock")
 		if err != nil {
@@ -34,7 +35,7 @@ func TestLockOfWhoIsGone(t *testing.T) {
 	}
 	left := hold(gone.Process.Pid)
 	time.AfterFunc(100*time.Millisecond, func() { _ = left.Close() })
-	l, err := lockFile(path, lockInfo{PID: os.Getpid()})
+	l, err := lockFile(path, lockInfo{PID: os.Getpid()}, forever)
 	if err != nil {
 		t.Fatalf("the lock of a process that is gone: %v", err)
 	}
@@ -44,9 +45,8 @@ func TestLockOfWhoIsGone(t *testing.T) {
 
 	f := hold(os.Getpid())
 	defer f.Close()
-	began := time.Now()
 	var locked *LockedError
-	if _, err := lockFile(path, lockInfo{}); !errors.As(err, &locked) || locked.PID != os.Getpid() || time.Since(began) > lockWait/2 {
-		t.Errorf("the lock of a process that lives: %v after %s", err, time.Since(began))
+	if _, err := lockFile(path, lockInfo{}, forever); !errors.As(err, &locked) || locked.PID != os.Getpid() {
+		t.Errorf("the lock of a process that lives: %v", err)
 	}
 }

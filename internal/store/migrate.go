@@ -16,9 +16,9 @@ import (
 //go:embed migrations
 var migrations embed.FS
 
-// Contract numbers what a binary needs the schema to be. It rises when a
-// migration takes away or changes something that the version before relied on;
-// because changes expand first, binary N runs on contracts N and N+1.
+// Contract numbers what a binary needs the schema to be. It rises when a migration
+// takes away or changes something that the version before relied on, and with no
+// other: because changes expand first, binary N runs on contracts N and N+1.
 const Contract = 1
 
 func (s *Store) migrate(ctx context.Context) (err error) {

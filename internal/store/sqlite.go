@@ -37,7 +37,7 @@ func (s *Store) openSQLite(ctx context.Context, path string, o Options) error {
 		return fmt.Errorf("couldn't make the database's folder: %w", err)
 	}
 	s.path = path
-	if s.lock, err = lockFile(path, lockInfo{PID: os.Getpid(), Started: time.Now().UTC(), Address: o.Address}); err != nil {
+	if s.lock, err = lockFile(path, lockInfo{PID: os.Getpid(), Started: time.Now().UTC(), Address: o.Address}, lockWait); err != nil {
 		return err
 	}
 	// SQLite would make it readable to everybody; its WAL takes after it.
@@ -166,7 +166,7 @@ type lockInfo struct {
 // was just starting has the file open until it becomes another program.
 const lockWait = 2 * time.Second
 
-func lockFile(path string, info lockInfo) (*fileLock, error) {
+func lockFile(path string, info lockInfo, wait time.Duration) (*fileLock, error) {
 	f, err := os.OpenFile(path+".lock", os.O_CREATE|os.O_RDWR, 0o600)
 	if errors.Is(err, os.ErrPermission) {
 		return nil, fmt.Errorf("couldn't lock the database: %w: %w", ErrReadOnly, err)
@@ -174,7 +174,7 @@ func lockFile(path string, info lockInfo) (*fileLock, error) {
 	if err != nil {
 		return nil, fmt.Errorf("couldn't lock the database: %w", err)
 	}
-	for deadline := time.Now().Add(lockWait); ; time.Sleep(10 * time.Millisecond) {
+	for deadline := time.Now().Add(wait); ; time.Sleep(10 * time.Millisecond) {
 		err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
 		if !errors.Is(err, unix.EWOULDBLOCK) {
 			break
