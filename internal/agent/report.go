@@ -135,6 +135,7 @@ func (s *service) observe() (w wire.Service, busy bool) {
 	for id, r := range s.revs {
 		v := r.observe()
 		v.Release = id
+		v.Wanted = slices.ContainsFunc(s.desired.Revisions, func(spec wire.Revision) bool { return spec.Release == id })
 		v.Counters, v.Synthetic = s.proxy.Counters(id), s.proxy.Synthetic(id)
 		v.Shadow, v.ShadowDropped = s.proxy.Shadow(id)
 		if v.Counters == nil {

@@ -153,7 +153,7 @@ func changed(a, b wire.Observed) []release.Key {
 func alike(a, b wire.Service) bool {
 	return a.Generation == b.Generation && a.Listening == b.Listening && a.Reason == b.Reason && a.Address == b.Address && a.Preview == b.Preview && a.Refused == b.Refused &&
 		slices.EqualFunc(a.Revisions, b.Revisions, func(x, y wire.RevisionObserved) bool {
-			return x.Release == y.Release && x.Phase == y.Phase && x.Reason == y.Reason && x.Weight == y.Weight && x.Ready == y.Ready
+			return x.Release == y.Release && x.Phase == y.Phase && x.Reason == y.Reason && x.Weight == y.Weight && x.Wanted == y.Wanted && x.Ready == y.Ready
 		})
 }
 

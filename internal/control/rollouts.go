@@ -309,7 +309,7 @@ func (t *turn) events(ask answers) error {
 	if err != nil {
 		return err
 	}
-	seen := t.wanted().Observe(reports, t.key(), t.plan.Environment.Target.Hosts, t.row.Release, t.restoreID(), t.tx.Now())
+	seen := t.told().Observe(reports, t.key(), t.plan.Environment.Target.Hosts, t.row.Release, t.restoreID(), t.tx.Now())
 	seen.Misplaced = t.misplaced(reports)
 	elapsed, err := t.lapse()
 	if err != nil {
@@ -423,6 +423,17 @@ func (t *turn) wanted() *host.Wanted {
 		instances = t.restore.Instances
 	}
 	return host.WantedOf(t.plan.Plan, t.state, t.plan.Environment.Target.Hosts, instances)
+}
+
+// told is what hosts are held to: their shares, and what they were last told to run. A
+// rollback looks at weights and readiness alone: whatever else runs must not keep it
+// from its end.
+func (t *turn) told() *host.Wanted {
+	w := t.wanted()
+	if t.state.Wanted == 0 || t.state.Phase == rollout.RollingBack {
+		return w
+	}
+	return w.Tell(t.document(t.state.Wanted))
 }
 
 // act runs the effects that were promised, the newest first: what an older one

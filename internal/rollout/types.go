@@ -123,7 +123,7 @@ type Cause string
 
 // The causes, the one that hides the others first.
 const (
-	CauseDrift        Cause = "drift"        // router weights, or counts of a counted plan, differ from the record
+	CauseDrift        Cause = "drift"        // router weights, releases or instances differ from the record
 	CauseFrozen       Cause = "frozen"       // it failed, and its safe action is not to go back
 	CauseUnreachable  Cause = "unreachable"  // a wanted host doesn't report, or can't be asked where it says that it answers
 	CauseNoData       Cause = "no-data"      // the bake is over and nothing was judged
@@ -207,7 +207,7 @@ type Observation struct {
 	OldSeen        bool   `json:"oldSeen"`               // the previous release runs somewhere
 	CandidateSeen  bool   `json:"candidateSeen"`         // the candidate runs somewhere
 	Unreachable    string `json:"unreachable,omitempty"` // names of the missing hosts, for people
-	Off            string `json:"off,omitempty"`         // counted plan: the first host that has another weight or more instances than its share
+	Off            string `json:"off,omitempty"`         // the first host that differs from what it was told to run, and in what
 	Failed         string `json:"failed,omitempty"`      // why the candidate cannot run: start, health, crash loop, verification
 	Misplaced      string `json:"misplaced,omitempty"`   // why checks can't ask the hosts where they say that they answer: no word about the release
 

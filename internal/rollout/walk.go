@@ -155,16 +155,19 @@ func (m *machine) misplaced() bool {
 }
 
 // differs reports whether a host was read to have another weight than the one
-// wanted of it now.
+// wanted of it now, or to run something else.
 func (m *machine) differs() bool {
 	o := m.s.Seen
 	if m.plan.driven() {
 		return m.strays() != ""
 	}
-	if m.plan.counted() {
-		return m.fresh() && o.Hosts > 0 && o.Off != ""
-	}
-	return m.fresh() && o.Hosts > 0 && (o.MinWeight != m.s.Weight || o.MaxWeight != m.s.Weight)
+	return m.fresh() && o.Hosts > 0 && (o.Off != "" || m.reroutes())
+}
+
+// reroutes reports whether a host's weight is not the one that all have; those of a
+// counted plan have one each.
+func (m *machine) reroutes() bool {
+	return !m.plan.counted() && (m.s.Seen.MinWeight != m.s.Weight || m.s.Seen.MaxWeight != m.s.Weight)
 }
 
 // hold sets or lifts the hold. It is derived anew at each event, so that a hold
@@ -398,7 +401,7 @@ func (m *machine) drifted() string {
 	if m.plan.driven() {
 		return m.strays()
 	}
-	if m.plan.counted() {
+	if !m.reroutes() {
 		return m.s.Seen.Off
 	}
 	return fmt.Sprintf("the router has %s where %s was set", weights(m.s.Seen), percent(m.s.Weight))

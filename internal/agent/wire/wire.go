@@ -176,8 +176,9 @@ type RevisionObserved struct {
 	Release   release.ID `json:"release"`
 	Phase     Phase      `json:"phase"`
 	Reason    string     `json:"reason,omitempty"`
-	Weight    int        `json:"weight"` // basis points that the router applies now
-	Ready     int        `json:"ready"`  // instances
+	Weight    int        `json:"weight"`           // basis points that the router applies now
+	Wanted    bool       `json:"wanted,omitempty"` // by the generation that was applied; what is not goes once others can serve
+	Ready     int        `json:"ready"`            // instances
 	Instances []Instance `json:"instances"`
 	Counters  []Counters `json:"counters"`            // one per bucket that had requests
 	Shadow    []Counters `json:"shadow,omitempty"`    // copied requests, in no other count

@@ -85,14 +85,25 @@ func Decode(rows []store.Observed) []Report {
 	return out
 }
 
-// Wanted is what a rollout wants of hosts where each has a share of its own; nil
-// where all are alike.
+// Wanted is what a rollout wants of hosts. Nil wants nothing but weights.
 type Wanted struct {
-	Shares map[string]rollout.Share
+	Shares map[string]rollout.Share // where each has a share of its own; nil where all are alike
 	Worker bool
+	Told   *wire.Desired // what hosts were told to run; nil: nobody looks for anything else
 }
 
-// WantedOf returns what a rollout in a state wants of hosts. The plan counts its
+// Tell has hosts held to a document that they were told: w may be nil.
+func (w *Wanted) Tell(d wire.Desired) *Wanted {
+	told := Wanted{Told: &d}
+	if w != nil {
+		told.Shares, told.Worker = w.Shares, w.Worker
+	}
+	return &told
+}
+
+func (w *Wanted) counted() bool { return w != nil && w.Shares != nil }
+
+// WantedOf returns what a rollout in a state wants of hosts, nil where all are alike. The plan counts its
 // own instances; oldInstances is how many of the previous release a whole host
 // runs, which may be others.
 func WantedOf(p rollout.Plan, s rollout.State, hosts []string, oldInstances int) *Wanted {
@@ -112,7 +123,7 @@ func WantedOf(p rollout.Plan, s rollout.State, hosts []string, oldInstances int)
 // Put writes the shares of a rollout into what hosts shall run. old is nil where
 // there is no previous release.
 func (w *Wanted) Put(d *wire.Desired, old, candidate *wire.Revision) {
-	if w == nil {
+	if !w.counted() {
 		return
 	}
 	d.Requires = append(d.Requires, wire.FeatureShares)
@@ -162,7 +173,14 @@ func (w *Wanted) Observe(reports []Report, key release.Key, hosts []string, cand
 			o.Generation = svc.Generation
 		}
 		cand, old := revision(svc, candidate), revision(svc, old)
-		if w != nil {
+		if w != nil && w.Told != nil && o.Off == "" {
+			if w.counted() {
+				o.Off = Strange(svc, h, *w.Told)
+			} else {
+				o.Off = Differs(svc, h, *w.Told)
+			}
+		}
+		if w.counted() {
 			sum += w.observe(&o, h, cand, old)
 			if !svc.Listening && !w.Worker && o.Failed == "" && svc.Reason != "" {
 				o.Failed = fmt.Sprintf("on host %s: %s", h, svc.Reason)
