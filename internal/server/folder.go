@@ -38,7 +38,7 @@ func (f Folder) prepare() error {
 		return fmt.Errorf("couldn't close the data folder to other users: %w", err)
 	}
 	if err := os.MkdirAll(f.secrets(), 0o700); err != nil {
-		return fmt.Errorf("couldn't make the folder for the secrets of build steps: %w", err)
+		return fmt.Errorf("couldn't make the folder for secrets: %w", err)
 	}
 	if err := os.WriteFile(f.path(".gitignore"), []byte("*\n"), 0o600); err != nil {
 		return fmt.Errorf("couldn't write into the data folder: %w", err)

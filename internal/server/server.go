@@ -181,7 +181,7 @@ func Run(ctx context.Context, o Options) (err error) {
 	c, err := control.New(control.Config{
 		Full:  spare.give,
 		Store: st, Blobs: blobs, Keys: keys, Artifacts: &shelf{base: func() string { return url }, token: token, spool: spool},
-		Target: host.New(st), Metrics: asker{series}, Dir: dir, Log: o.Log, Isolation: o.Isolation, Secret: secret.Below(folder.secrets()), Redact: secret.Within(append([]string{folder.secrets()}, o.Secrets...), []string{dir}), ParseOptions: ParseOptions(o.Platform...),
+		Target: host.New(st), Metrics: asker{series}, Dir: dir, Log: o.Log, Isolation: o.Isolation, Secret: secret.Below(folder.secrets()), Redact: secret.Within(o.secretFolders(folder), []string{dir}), ParseOptions: ParseOptions(o.Platform...),
 	})
 	if err != nil {
 		return err
@@ -259,13 +259,18 @@ func (o Options) agentCommand(folder Folder, url string) []string {
 	for _, path := range o.Show {
 		out = append(out, "--show", path)
 	}
-	for _, dir := range append([]string{folder.secrets()}, o.Secrets...) {
+	for _, dir := range o.secretFolders(folder) {
 		out = append(out, "--secrets", dir)
 	}
 	if o.Isolation == runner.None {
 		out = append(out, "--isolation", string(runner.None))
 	}
 	return out
+}
+
+// secretFolders are those that services' secrets may lie in.
+func (o Options) secretFolders(folder Folder) []string {
+	return append([]string{folder.secrets()}, o.Secrets...)
 }
 
 func checkListen(o Options) error {

@@ -36,6 +36,7 @@ type plane struct {
 	t        *testing.T
 	dir      string
 	platform []pipeline.Platform
+	insecure bool // behind something that does TLS
 }
 
 // start runs a server on a data folder; stop ends it and waits.
@@ -50,7 +51,7 @@ func (p *plane) start() (stop func()) {
 	}
 	go func() {
 		ended <- server.Run(ctx, server.Options{
-			Dir: p.dir, Addr: addr, NoAgent: true, Log: logger(p.t), Isolation: isolation(p.t), Platform: p.platform,
+			Dir: p.dir, Addr: addr, NoAgent: true, Log: logger(p.t), Isolation: isolation(p.t), Platform: p.platform, InsecureListen: p.insecure,
 			Ready: func(r server.Running) { ready <- r },
 		})
 	}()
