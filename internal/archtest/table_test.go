@@ -183,8 +183,8 @@ var table = []row{
 
 	// Wiring.
 	{
-		pkg: "server", may: "agent artifact blob check control evidence evidence/keyfile gate httpapi metric/embedded pipeline registry registry/remote release runner secret store target/host webui", tests: "runner/sandbox",
-		why: "puts one control plane together from all adapters; the one place that knows which implementation stands behind which interface",
+		pkg: "server", may: "agent artifact blob check control evidence evidence/keyfile gate httpapi metric/embedded pipeline registry registry/remote release runner secret store target/host webui", tests: "agent/wire runner/sandbox",
+		why: "puts one control plane together from all adapters; the one place that knows which implementation stands behind which interface. Its tests speak for hosts at the wire",
 	},
 	{
 		pkg: "cmd/sluice", may: "cli runner/sandbox", tests: anything,
