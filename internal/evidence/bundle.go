@@ -31,10 +31,17 @@ import (
 //	{…}
 //	],
 //	"payloads":[
+//	],
+//	"outputs":[
+//	{…}
 //	]}
+//
+// Version 1 has no outputs and ends after the payloads. It is written still where
+// none are asked for, so that a sluice from before reads it.
 const (
-	formatPrefix = `{"format":"https://sluice.dev/evidence-bundle/`
-	formatLine   = formatPrefix + `v1",`
+	formatPrefix  = `{"format":"https://sluice.dev/evidence-bundle/`
+	formatPlain   = formatPrefix + `v1",`
+	formatOutputs = formatPrefix + `v2",`
 )
 
 // What a bundle claims to hold.
@@ -111,6 +118,9 @@ type Export struct {
 	// Payload returns a payload, or nil if it was erased. Nil: the bundle holds
 	// no payloads.
 	Payload func(release.Digest) (Blob, error)
+	// Output returns an output of at most limit bytes, or why it is left out:
+	// a longer one is [LeftLarge]. Nil: the bundle holds no outputs.
+	Output func(d release.Digest, limit int) ([]byte, Left, error)
 }
 
 // proofBatch is the number of entries whose proofs are read together.
@@ -141,7 +151,11 @@ func writeBundle(w io.Writer, e Export) error {
 		return err
 	}
 	b := &bundleWriter{w: bufio.NewWriter(w)}
-	b.text(formatLine + "\n")
+	format := formatPlain
+	if e.Output != nil {
+		format = formatOutputs
+	}
+	b.text(format + "\n")
 	b.text(`"scope":`).value(scope).text(",\n")
 	b.open("keys")
 	for _, k := range e.Keys {
@@ -155,14 +169,14 @@ func writeBundle(w io.Writer, e Export) error {
 	}
 	b.close("],\n")
 	b.open("entries")
-	committed, err := b.entries(e, c)
+	held, err := b.entries(e, c)
 	if err != nil {
 		return err
 	}
 	b.close("],\n")
 	b.open("payloads")
 	if e.Payload != nil {
-		for _, d := range slices.Sorted(maps.Keys(committed)) {
+		for _, d := range slices.Sorted(maps.Keys(held.committed)) {
 			blob, err := e.Payload(d)
 			if err != nil {
 				return fmt.Errorf("payload %s: %w", d, err)
@@ -173,6 +187,13 @@ func writeBundle(w io.Writer, e Export) error {
 			if blob != nil {
 				b.line(payloadLine{Blob: blob, Digest: d})
 			}
+		}
+	}
+	if e.Output != nil {
+		b.close("],\n")
+		b.open("outputs")
+		if err := b.outputs(e, held); err != nil {
+			return err
 		}
 	}
 	b.close("]}\n")
@@ -253,9 +274,16 @@ func (b *bundleWriter) consistency(e Export, c Checkpoint) error {
 	return nil
 }
 
-// entries writes the entries and returns the digests that they commit to.
-func (b *bundleWriter) entries(e Export, c Checkpoint) (map[release.Digest]bool, error) {
-	committed := map[release.Digest]bool{}
+// beyond is what entries refer to beside the log.
+type beyond struct {
+	committed map[release.Digest]bool
+	outputs   []release.Digest // in the order in which they are named
+	erased    map[release.Digest]bool
+}
+
+// entries writes the entries and returns what they refer to.
+func (b *bundleWriter) entries(e Export, c Checkpoint) (held beyond, err error) {
+	held.committed, held.erased = map[release.Digest]bool{}, map[release.Digest]bool{}
 	nodes := cachedNodes{read: e.Nodes, have: map[NodeID]Hash{}}
 	var next uint64
 	batch := make([]Entry, 0, proofBatch)
@@ -277,7 +305,13 @@ func (b *bundleWriter) entries(e Export, c Checkpoint) (map[release.Digest]bool,
 				return fmt.Errorf("entry %d: %w", entry.Index, err)
 			}
 			for _, commitment := range cs {
-				committed[commitment.Digest] = true
+				held.committed[commitment.Digest] = true
+			}
+			for _, o := range st.Outputs() {
+				held.outputs = append(held.outputs, o.Digest)
+			}
+			if r, err := Decode[Redaction](st); err == nil && st.Has(r.Payload) {
+				held.erased[r.Payload] = true
 			}
 			p, err := InclusionProof(entry.Index, c.Size, nodes.get)
 			if err != nil {
@@ -293,28 +327,28 @@ func (b *bundleWriter) entries(e Export, c Checkpoint) (map[release.Digest]bool,
 	}
 	for entry, err := range e.Entries {
 		if err != nil {
-			return nil, err
+			return held, err
 		}
 		if entry.Index < next || e.Release == "" && entry.Index != next {
-			return nil, fmt.Errorf("got entry %d, want %d", entry.Index, next)
+			return held, fmt.Errorf("got entry %d, want %d", entry.Index, next)
 		}
 		if entry.Index >= c.Size {
-			return nil, fmt.Errorf("entry %d is not in the checkpoint of size %d yet", entry.Index, c.Size)
+			return held, fmt.Errorf("entry %d is not in the checkpoint of size %d yet", entry.Index, c.Size)
 		}
 		next = entry.Index + 1
 		if batch = append(batch, entry); len(batch) == proofBatch {
 			if err := write(); err != nil {
-				return nil, err
+				return held, err
 			}
 		}
 	}
 	if err := write(); err != nil {
-		return nil, err
+		return held, err
 	}
 	if e.Release == "" && next != c.Size {
-		return nil, fmt.Errorf("the log has %d entries, got %d", c.Size, next)
+		return held, fmt.Errorf("the log has %d entries, got %d", c.Size, next)
 	}
-	return committed, nil
+	return held, nil
 }
 
 // cachedNodes reads the nodes of a batch of proofs at once.
@@ -407,7 +441,7 @@ func Select(entries iter.Seq2[Entry, error], id release.ID) ([]uint64, error) {
 		if err != nil {
 			return nil, fmt.Errorf("entry %d: %w", e.Index, err)
 		}
-		about.commits(cs)
+		about.keeps(beside(cs, st.Outputs()))
 	}
 	for _, r := range about.redactions {
 		if about.redacts(r) {
@@ -421,7 +455,7 @@ func Select(entries iter.Seq2[Entry, error], id release.ID) ([]uint64, error) {
 type relation struct {
 	id         release.ID
 	artifacts  map[release.Digest]bool
-	payloads   map[release.Digest]bool
+	beside     map[release.Digest]bool // payloads and outputs
 	redactions []related
 }
 
@@ -430,7 +464,7 @@ type related struct {
 	index    uint64
 	kind     string
 	subjects []Subject
-	commits  []Commitment
+	beside   []release.Digest
 }
 
 // learn takes the artifacts from a statement about the release.
@@ -448,12 +482,12 @@ func (r *relation) learn(st Statement) {
 	}
 }
 
-func (r *relation) commits(cs []Commitment) {
-	if r.payloads == nil {
-		r.payloads = map[release.Digest]bool{}
+func (r *relation) keeps(beside []release.Digest) {
+	if r.beside == nil {
+		r.beside = map[release.Digest]bool{}
 	}
-	for _, c := range cs {
-		r.payloads[c.Digest] = true
+	for _, d := range beside {
+		r.beside[d] = true
 	}
 }
 
@@ -466,5 +500,5 @@ func (r *relation) about(subjects []Subject) bool {
 }
 
 func (r *relation) redacts(x related) bool {
-	return slices.ContainsFunc(x.subjects, func(s Subject) bool { return r.payloads[s.Digest] })
+	return slices.ContainsFunc(x.subjects, func(s Subject) bool { return r.beside[s.Digest] })
 }

@@ -18,6 +18,7 @@ type checked struct {
 	leaf       Hash
 	st         Statement
 	commits    []Commitment
+	outputs    []Output
 	redaction  *Redaction
 	signature  error // nil: signed by a key that may
 	inclusion  error // nil: the log of the checkpoint holds it at index
@@ -63,6 +64,7 @@ func (v *verifier) entry(line []byte) checked {
 		c.unreadable = err
 		return c
 	}
+	c.outputs = c.st.Outputs()
 	if c.st.PredicateType == TypeRedaction {
 		r, err := Decode[Redaction](c.st)
 		if err != nil {
@@ -197,6 +199,7 @@ func (v *verifier) accept(el element, c checked) {
 			v.promised[p.Digest] = &promise{index: c.index, name: p.Name, typ: c.st.PredicateType, subject: name(c.st)}
 		}
 	}
+	v.names(c)
 	if c.redaction != nil && c.st.Has(c.redaction.Payload) {
 		v.redacted[c.redaction.Payload] = redacted{index: c.index, rule: c.redaction.Rule}
 	}
@@ -208,10 +211,10 @@ func (v *verifier) accept(el element, c checked) {
 	}
 	v.about.learn(c.st)
 	if !v.about.direct(c.st) {
-		v.pending = append(v.pending, related{line: el.line, index: c.index, kind: c.st.PredicateType, subjects: c.st.Subject, commits: c.commits})
+		v.pending = append(v.pending, related{line: el.line, index: c.index, kind: c.st.PredicateType, subjects: c.st.Subject, beside: beside(c.commits, c.outputs)})
 		return
 	}
-	v.about.commits(c.commits)
+	v.about.keeps(beside(c.commits, c.outputs))
 }
 
 func name(st Statement) string {

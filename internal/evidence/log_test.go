@@ -24,6 +24,8 @@ type memLog struct {
 	state  evidence.TreeState
 	nodes  map[evidence.NodeID]evidence.Hash
 	blobs  map[release.Digest]evidence.Blob
+
+	outputs map[release.Digest][]byte // what checks left
 }
 
 func newKeys(t testing.TB) *evidence.KeyRing {
@@ -49,7 +51,7 @@ func newLog(t testing.TB, project string) *memLog {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &memLog{t: t, keys: newKeys(t), origin: origin, nodes: map[evidence.NodeID]evidence.Hash{}, blobs: map[release.Digest]evidence.Blob{}}
+	return &memLog{t: t, keys: newKeys(t), origin: origin, nodes: map[evidence.NodeID]evidence.Hash{}, blobs: map[release.Digest]evidence.Blob{}, outputs: map[release.Digest][]byte{}}
 }
 
 // add signs a statement and integrates it, and returns its index.
@@ -80,6 +82,32 @@ func (l *memLog) commit(name, content string) evidence.Commitment {
 	c, b := evidence.Commit(evidence.NewSalt(), name, "text/plain", []byte(content))
 	l.blobs[c.Digest] = b
 	return c
+}
+
+// check records what a check of a release was answered.
+func (l *memLog) check(m release.Manifest, id release.ID, name string, output []byte) uint64 {
+	l.t.Helper()
+	d := release.DigestOf(output)
+	l.outputs[d] = output
+	return l.add(evidence.TestResult{
+		Result: evidence.TestsFailed, FailedTests: []string{name}, Run: "r1", Step: name, Environment: "prod", At: evidence.StampOf(noon),
+		Configuration: []evidence.Resource{{Name: "check/" + name, Digest: map[string]string{"sha256": m.Definition.Hex()}}},
+		Byproducts:    []evidence.Resource{{Name: "output/" + name, Digest: map[string]string{"sha256": d.Hex()}, MediaType: "text/plain"}},
+	}, evidence.ReleaseSubject(m.Project, m.Service, id))
+}
+
+// withOutputs has a bundle carry what checks left.
+func (l *memLog) withOutputs(e *evidence.Export) {
+	e.Output = func(d release.Digest, limit int) ([]byte, evidence.Left, error) {
+		b, ok := l.outputs[d]
+		switch {
+		case !ok:
+			return nil, evidence.LeftAbsent, nil
+		case len(b) > limit:
+			return nil, evidence.LeftLarge, nil
+		}
+		return b, "", nil
+	}
 }
 
 func (l *memLog) person(name string) evidence.ActorID {

@@ -43,14 +43,18 @@ const maxFindings = 1000
 
 // Report is what a verification came to.
 type Report struct {
-	OK         bool       `json:"ok"`
-	Statements int        `json:"statements"` // entries in the bundle
-	Verified   int        `json:"verified"`   // signed by a right key, and proved to be in the log
-	Payloads   int        `json:"payloads"`   // payloads that match their commitment
-	Redacted   int        `json:"redacted"`   // payloads that were erased under a rule
-	Withheld   int        `json:"withheld"`   // payloads that the bundle doesn't claim to hold
-	Scope      Scope      `json:"scope"`
-	Checkpoint Checkpoint `json:"checkpoint"`
+	OK         bool `json:"ok"`
+	Statements int  `json:"statements"` // entries in the bundle
+	Verified   int  `json:"verified"`   // signed by a right key, and proved to be in the log
+	Payloads   int  `json:"payloads"`   // payloads that match their commitment
+	Redacted   int  `json:"redacted"`   // payloads that were erased under a rule
+	Withheld   int  `json:"withheld"`   // payloads that the bundle doesn't claim to hold
+	// Outputs of checks that are what an entry names, and those that the bundle
+	// doesn't hold and doesn't claim to.
+	Outputs     int        `json:"outputs,omitempty"`
+	OutputsLeft int        `json:"outputsLeft,omitempty"`
+	Scope       Scope      `json:"scope"`
+	Checkpoint  Checkpoint `json:"checkpoint"`
 	// Completeness says in one sentence what the bundle proves to be complete.
 	Completeness string `json:"completeness"`
 	// KeyFingerprints are the bundle's keys as PURPOSE:FINGERPRINT.
@@ -93,7 +97,7 @@ func (r Report) WriteText(w io.Writer) error {
 	for _, part := range []struct {
 		n    int
 		what string
-	}{{r.Payloads, "payloads match"}, {r.Redacted, "redacted"}, {r.Withheld, "payloads not in this bundle"}} {
+	}{{r.Payloads, "payloads match"}, {r.Redacted, "redacted"}, {r.Withheld, "payloads not in this bundle"}, {r.Outputs, "outputs match"}, {r.OutputsLeft, "outputs not in this bundle"}} {
 		if part.n > 0 {
 			fmt.Fprintf(&b, ", %d %s", part.n, part.what)
 		}

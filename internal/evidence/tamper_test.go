@@ -23,8 +23,16 @@ func bundles(t testing.TB) map[string][]byte {
 		delete(l.blobs, d)
 		break
 	}
+	m, _ := manifest(t, "default", "c1")
+	l.check(m, id, "shell", []byte("could not log in\n"))
+	l.check(m, id, "home", []byte("200 OK\n"))
+	l.check(m, id, "gone", []byte("elsewhere\n"))
+	delete(l.outputs, release.DigestOf([]byte("elsewhere\n")))
 	since := func(e *evidence.Export) { e.Witnessed = []uint64{0, 5, 8} }
-	return map[string][]byte{evidence.ScopeLog: l.export(since), evidence.ScopeRelease: l.exportRelease(id, since)}
+	return map[string][]byte{
+		evidence.ScopeLog: l.export(since), evidence.ScopeRelease: l.exportRelease(id, since),
+		"outputs of a log": l.export(since, l.withOutputs), "outputs of a release": l.exportRelease(id, since, l.withOutputs),
+	}
 }
 
 // Whichever byte is changed to whatever: it is seen, and where it is in an
@@ -62,7 +70,7 @@ func TestAnyChangedByteIsSeen(t *testing.T) {
 				if !slices.ContainsFunc(r.Findings, func(f evidence.Finding) bool { return f.Line == line+1 && f.Kind.Fails() }) {
 					t.Fatalf("line %d isn't named: %+v", line+1, r.Findings)
 				}
-				if scope != evidence.ScopeLog {
+				if strings.HasSuffix(scope, evidence.ScopeRelease) {
 					return
 				}
 				index := int64(line) - int64(entryLine(lines, 0))
@@ -86,7 +94,8 @@ func TestEachByteCounts(t *testing.T) {
 	m, id := manifest(t, "default", "c1")
 	e := event(l.person("local:bo"), "prod")
 	l.add(evidence.Approval{Event: e, Decision: evidence.Rejected, Packet: id}, evidence.Subjects(m, id)...)
-	bundle := l.export(func(e *evidence.Export) { e.Witnessed = []uint64{0} })
+	l.check(m, id, "shell", []byte("no"))
+	bundle := l.export(func(e *evidence.Export) { e.Witnessed = []uint64{0} }, l.withOutputs)
 	if r := verify(t, bundle, evidence.VerifyOptions{}); !r.OK {
 		t.Fatalf("got %+v", r)
 	}
@@ -138,7 +147,7 @@ func TestLinesRemovedRepeatedOrMovedAreSeen(t *testing.T) {
 				text := strings.Join(bad, "")
 				// An entry that a release's bundle leaves out can't be missed, which
 				// it says; all else can.
-				removed := scope == evidence.ScopeRelease && strings.HasPrefix(lines[a], `{"envelope":`) && len(bad) < len(lines)
+				removed := strings.HasSuffix(scope, evidence.ScopeRelease) && strings.HasPrefix(lines[a], `{"envelope":`) && len(bad) < len(lines)
 				keys := len(bad) < len(lines) && strings.HasPrefix(lines[a], `{"id":`)
 				proofs := len(bad) < len(lines) && strings.HasPrefix(lines[a], `{"from":`)
 				if text == string(bundle) || removed || keys || proofs {
@@ -276,7 +285,7 @@ func TestWhatIsNotABundleIsAnError(t *testing.T) {
 		"empty":          "",
 		"other JSON":     "{}\n",
 		"no line feed":   `{"format":"https://sluice.dev/evidence-bundle/v1",`,
-		"a later format": "{\"format\":\"https://sluice.dev/evidence-bundle/v2\",\n",
+		"a later format": "{\"format\":\"https://sluice.dev/evidence-bundle/v3\",\n",
 		"one long line":  strings.Repeat("x", 1<<20),
 	} {
 		r, err := evidence.Verify(strings.NewReader(text), evidence.VerifyOptions{})
@@ -310,6 +319,10 @@ func FuzzVerify(f *testing.F) {
 	m, id := manifest(f, "default", "c1")
 	l.add(evidence.Quarantine{Event: event("system:control", ""), Change: evidence.Lifted}, evidence.Subjects(m, id)...)
 	good := []string{string(l.export()), string(l.exportRelease(id)), string(newLog(f, "default").export())}
+	l.check(m, id, "shell", []byte("no"))
+	l.check(m, id, "gone", nil)
+	delete(l.outputs, release.DigestOf(nil))
+	good = append(good, string(l.export(l.withOutputs)))
 	for _, b := range good {
 		f.Add([]byte(b))
 	}

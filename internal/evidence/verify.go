@@ -30,6 +30,9 @@ type VerifyOptions struct {
 	MaxBytes int64
 	// Workers verify signatures at once; 0 means one per CPU.
 	Workers int
+	// Output, if set, is handed each output that is what an entry names, at each
+	// place where one does. An error of it ends the verification.
+	Output func(Place, []byte) error
 }
 
 // verifyBatch is the number of entries that are verified together.
@@ -56,6 +59,11 @@ type verifier struct {
 	redacted  map[release.Digest]redacted
 	unproved  []int // findings where only the inclusion proof failed
 	mentioned bool  // an entry is about opts.Release
+
+	withOutputs bool // the format says so
+	named       map[release.Digest]*named
+	namings     int
+	full        int // outputs that had no room
 }
 
 // promise is a payload that an entry commits to.
@@ -88,6 +96,7 @@ func Verify(r io.Reader, opts VerifyOptions) (Report, error) {
 		lines:    newLineReader(r, opts.MaxBytes),
 		promised: map[release.Digest]*promise{},
 		redacted: map[release.Digest]redacted{},
+		named:    map[release.Digest]*named{},
 	}
 	err := v.run()
 	var stop *stopped
@@ -124,6 +133,9 @@ func (v *verifier) run() error {
 	if err := v.payloads(); err != nil {
 		return err
 	}
+	if err := v.outputs(); err != nil {
+		return err
+	}
 	end, err := v.lines.atEnd()
 	if err != nil {
 		return err
@@ -142,13 +154,17 @@ func (v *verifier) find(k Kind, format string, args ...any) {
 func (v *verifier) header() error {
 	first, err := v.lines.next(maxHeaderLine)
 	if errors.Is(err, errShort) || err == nil && !bytes.HasPrefix(first, []byte(formatPrefix)) {
-		return fmt.Errorf("%w: it doesn't begin with %s", ErrNotBundle, formatLine)
+		return fmt.Errorf("%w: it doesn't begin with %s", ErrNotBundle, formatPlain)
 	}
 	if err != nil {
 		return err
 	}
-	if string(first) != formatLine {
-		return fmt.Errorf("%w: its format is %.100q, and this build knows v1: a newer sluice may read it", ErrNotBundle, first)
+	switch string(first) {
+	case formatPlain:
+	case formatOutputs:
+		v.withOutputs = true
+	default:
+		return fmt.Errorf("%w: its format is %.100q, and this build knows v1 and v2: a newer sluice may read it", ErrNotBundle, first)
 	}
 	if err := v.field("scope", &v.report.Scope); err != nil {
 		return err

@@ -56,7 +56,7 @@ func (v *verifier) completeness() {
 func (v *verifier) relations() {
 	for _, r := range v.pending {
 		if v.about.about(r.subjects) { // its artifact was named by a later entry
-			v.about.commits(r.commits)
+			v.about.keeps(r.beside)
 		}
 	}
 	for _, r := range v.pending {
@@ -107,6 +107,9 @@ func (v *verifier) witnessed() {
 // payloads reads the payloads and holds them against their commitments.
 func (v *verifier) payloads() error {
 	s := section{l: v.lines, name: "payloads", end: "]}", limit: maxPayloadLine}
+	if v.withOutputs {
+		s.end, s.after = "],", `"outputs":[`
+	}
 	var last release.Digest
 	for {
 		e, ok, err := s.next()
@@ -162,6 +165,9 @@ func (v *verifier) payload(e element, last release.Digest) release.Digest {
 	f := Finding{Kind: KindAltered, Index: -1, Line: e.line}
 	var l payloadLine
 	err := strict(e.data, &l)
+	if err != nil {
+		l.Digest = salvageDigest(e.data)
+	}
 	actual := release.DigestOf(l.Blob)
 	p := v.promised[l.Digest]
 	if p == nil {
