@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"github.com/sluicehq/sluice/internal/agent/wire"
+	"github.com/sluicehq/sluice/internal/machinetest"
 	"github.com/sluicehq/sluice/internal/release"
 )
 
@@ -48,15 +49,7 @@ func TestUnreadableStateIsNotForgotten(t *testing.T) {
 
 // On a full disk a generation still becomes durable: the reserve makes room.
 func TestFullDisk(t *testing.T) {
-	dir := t.TempDir()
-	if err := syscall.Mount("tmpfs", dir, "tmpfs", 0, "size=4m"); err != nil {
-		skip := t.Skipf
-		if strings.Contains(os.Getenv("SLUICE_REQUIRE"), "userns") {
-			skip = t.Fatalf
-		}
-		skip("SKIPPED: NOT TESTED WITH A FULL DISK: couldn't mount a small one (run the tests as root, or by unshare -Urm): %v", err)
-	}
-	t.Cleanup(func() { _ = syscall.Unmount(dir, syscall.MNT_DETACH) })
+	dir := machinetest.SmallDisk(t, "4m")
 	makeReserve(dir)
 	if err := keep(dir, kept{Version: 1, Desired: wire.Desired{Generation: 1, Key: key}}); err != nil {
 		t.Fatal(err)

@@ -122,7 +122,7 @@ var table = []row{
 	{pkg: "runner/report", why: "go test and JUnit files to counts; a parser with no friends"},
 	{pkg: "rights", why: "a process gives up its capabilities; whom it then runs is the caller's"},
 	{pkg: "runner/sandbox", may: "rights", why: "namespaces for one child process; knows of no build"},
-	{pkg: "runner/sandbox/sandboxtest", may: "runner/sandbox", why: "tests say that they need a real sandbox"},
+	{pkg: "runner/sandbox/sandboxtest", may: "machinetest runner/sandbox", why: "tests say that they need a real sandbox"},
 	{
 		pkg: "registry", may: "release",
 		why: "distribution behind immutable tags, referrers and authentication; declares the index that it needs",
@@ -160,7 +160,7 @@ var table = []row{
 		pkg: "agent/agenttest", may: "agent agent/wire artifact evidence release",
 		why: "a control plane at the wire and a service that misbehaves on demand",
 	},
-	{pkg: "store/storetest", may: "registry registry/registrytest release store", why: "the suite that both dialects pass, and a real PostgreSQL for it"},
+	{pkg: "store/storetest", may: "machinetest registry registry/registrytest release store", why: "the suite that both dialects pass, and a real PostgreSQL for it"},
 
 	// Edges.
 	{
@@ -196,6 +196,7 @@ var table = []row{
 	},
 	{pkg: "bench", may: anything, tests: anything, why: "a program that measures the budgets of the product and of each layer by itself"},
 	{pkg: "server/servertest", may: "control", why: "a real server in a child process, a client, a repository and load, for tests"},
+	{pkg: "machinetest", why: "what tests need of the machine, and what follows where it lacks that; it knows nothing of the product"},
 	{pkg: "porttest", why: "ports that nobody else takes, for tests; it knows nothing of the product"},
 	{
 		pkg: "simtest", may: "agent/wire analysis pipeline release rollout target/host verdict",

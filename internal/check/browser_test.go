@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/sluicehq/sluice/internal/machinetest"
 	"github.com/sluicehq/sluice/internal/pipeline"
 	"github.com/sluicehq/sluice/internal/runner"
 	"github.com/sluicehq/sluice/internal/runner/sandbox/sandboxtest"
@@ -22,10 +23,7 @@ import (
 func needBrowser(t *testing.T) {
 	t.Helper()
 	if _, err := New(Config{}).chromium(); err != nil {
-		if strings.Contains(os.Getenv("SLUICE_REQUIRE"), "chromium") {
-			t.Fatal(err)
-		}
-		t.Skipf("SKIPPED: no page was looked at in a browser: %v", err)
+		machinetest.Lacks(t, machinetest.Chromium, "no page was looked at in a browser: %v", err)
 	}
 }
 

@@ -9,28 +9,16 @@ import (
 	"syscall"
 	"testing"
 
+	"github.com/sluicehq/sluice/internal/machinetest"
 	"github.com/sluicehq/sluice/internal/porttest"
 	"github.com/sluicehq/sluice/internal/server/servertest"
 )
 
-// smallDisk mounts a disk of some megabytes; fill takes all of it that is left,
+// smallDisk is one of some megabytes; fill takes all of it that is left,
 // and free gives it back.
 func smallDisk(t *testing.T, size string) (dir string, fill func(), free func()) {
 	t.Helper()
-	dir = t.TempDir()
-	if err := syscall.Mount("tmpfs", dir, "tmpfs", 0, "size="+size+",mode=0700"); err != nil {
-		skip := t.Skipf
-		if strings.Contains(os.Getenv("SLUICE_REQUIRE"), "userns") {
-			skip = t.Fatalf
-		}
-		skip("SKIPPED: NOT TESTED WITH A FULL DISK: couldn't mount a small one (run the tests as root, or by unshare -Urm): %v", err)
-	}
-	t.Cleanup(func() {
-		if err := syscall.Unmount(dir, 0); err != nil {
-			t.Errorf("something uses the small disk still: %v", err)
-			_ = syscall.Unmount(dir, syscall.MNT_DETACH)
-		}
-	})
+	dir = machinetest.SmallDisk(t, size)
 	ballast := filepath.Join(dir, "ballast")
 	fill = func() {
 		t.Helper()

@@ -7,10 +7,9 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"slices"
-	"strings"
 	"testing"
 
+	"github.com/sluicehq/sluice/internal/machinetest"
 	"github.com/sluicehq/sluice/internal/runner"
 	"github.com/sluicehq/sluice/internal/runner/sandbox"
 )
@@ -52,7 +51,7 @@ func run(m *testing.M) int {
 		return 1
 	}
 	if err := runner.Probe(context.Background()); err != nil {
-		if slices.Contains(strings.Split(os.Getenv("SLUICE_REQUIRE"), ","), "userns") {
+		if machinetest.Required(machinetest.Namespaces) {
 			fmt.Fprintln(os.Stderr, "SLUICE_REQUIRE names userns:", err)
 			return 1
 		}

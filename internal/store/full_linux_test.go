@@ -3,29 +3,18 @@ package store_test
 import (
 	"encoding/json"
 	"errors"
-	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 
-	"github.com/sluicehq/sluice/internal/store"
 	"golang.org/x/sys/unix"
+
+	"github.com/sluicehq/sluice/internal/machinetest"
+	"github.com/sluicehq/sluice/internal/store"
 )
 
 func TestDiskFull(t *testing.T) {
-	dir := t.TempDir()
-	if err := unix.Mount("tmpfs", dir, "tmpfs", 0, "size=1m"); err != nil {
-		skip := t.Skipf
-		if strings.Contains(os.Getenv("SLUICE_REQUIRE"), "userns") {
-			skip = t.Fatalf
-		}
-		skip("SKIPPED: couldn't mount a small disk: %v", err)
-	}
-	defer func() {
-		if err := unix.Unmount(dir, 0); err != nil {
-			t.Error(err)
-		}
-	}()
+	dir := machinetest.SmallDisk(t, "1m")
 	s, err := store.Open(t.Context(), filepath.Join(dir, "sluice.db"), store.Options{})
 	if err != nil {
 		t.Fatal(err)

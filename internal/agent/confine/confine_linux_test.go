@@ -10,16 +10,15 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/sluicehq/sluice/internal/machinetest"
 )
 
 // able skips where the host forbids namespaces.
 func able(t *testing.T) {
 	t.Helper()
 	if err := Probe(t.TempDir()); err != nil {
-		if strings.Contains(os.Getenv("SLUICE_REQUIRE"), "userns") {
-			t.Fatal(err)
-		}
-		t.Skipf("SKIPPED: this host does not allow services to be confined, so that they are was not tried: %v", err)
+		machinetest.Lacks(t, machinetest.Namespaces, "this host does not allow services to be confined, so that they are was not tried: %v", err)
 	}
 }
 

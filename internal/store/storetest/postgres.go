@@ -19,6 +19,8 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+
+	"github.com/sluicehq/sluice/internal/machinetest"
 )
 
 // Postgres returns the URL of an empty database of its own on a real PostgreSQL
@@ -31,10 +33,7 @@ func Postgres(t testing.TB) string {
 	t.Helper()
 	startOnce.Do(func() { shared, startErr = startPostgres() })
 	if startErr != nil {
-		if slices.Contains(strings.Split(os.Getenv("SLUICE_REQUIRE"), ","), "postgres") {
-			t.Fatalf("SLUICE_REQUIRE names postgres: %v", startErr)
-		}
-		t.Skipf("SKIPPED: NOT TESTED ON POSTGRESQL: %v", startErr)
+		machinetest.Lacks(t, machinetest.Postgres, "NOT TESTED ON POSTGRESQL: %v", startErr)
 	}
 	name := fmt.Sprintf("t%d", databases.Add(1))
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)

@@ -9,13 +9,13 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"slices"
 	"strings"
 	"sync"
 	"syscall"
 	"testing"
 	"time"
 
+	"github.com/sluicehq/sluice/internal/machinetest"
 	"github.com/sluicehq/sluice/internal/runner/sandbox"
 )
 
@@ -32,11 +32,11 @@ func Require(t testing.TB) {
 	case err == nil:
 	case !errors.Is(err, sandbox.ErrForbidden):
 		t.Fatalf("couldn't probe the sandbox: %v", err)
-	case slices.Contains(strings.Split(os.Getenv("SLUICE_REQUIRE"), ","), "userns"):
-		t.Fatalf("SLUICE_REQUIRE has userns: %v", err)
 	default:
-		fmt.Fprintf(os.Stderr, "\n*** SKIPPED %s: %v ***\n\n", t.Name(), err)
-		t.Skip(err)
+		if !machinetest.Required(machinetest.Namespaces) {
+			fmt.Fprintf(os.Stderr, "\n*** SKIPPED %s: %v ***\n\n", t.Name(), err)
+		}
+		machinetest.Lacks(t, machinetest.Namespaces, "%v", err)
 	}
 }
 
