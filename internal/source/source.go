@@ -263,53 +263,6 @@ func TreeDigest(ctx context.Context, repo, commit string, excluding ...string) (
 	return release.DigestOf(kept.Bytes()), nil
 }
 
-// Change is what differs between two commits.
-type Change struct {
-	Files    int          `json:"files"`
-	Added    int          `json:"added"`   // lines
-	Removed  int          `json:"removed"` // lines
-	Paths    []FileChange `json:"paths"`   // at most as many as asked for
-	Complete bool         `json:"complete"`
-}
-
-// FileChange is one file's part of a change.
-type FileChange struct {
-	Path    string `json:"path"`
-	Added   int    `json:"added"`
-	Removed int    `json:"removed"`
-	Binary  bool   `json:"binary,omitempty"`
-}
-
-// Diff sums up what changed from one commit to another, naming at most limit
-// files.
-func Diff(ctx context.Context, repo, from, to string, limit int) (Change, error) {
-	if err := checkHash(from, to); err != nil {
-		return Change{}, err
-	}
-	out, err := git(ctx, repo, "diff-tree", "-r", "--numstat", "-z", "--no-renames", "--no-ext-diff", "--no-textconv", "--end-of-options", from, to)
-	if err != nil {
-		return Change{}, missing(err, from, to)
-	}
-	c := Change{Paths: []FileChange{}}
-	for entry := range strings.SplitSeq(string(out), "\x00") {
-		f := strings.SplitN(entry, "\t", 3)
-		if len(f) != 3 {
-			continue
-		}
-		file := FileChange{Path: strings.ToValidUTF8(f[2], "\uFFFD"), Binary: f[0] == "-"}
-		file.Added, _ = strconv.Atoi(f[0]) // "-" for binary files
-		file.Removed, _ = strconv.Atoi(f[1])
-		c.Files++
-		c.Added += file.Added
-		c.Removed += file.Removed
-		if len(c.Paths) < limit {
-			c.Paths = append(c.Paths, file)
-		}
-	}
-	c.Complete = len(c.Paths) == c.Files
-	return c, nil
-}
-
 // checkHash accepts full object names only: a name that can move is resolved
 // once, by Resolve.
 func checkHash(hashes ...string) error {
