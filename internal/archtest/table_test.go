@@ -97,8 +97,8 @@ var table = []row{
 
 	// Composition.
 	{
-		pkg: "control", may: "agent/wire analysis artifact check crashpoint evidence gate pipeline preview promotion release rollout run runner source store target/host verdict",
-		why: "the only composer: it loads, asks the stages, commits, and acts through interfaces that it declares (Steered, Driven, Metrics, Blobs, …). runner and source are called for one build at a time; of target/host it uses how documents and reports read",
+		pkg: "control", may: "agent/wire analysis artifact blob check crashpoint evidence gate pipeline preview promotion release rollout run runner source store target/host verdict",
+		why: "the only composer: it loads, asks the stages, commits, and acts through interfaces that it declares (Steered, Driven, Metrics, Blobs, …). runner and source are called for one build at a time; of target/host it uses how documents and reports read, of blob its errors",
 	},
 
 	// Adapters.

@@ -156,7 +156,7 @@ func (w *world) audit() {
 func (w *world) export(id release.ID) evidence.Report {
 	w.Helper()
 	var b bytes.Buffer
-	w.must(w.front.Export(w.Context(), &b, release.DefaultProject, id))
+	w.must(w.front.Export(w.Context(), &b, release.DefaultProject, id, true))
 	rep, err := evidence.Verify(&b, evidence.VerifyOptions{})
 	if err != nil || !rep.OK {
 		w.Errorf("the exported evidence does not verify: %+v, %v", rep, err)

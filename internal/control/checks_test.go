@@ -1,7 +1,9 @@
 package control
 
 import (
+	"bytes"
 	"context"
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"slices"
@@ -131,6 +133,70 @@ func TestHooksThatFail(t *testing.T) {
 			if name == "home" && exposed {
 				w.Error("a user was exposed to a release that was stopped before traffic")
 			}
+		}
+	})
+}
+
+// What a check that failed was answered goes out with the bundle, and is read there
+// without the control plane; what was altered, or is gone, is told with its entry.
+func TestWhatChecksSaidIsInTheBundle(t *testing.T) {
+	stories(t, func(w *world) {
+		a := &asking{fail: map[string]string{}}
+		w.config.Checks = a
+		w.front, w.c = w.controller(), w.controller()
+		w.first(hooked)
+		a.fail["home"] = "it said no"
+		r, v2 := w.ship(w.definition(hooked), "v2")
+		w.untilState(r, run.Failed)
+		export := func(outputs bool) string {
+			var b bytes.Buffer
+			w.must(w.front.Export(w.Context(), &b, "default", v2, outputs))
+			return b.String()
+		}
+		read := func(bundle string) (evidence.Report, map[string]int64) {
+			found := map[string]int64{}
+			rep, err := evidence.Verify(strings.NewReader(bundle), evidence.VerifyOptions{Output: func(p evidence.Place, b []byte) error {
+				found[p.Name+" "+string(b)] = int64(p.Index)
+				return nil
+			}})
+			w.must(err)
+			return rep, found
+		}
+		whole := export(true)
+		rep, found := read(whole)
+		at, ok := found["output/home asked home\n"]
+		if !rep.OK || !ok || rep.Outputs < 3 || found["screenshot/shell png"] == 0 {
+			w.Fatalf("%+v %v", rep, found)
+		}
+		if rep, _ := read(export(false)); !rep.OK || rep.Outputs != 0 || rep.OutputsLeft < 3 {
+			w.Errorf("without outputs: %+v", rep)
+		}
+		said := base64.StdEncoding.EncodeToString([]byte("asked home\n"))
+		rep, _ = read(strings.Replace(whole, said, base64.StdEncoding.EncodeToString([]byte("asked hume\n")), 1))
+		if f := rep.Findings; rep.OK || len(f) != 1 || f[0].Kind != evidence.KindAltered || f[0].Index != at || !strings.Contains(f[0].Message, "output/home was altered") {
+			w.Errorf("a changed byte: %+v", rep)
+		}
+		o, b, err := w.front.Output(w.Context(), "default", at, "output/home")
+		if err != nil || string(b) != "asked home\n" || o.MediaType != "text/plain" {
+			w.Errorf("%+v %q %v", o, b, err)
+		}
+		for _, bad := range []struct {
+			at         int64
+			name, says string
+		}{{at, "output/shell", `names no output "output/shell"`}, {1 << 40, "output/home", "has no entry 1099511627776"}} {
+			if _, _, err := w.front.Output(w.Context(), "default", bad.at, bad.name); !errors.Is(err, ErrMissing) || !strings.Contains(err.Error(), bad.says) {
+				w.Errorf("%d %s: %v", bad.at, bad.name, err)
+			}
+		}
+		w.config.Blobs.(memBlobs).m.Clear()
+		rep, found = read(export(true))
+		if !rep.OK || len(found) != 0 || rep.OutputsLeft < 3 || !slices.ContainsFunc(rep.Findings, func(f evidence.Finding) bool {
+			return f.Index == at && f.Kind == evidence.KindNote && strings.Contains(f.Message, "output/home is left out")
+		}) {
+			w.Errorf("after the folder of blobs was lost: %+v", rep)
+		}
+		if _, _, err := w.front.Output(w.Context(), "default", at, "output/home"); !errors.Is(err, ErrMissing) {
+			w.Errorf("after the folder of blobs was lost: %v", err)
 		}
 	})
 }

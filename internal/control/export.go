@@ -7,6 +7,7 @@ import (
 	"io"
 	"iter"
 
+	"github.com/sluicehq/sluice/internal/blob"
 	"github.com/sluicehq/sluice/internal/evidence"
 	"github.com/sluicehq/sluice/internal/release"
 	"github.com/sluicehq/sluice/internal/store"
@@ -16,8 +17,9 @@ import (
 const exportBatch = 500
 
 // Export writes a project's evidence as one bundle: all of it, or what is about
-// one release. What was stated before the call is in it.
-func (c *Controller) Export(ctx context.Context, w io.Writer, project string, id release.ID) error {
+// one release, with what checks were answered if it shall. What was stated before
+// the call is in it.
+func (c *Controller) Export(ctx context.Context, w io.Writer, project string, id release.ID, outputs bool) error {
 	if err := c.Integrate(ctx); err != nil {
 		return err
 	}
@@ -51,8 +53,79 @@ func (c *Controller) Export(ctx context.Context, w io.Writer, project string, id
 			b, _, err := tx.Payload(project, d)
 			return b, err
 		}
+		if outputs {
+			x.Output = func(d release.Digest, limit int) ([]byte, evidence.Left, error) { return c.output(ctx, d, limit) }
+		}
 		return evidence.WriteBundle(w, x)
 	})
+}
+
+// output reads what a check left, or says why it can't be had. Where several
+// control planes have folders of their own, it is with the one that made the check.
+func (c *Controller) output(ctx context.Context, d release.Digest, limit int) ([]byte, evidence.Left, error) {
+	r, err := c.blobs.Open(ctx, d)
+	if errors.Is(err, blob.ErrNotFound) {
+		return nil, evidence.LeftAbsent, nil
+	}
+	if err != nil {
+		return nil, "", err
+	}
+	b, err := io.ReadAll(io.LimitReader(r, int64(limit)+1))
+	err = errors.Join(err, r.Close())
+	switch {
+	case errors.Is(err, blob.ErrCorrupt):
+		return nil, evidence.LeftAltered, nil
+	case err != nil:
+		return nil, "", fmt.Errorf("couldn't read output %s: %w", d.Short(), err)
+	case len(b) > limit:
+		return nil, evidence.LeftLarge, nil
+	}
+	return b, "", nil
+}
+
+// Entry returns the statement at an index of a project's log.
+func (c *Controller) Entry(ctx context.Context, project string, index int64) (store.Leaf, error) {
+	var out store.Leaf
+	err := c.store.View(ctx, func(tx *store.Tx) error {
+		l, err := tx.LeafRange(project, index, index+1)
+		if err == nil && len(l) == 0 {
+			err = missing("the log of project %s has no entry %d; `sluice evidence show` lists them", project, index)
+		}
+		if err == nil {
+			out = l[0]
+		}
+		return err
+	})
+	return out, err
+}
+
+// Output returns what a check left, as an entry of the log names it.
+func (c *Controller) Output(ctx context.Context, project string, index int64, name string) (evidence.Output, []byte, error) {
+	l, err := c.Entry(ctx, project, index)
+	if err != nil {
+		return evidence.Output{}, nil, err
+	}
+	st, err := evidence.Peek(l.Envelope)
+	if err != nil {
+		return evidence.Output{}, nil, err
+	}
+	for _, o := range st.Outputs() {
+		if o.Name != name {
+			continue
+		}
+		b, left, err := c.output(ctx, o.Digest, evidence.MaxOutput)
+		switch left {
+		case "":
+		case evidence.LeftAbsent:
+			err = missing("this control plane doesn't have %s of entry %d: it was erased, or another one made the check", clip(name), index)
+		case evidence.LeftLarge:
+			err = refuse("%s of entry %d has more than the %d MiB that are shown", clip(name), index, evidence.MaxOutput>>20)
+		default:
+			err = fmt.Errorf("%s of entry %d was altered where it is kept: it is not what was signed", clip(name), index)
+		}
+		return o, b, err
+	}
+	return evidence.Output{}, nil, missing("entry %d names no output %q", index, clip(name))
 }
 
 // maxWitnessed bounds the checkpoints that a bundle proves to continue.

@@ -11,6 +11,7 @@ import (
 	"sync"
 
 	"github.com/sluicehq/sluice/internal/agent/wire"
+	"github.com/sluicehq/sluice/internal/blob"
 	"github.com/sluicehq/sluice/internal/evidence"
 	"github.com/sluicehq/sluice/internal/pipeline"
 	"github.com/sluicehq/sluice/internal/release"
@@ -91,7 +92,7 @@ func (b memBlobs) Put(_ context.Context, r io.Reader) (release.Digest, int64, er
 func (b memBlobs) Open(_ context.Context, d release.Digest) (io.ReadCloser, error) {
 	all, ok := b.m.Load(d)
 	if !ok {
-		return nil, os.ErrNotExist
+		return nil, blob.ErrNotFound
 	}
 	return io.NopCloser(bytes.NewReader(all.([]byte))), nil
 }

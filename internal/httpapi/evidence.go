@@ -24,6 +24,25 @@ type Statement struct {
 	Subject       release.Digest  `json:"subject"`
 	PredicateType string          `json:"predicateType"`
 	Predicate     json.RawMessage `json:"predicate"`
+	// What a check left; entries/{entry}/output gives it.
+	Outputs []evidence.Output `json:"outputs,omitempty"`
+}
+
+func statement(l store.Leaf) (Statement, error) {
+	st, err := evidence.Peek(l.Envelope)
+	if err != nil {
+		return Statement{}, err
+	}
+	return Statement{
+		Index: l.Index, ID: l.ID, At: l.At, Run: l.Run, Environment: l.Environment, Subject: l.Subject,
+		PredicateType: l.PredicateType, Predicate: st.Predicate, Outputs: st.Outputs(),
+	}, nil
+}
+
+// EntryPath names an entry of the log.
+type EntryPath struct {
+	Project
+	Entry int64 `path:"entry" minimum:"0" doc:"index in the log" example:"12"`
 }
 
 func (s *Server) evidence() {
@@ -37,17 +56,51 @@ func (s *Server) evidence() {
 		leaves, err := s.cfg.Control.Leaves(ctx, in.Project.Project, f)
 		list := make([]Statement, 0, len(leaves))
 		for _, l := range leaves {
-			st, err := evidence.Peek(l.Envelope)
+			st, err := statement(l)
 			if err != nil {
 				return nil, fail(err)
 			}
-			list = append(list, Statement{Index: l.Index, ID: l.ID, At: l.At, Run: l.Run, Environment: l.Environment, Subject: l.Subject, PredicateType: l.PredicateType, Predicate: st.Predicate})
+			list = append(list, st)
 		}
 		return out(list, err)
 	})
+	huma.Register(s.api, op(http.MethodGet, "evidence/entries/{entry}", "get-entry", "Read one signed statement"), func(ctx context.Context, in *EntryPath) (*output[Statement], error) {
+		l, err := s.cfg.Control.Entry(ctx, in.Project.Project, in.Entry)
+		if err != nil {
+			return nil, fail(err)
+		}
+		return out(statement(l))
+	})
+	huma.Register(s.api, op(http.MethodGet, "evidence/entries/{entry}/output", "read-output", "Read what a check was answered or printed, or the picture of its page, as an entry names it"), func(ctx context.Context, in *struct {
+		EntryPath
+		Name string `query:"name" required:"true" doc:"as the entry names it" example:"output/smoke" maxLength:"512"`
+	}) (*checkOutput, error) {
+		o, b, err := s.cfg.Control.Output(ctx, in.Project.Project, in.Entry, in.Name)
+		if err != nil {
+			return nil, fail(err)
+		}
+		// A version that is checked may have written anything: it is shown, and
+		// nothing in it runs.
+		return &checkOutput{Type: shownType(o.MediaType), Policy: "sandbox; default-src 'none'", Body: b}, nil
+	})
 }
 
-// bundle streams a bundle. It is written whole before the first byte goes out,
+// checkOutput is what a check left, as it is.
+type checkOutput struct {
+	Type   string `header:"Content-Type"`
+	Policy string `header:"Content-Security-Policy"`
+	Body   []byte
+}
+
+// shownType is a type that a browser shows without running anything.
+func shownType(mediaType string) string {
+	if mediaType == "image/png" {
+		return mediaType
+	}
+	return "text/plain; charset=utf-8"
+}
+
+// bundle streams a bundle; with outputs=none without what checks were answered. It is written whole before the first byte goes out,
 // so that an error is an answer and never half a bundle.
 func (s *Server) bundle(w http.ResponseWriter, r *http.Request) {
 	id := release.ID(r.URL.Query().Get("release"))
@@ -69,7 +122,7 @@ func (s *Server) bundle(w http.ResponseWriter, r *http.Request) {
 		writeFailure(w, err)
 		return
 	}
-	if err := s.cfg.Control.Export(r.Context(), f, r.PathValue("project"), id); err != nil {
+	if err := s.cfg.Control.Export(r.Context(), f, r.PathValue("project"), id, r.URL.Query().Get("outputs") != "none"); err != nil {
 		writeFailure(w, err)
 		return
 	}
