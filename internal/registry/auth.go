@@ -3,7 +3,6 @@ package registry
 import (
 	"errors"
 	"net/http"
-	"strings"
 )
 
 // Action is what a request wants to do in a repository.
@@ -36,15 +35,4 @@ type AuthorizerFunc func(r *http.Request, repo string, action Action) error
 // Authorize calls f.
 func (f AuthorizerFunc) Authorize(r *http.Request, repo string, action Action) error {
 	return f(r, repo, action)
-}
-
-// Token returns the request's token: a bearer token, or the password of basic
-// authentication (any user name), which is how OCI clients send one.
-func Token(r *http.Request) string {
-	scheme, rest, _ := strings.Cut(r.Header.Get("Authorization"), " ")
-	if strings.EqualFold(scheme, "Bearer") {
-		return strings.TrimSpace(rest)
-	}
-	_, password, _ := r.BasicAuth()
-	return password
 }

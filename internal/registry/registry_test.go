@@ -35,7 +35,7 @@ const (
 )
 
 func authorize(r *http.Request, repository string, action registry.Action) error {
-	switch registry.Token(r) {
+	switch registrytest.Token(r) {
 	case writer:
 		return nil
 	case reader:
@@ -596,7 +596,7 @@ func FuzzRequest(f *testing.F) {
 	f.Fuzz(func(t *testing.T, method, path, body string) {
 		u, err := url.Parse("http://registry" + path)
 		if err != nil || u.Host != "registry" {
-			t.Skip("the fuzzer made an address of another host")
+			return // an address of another host
 		}
 		r := &http.Request{Method: method, URL: u, Host: u.Host, Header: http.Header{}, Body: io.NopCloser(strings.NewReader(body)), ContentLength: int64(len(body)), ProtoMajor: 1}
 		r.Header.Set("Authorization", "Bearer "+writer)

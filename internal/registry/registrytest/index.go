@@ -1,5 +1,5 @@
-// Package registrytest has an index in memory, and the suite that every index
-// must pass.
+// Package registrytest has an index in memory, the suite that every index must pass,
+// and what an authorizer of tests needs.
 package registrytest
 
 import (

@@ -3,7 +3,9 @@ package registrytest
 import (
 	"errors"
 	"fmt"
+	"net/http"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 
@@ -127,4 +129,15 @@ func TestIndex(t *testing.T, open func(t *testing.T) registry.Index) {
 			}
 		}
 	})
+}
+
+// Token returns the request's token: a bearer's, or the password of basic
+// authentication (any user name), which is how OCI clients send one.
+func Token(r *http.Request) string {
+	scheme, rest, _ := strings.Cut(r.Header.Get("Authorization"), " ")
+	if strings.EqualFold(scheme, "Bearer") {
+		return strings.TrimSpace(rest)
+	}
+	_, password, _ := r.BasicAuth()
+	return password
 }

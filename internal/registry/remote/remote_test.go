@@ -40,7 +40,7 @@ func serve(t *testing.T, around func(http.Handler) http.Handler) (url, root stri
 	g, err := registry.New(registry.Options{
 		Root: root, Key: make([]byte, 32), Index: registrytest.NewIndex(), Log: slog.New(slog.NewTextHandler(io.Discard, nil)),
 		Authorizer: registry.AuthorizerFunc(func(r *http.Request, _ string, _ registry.Action) error {
-			switch registry.Token(r) {
+			switch registrytest.Token(r) {
 			case token:
 				return nil
 			case "weak":
