@@ -47,8 +47,14 @@ type world struct {
 func newWorld(t *testing.T) *world {
 	t.Helper()
 	t.Parallel()
-	w := &world{T: t, Plane: agenttest.NewPlane(t), dir: t.TempDir(), listen: porttest.Free(t)}
-	w.agent = w.StartAgent(t, host, w.dir)
+	return worldWith(t, t.TempDir(), agenttest.Options{})
+}
+
+// worldWith has an agent on dir whose options matter.
+func worldWith(t *testing.T, dir string, o agenttest.Options) *world {
+	t.Helper()
+	w := &world{T: t, Plane: agenttest.NewPlane(t), dir: dir, listen: porttest.Free(t)}
+	w.agent = w.StartAgentWith(t, host, dir, o)
 	return w
 }
 
@@ -406,9 +412,8 @@ func TestTwoHosts(t *testing.T) {
 }
 
 func TestSecretsStaySecret(t *testing.T) {
-	w := &world{T: t, Plane: agenttest.NewPlane(t), dir: t.TempDir(), listen: porttest.Free(t)}
 	named := t.TempDir()
-	w.agent = w.StartAgentWith(t, host, w.dir, agenttest.Options{Secrets: []string{named}})
+	w := worldWith(t, t.TempDir(), agenttest.Options{Secrets: []string{named}})
 	file := filepath.Join(named, "token")
 	if err := os.WriteFile(file, []byte("hunter2-hunter2\n"), 0o600); err != nil {
 		t.Fatal(err)

@@ -14,7 +14,6 @@ import (
 	"github.com/sluicehq/sluice/internal/agent/confine"
 	"github.com/sluicehq/sluice/internal/agent/wire"
 	"github.com/sluicehq/sluice/internal/machinetest"
-	"github.com/sluicehq/sluice/internal/porttest"
 	"github.com/sluicehq/sluice/internal/release"
 )
 
@@ -30,8 +29,7 @@ func TestServiceReadsNoKeys(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	w := &world{T: t, Plane: agenttest.NewPlane(t), dir: filepath.Join(data, "agent"), listen: porttest.Free(t)}
-	w.agent = w.StartAgentWith(t, host, w.dir, agenttest.Options{Hide: []string{data}})
+	w := worldWith(t, filepath.Join(data, "agent"), agenttest.Options{Hide: []string{data}})
 	v1 := w.release("v1")
 	w.desire(with(v1, 10000, false))
 	pids := w.pids(v1)
@@ -92,8 +90,7 @@ func TestServiceIsHandedNoKeys(t *testing.T) {
 	if err := os.Symlink(filepath.Join(data, "token"), link); err != nil {
 		t.Fatal(err)
 	}
-	w := &world{T: t, Plane: agenttest.NewPlane(t), dir: filepath.Join(data, "agent"), listen: porttest.Free(t)}
-	w.agent = w.StartAgentWith(t, host, w.dir, agenttest.Options{Hide: []string{data}, Secrets: []string{data}})
+	w := worldWith(t, filepath.Join(data, "agent"), agenttest.Options{Hide: []string{data}, Secrets: []string{data}})
 	ok := w.WithSecrets(t, shop, w.release("v1"), map[string]release.SecretRef{"DB": {Ref: "file:" + filepath.Join(data, "secrets/db")}})
 	w.desire(with(ok, 10000, false))
 	for i, path := range []string{filepath.Join(data, "token"), link, filepath.Join(data, "agent", "journal.jsonl"), filepath.Join(data, "secrets/../token")} {
@@ -107,8 +104,7 @@ func TestServiceIsHandedNoKeys(t *testing.T) {
 
 // Where it is not wanted services are the agent's own, and every report says so.
 func TestIsolationNone(t *testing.T) {
-	w := &world{T: t, Plane: agenttest.NewPlane(t), dir: t.TempDir(), listen: porttest.Free(t)}
-	w.agent = w.StartAgentWith(t, host, w.dir, agenttest.Options{Isolation: agent.None})
+	w := worldWith(t, t.TempDir(), agenttest.Options{Isolation: agent.None})
 	v1 := w.release("v1")
 	w.desire(with(v1, 10000, false))
 	w.waitPhase(v1, wire.Ready)

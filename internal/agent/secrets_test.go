@@ -12,7 +12,6 @@ import (
 	"github.com/sluicehq/sluice/internal/agent/agenttest"
 	"github.com/sluicehq/sluice/internal/agent/confine"
 	"github.com/sluicehq/sluice/internal/agent/wire"
-	"github.com/sluicehq/sluice/internal/porttest"
 	"github.com/sluicehq/sluice/internal/release"
 )
 
@@ -20,8 +19,7 @@ import (
 // that the operator named and of the agent's own folder secrets. It sees the folders
 // themselves by no way.
 func TestAReleaseNamesOnlyWhatTheOperatorNamed(t *testing.T) {
-	w := &world{T: t, Plane: agenttest.NewPlane(t), dir: t.TempDir(), listen: porttest.Free(t)}
-	elsewhere := t.TempDir()
+	dir, elsewhere := t.TempDir(), t.TempDir()
 	named, err := os.MkdirTemp("", "named-") // not below the test's folder, which no service may pass
 	if err != nil {
 		t.Fatal(err)
@@ -40,12 +38,12 @@ func TestAReleaseNamesOnlyWhatTheOperatorNamed(t *testing.T) {
 		}
 	}
 	write(filepath.Join(named, "db"), "hunter2")
-	write(filepath.Join(w.dir, "secrets", "mail"), "hunter3")
+	write(filepath.Join(dir, "secrets", "mail"), "hunter3")
 	write(filepath.Join(elsewhere, "shadow"), "somebody else's")
 	if err := os.Symlink(filepath.Join(elsewhere, "shadow"), filepath.Join(named, "link")); err != nil {
 		t.Fatal(err)
 	}
-	w.agent = w.StartAgentWith(t, host, w.dir, agenttest.Options{Secrets: []string{named}})
+	w := worldWith(t, dir, agenttest.Options{Secrets: []string{named}})
 	ref := func(path ...string) release.SecretRef {
 		return release.SecretRef{Ref: "file:" + filepath.Join(path...)}
 	}

@@ -69,9 +69,12 @@ func openStore(dir string, f Fetcher) (*store, error) {
 
 func (s *store) folder(id release.ID) string { return filepath.Join(s.dir, id.Hex()) }
 
+// verifiedFile marks the folder of a release whose files were verified.
+const verifiedFile = "verified.json"
+
 // kept lists the releases whose files are here, verified.
 func (s *store) kept() []release.ID {
-	marks, err := filepath.Glob(filepath.Join(s.dir, "*", "verified.json"))
+	marks, err := filepath.Glob(filepath.Join(s.dir, "*", verifiedFile))
 	if err != nil {
 		return nil
 	}
@@ -103,7 +106,7 @@ func (s *store) get(ctx context.Context, id release.ID, reference string, digest
 
 func (s *store) getOnce(ctx context.Context, id release.ID, reference string, digest release.Digest) (string, error) {
 	dir := s.folder(id)
-	files, mark := filepath.Join(dir, "files"), filepath.Join(dir, "verified.json")
+	files, mark := filepath.Join(dir, "files"), filepath.Join(dir, verifiedFile)
 	if s.intact(files, mark, id, digest) {
 		now := time.Now()
 		_ = os.Chtimes(mark, now, now) // when it was last used, for prune
@@ -231,7 +234,7 @@ func (s *store) prune(inUse map[release.ID]bool) error {
 			continue
 		}
 		var used time.Time
-		if info, err := os.Stat(filepath.Join(s.dir, e.Name(), "verified.json")); err == nil {
+		if info, err := os.Stat(filepath.Join(s.dir, e.Name(), verifiedFile)); err == nil {
 			used = info.ModTime()
 		}
 		unused = append(unused, old{e.Name(), used})

@@ -1,13 +1,10 @@
 package supervise
 
 import (
-	"context"
-	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/sluicehq/sluice/internal/agent/confine"
 	"github.com/sluicehq/sluice/internal/machinetest"
@@ -66,21 +63,8 @@ func TestAnAdoptedLogIsNotShownWithoutItsSecrets(t *testing.T) {
 	}
 	sp := spec(t, `echo token $TOKEN; exec sleep 1000`)
 	sp.Secrets = map[string]release.SecretRef{"TOKEN": {Ref: "file:" + file}}
-	with := func(dirs ...string) *Supervisor {
-		t.Helper()
-		s, err := Open(Options{Dir: dir, Secrets: dirs})
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(s.Close)
-		return s
-	}
+	with := func(dirs ...string) *Supervisor { return openWith(t, Options{Dir: dir, Secrets: dirs}) }
 	first := with(secrets)
-	t.Cleanup(func() {
-		if err := StopAll(context.Background(), dir, time.Second); err != nil {
-			t.Error(err)
-		}
-	})
 	g := first.Group(sp, 1)
 	eventually(t, "its log", func() bool {
 		return strings.Contains(g.Status().Instances[0].LogTail, "token ***")
@@ -130,22 +114,9 @@ func TestRunningServicesKeepTheirUser(t *testing.T) {
 		machinetest.Lacks(t, machinetest.Namespaces, "this host does not allow services to be confined, so whose they are was not tried: %v", err)
 	}
 	dir := t.TempDir()
-	start := func() *Supervisor {
-		t.Helper()
-		s, err := Open(Options{Dir: dir, Confine: true, Logger: slog.New(slog.DiscardHandler)})
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(s.Close)
-		return s
-	}
+	confined := Options{Dir: dir, Confine: true}
 	sp := spec(t, "exec sleep 1000")
-	first := start()
-	t.Cleanup(func() {
-		if err := StopAll(context.Background(), dir, time.Second); err != nil {
-			t.Error(err)
-		}
-	})
+	first := openWith(t, confined)
 	g := first.Group(sp, 1)
 	eventually(t, "a process", func() bool { return g.Status().Instances[0].PID > 0 })
 	before, _, err := first.users.Of(sp.Key.String())
@@ -157,7 +128,7 @@ func TestRunningServicesKeepTheirUser(t *testing.T) {
 	if err := os.Remove(users); err != nil { // as it was before there was such a file
 		t.Fatal(err)
 	}
-	second := start()
+	second := openWith(t, confined)
 	if b, err := os.ReadFile(users); err != nil || !strings.Contains(string(b), sp.Key.String()) {
 		t.Errorf("its user is not recorded before others ask: %q, %v", b, err)
 	}

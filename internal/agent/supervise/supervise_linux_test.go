@@ -26,13 +26,18 @@ var testKey = release.Key{Project: "default", Service: "shop", Environment: "pro
 // open returns a supervisor on dir whose processes end with the test.
 func open(t *testing.T, dir string) *Supervisor {
 	t.Helper()
-	s, err := Open(Options{Dir: dir})
+	return openWith(t, Options{Dir: dir})
+}
+
+func openWith(t *testing.T, o Options) *Supervisor {
+	t.Helper()
+	s, err := Open(o)
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
 		s.Close()
-		if err := StopAll(context.Background(), dir, time.Second); err != nil {
+		if err := StopAll(context.Background(), o.Dir, time.Second); err != nil {
 			t.Error(err)
 		}
 	})
@@ -240,17 +245,12 @@ func TestDrainComesBeforeTheEnd(t *testing.T) {
 	var pid atomic.Int64
 	var order atomic.Value
 	order.Store("")
-	dir := t.TempDir()
-	s, err := Open(Options{Dir: dir, Drain: func(_ context.Context, i Instance) {
+	s := openWith(t, Options{Dir: t.TempDir(), Drain: func(_ context.Context, i Instance) {
 		pid.Store(int64(i.PID))
 		if alive(i.PID) {
 			order.Store("drained while alive")
 		}
 	}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer s.Close()
 	g := s.Group(spec(t, serve(t)), 1)
 	eventually(t, "ready", func() bool { return g.Status().Ready == 1 })
 	g.Stop()
