@@ -245,7 +245,8 @@ func TestDrainComesBeforeTheEnd(t *testing.T) {
 	var pid atomic.Int64
 	var order atomic.Value
 	order.Store("")
-	s := openWith(t, Options{Dir: t.TempDir(), Drain: func(_ context.Context, i Instance) {
+	dir := t.TempDir()
+	s := openWith(t, Options{Dir: dir, Drain: func(_ context.Context, i Instance) {
 		pid.Store(int64(i.PID))
 		if alive(i.PID) {
 			order.Store("drained while alive")
