@@ -2,12 +2,9 @@ package pipeline_test
 
 import (
 	"maps"
-	"os"
 	"path/filepath"
 	"strings"
 	"testing"
-
-	"github.com/google/go-cmp/cmp"
 
 	"github.com/sluicehq/sluice/internal/pipeline"
 )
@@ -24,16 +21,7 @@ func TestAlarmSets(t *testing.T) {
 		t.Run(strings.TrimSuffix(filepath.Base(file), ".yaml"), func(t *testing.T) {
 			src := read(t, file)
 			_, problems := parse(src)
-			got := problems.Render(src, false)
-			transcript := strings.TrimSuffix(file, ".yaml") + ".txt"
-			if *update {
-				if err := os.WriteFile(transcript, []byte(got), 0o644); err != nil {
-					t.Fatal(err)
-				}
-			}
-			if diff := cmp.Diff(string(read(t, transcript)), got); diff != "" {
-				t.Errorf("transcript (-want +got):\n%s", diff)
-			}
+			same(t, strings.TrimSuffix(file, ".yaml")+".txt", problems.Render(src, false))
 			text := string(src)
 			for range 2 { // a worker that nothing judges is told that first, then the rest
 				for _, p := range problems {

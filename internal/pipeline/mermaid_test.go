@@ -1,28 +1,16 @@
 package pipeline_test
 
 import (
-	"os"
 	"regexp"
 	"strings"
 	"testing"
-
-	"github.com/google/go-cmp/cmp"
 
 	"github.com/sluicehq/sluice/internal/pipeline"
 )
 
 func TestMermaid(t *testing.T) {
 	d, _ := parse(read(t, "testdata/good/interface.yaml"))
-	got := pipeline.Mermaid(d)
-	const golden = "testdata/interface.mmd"
-	if *update {
-		if err := os.WriteFile(golden, []byte(got), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if diff := cmp.Diff(string(read(t, golden)), got); diff != "" {
-		t.Errorf("diagram (-want +got):\n%s", diff)
-	}
+	same(t, "testdata/interface.mmd", pipeline.Mermaid(d))
 }
 
 // Nothing in a name can end a label, and every edge joins nodes that exist.

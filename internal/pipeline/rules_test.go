@@ -19,6 +19,19 @@ import (
 
 var update = flag.Bool("update", false, "write the transcripts")
 
+// same compares a text with the transcript in a file.
+func same(t *testing.T, file, got string) {
+	t.Helper()
+	if *update {
+		if err := os.WriteFile(file, []byte(got), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if diff := cmp.Diff(string(read(t, file)), got); diff != "" {
+		t.Errorf("%s (-want +got):\n%s", file, diff)
+	}
+}
+
 // parse reads with hooks that refuse what is plainly unfinished.
 func parse(src []byte) (pipeline.Definition, pipeline.Problems) {
 	unfinished := func(s string) error {
@@ -50,16 +63,7 @@ func TestRules(t *testing.T) {
 		t.Run(rule, func(t *testing.T) {
 			src := read(t, file)
 			_, problems := parse(src)
-			got := problems.Render(src, false)
-			transcript := strings.TrimSuffix(file, ".yaml") + ".txt"
-			if *update {
-				if err := os.WriteFile(transcript, []byte(got), 0o644); err != nil {
-					t.Fatal(err)
-				}
-			}
-			if diff := cmp.Diff(string(read(t, transcript)), got); diff != "" {
-				t.Errorf("transcript (-want +got):\n%s", diff)
-			}
+			same(t, strings.TrimSuffix(file, ".yaml")+".txt", problems.Render(src, false))
 			checkPositions(t, src, problems)
 			for _, p := range problems {
 				if p.Rule == rule && proved[rule] != pipeline.Error {
