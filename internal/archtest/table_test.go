@@ -172,8 +172,8 @@ var table = []row{
 		why: "renders control's views; the words of states and verdicts come from the packages that own them, and who asks is httpapi's to say: one way in, one answer",
 	},
 	{
-		pkg: "cli", may: "agent analysis artifact control demo evidence httpapi pipeline preview registry/remote release rollout run runner server source store verdict", tests: "gate",
-		why: "a client of the API and of the registry, whose documents are control's types, and whose words (states, phases) belong to run and rollout; starts server and agent; lints, plans, judges and verifies files without a server, so it calls those stages itself, and finds the repository by source. Of store it knows the error of a folder in use, of runner the names of isolations",
+		pkg: "cli", may: "agent analysis artifact control demo evidence httpapi pipeline preview registry/remote release rollout run runner runner/sandbox server source store verdict", tests: "gate",
+		why: "a client of the API and of the registry, whose documents are control's types, and whose words (states, phases) belong to run and rollout; starts server and agent; lints, plans, judges and verifies files without a server, so it calls those stages itself, and finds the repository by source. Of store it knows the error of a folder in use, of runner the names of isolations, of its sandbox what every build step is shown",
 	},
 
 	{

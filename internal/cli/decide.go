@@ -18,7 +18,6 @@ import (
 	"github.com/sluicehq/sluice/internal/httpapi"
 	"github.com/sluicehq/sluice/internal/release"
 	"github.com/sluicehq/sluice/internal/rollout"
-	"github.com/sluicehq/sluice/internal/run"
 )
 
 // interactive reports whether a person can be asked: what is shown goes to
@@ -135,7 +134,7 @@ with the difference. On a terminal without --packet, shows the packet and asks.`
 func deciding(s control.Status) (string, error) {
 	var wait []string
 	for _, e := range s.Environments {
-		if e.State == run.Waiting && e.Packet != "" && e.Rollout == "" && e.Decision == "" {
+		if awaitsApproval(e) {
 			wait = append(wait, e.Name)
 		}
 	}

@@ -91,11 +91,13 @@ func (a *app) load(path, platformFile string) (pipeline.Definition, []byte, erro
 	return def, src, nil
 }
 
-func plural(n int, what string) string {
+func plural(n int, what string) string { return oneOr(n, what, what+"s") }
+
+func oneOr(n int, one, many string) string {
 	if n == 1 {
-		return "1 " + what
+		return "1 " + one
 	}
-	return fmt.Sprintf("%d %ss", n, what)
+	return fmt.Sprintf("%d %s", n, many)
 }
 
 func (a *app) lint() *cobra.Command {

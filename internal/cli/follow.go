@@ -51,11 +51,16 @@ func ended(s control.Status) bool {
 // run that waits for another rollout to end needs nobody, unless that one does.
 func waitsFor(s control.Status) *control.EnvironmentStatus {
 	for i, e := range s.Environments {
-		if e.State == run.Waiting && (e.Packet != "" && e.Rollout == "" && e.Decision == "" || e.Held != "" || e.Paused || e.Queue != nil && e.Queue.Waits != "") {
+		if awaitsApproval(e) || e.State == run.Waiting && (e.Held != "" || e.Paused || e.Queue != nil && e.Queue.Waits != "") {
 			return &s.Environments[i]
 		}
 	}
 	return nil
+}
+
+// awaitsApproval reports whether nobody has decided yet on a release that may enter.
+func awaitsApproval(e control.EnvironmentStatus) bool {
+	return e.State == run.Waiting && e.Packet != "" && e.Rollout == "" && e.Decision == ""
 }
 
 func stuck(s control.Status) *control.EnvironmentStatus {

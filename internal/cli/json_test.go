@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"maps"
 	"net/http"
 	"os"
 	"strings"
@@ -113,7 +112,7 @@ func TestEveryCommandPrintsJSON(t *testing.T) {
 	root := (&app{out: io.Discard, err: io.Discard}).root()
 	root.InitDefaultHelpCmd()
 	walk(root)
-	for name := range maps.Keys(calls) {
+	for name := range calls {
 		if !seen[name] {
 			t.Errorf("there is no command %s", name)
 		}

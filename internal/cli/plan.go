@@ -60,7 +60,7 @@ func (a *app) printEnvironment(e preview.Environment, same bool) {
 	}
 	guards("gates", e.Gates)
 	if e.Approval != nil {
-		s.put("approval", clean(fmt.Sprintf("by %s within %s (removes: %s)", plural2(e.Approval.Quorum, "person", "people"), seconds(e.Approval.ExpiresSeconds), e.Approval.Risk)))
+		s.put("approval", clean(fmt.Sprintf("by %s within %s (removes: %s)", oneOr(e.Approval.Quorum, "person", "people"), seconds(e.Approval.ExpiresSeconds), e.Approval.Risk)))
 	}
 	guards("checks", e.Checks)
 	label := "judged"
@@ -117,13 +117,6 @@ func extends(what string, most int) string {
 		return fmt.Sprintf("extend, at most %s", plural(most, "time"))
 	}
 	return what
-}
-
-func plural2(n int, one, many string) string {
-	if n == 1 {
-		return "1 " + one
-	}
-	return fmt.Sprintf("%d %s", n, many)
 }
 
 func seconds(s float64) string {

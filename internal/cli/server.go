@@ -10,7 +10,6 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strings"
 	"syscall"
@@ -21,6 +20,7 @@ import (
 	"github.com/sluicehq/sluice/internal/agent"
 	"github.com/sluicehq/sluice/internal/httpapi"
 	"github.com/sluicehq/sluice/internal/runner"
+	"github.com/sluicehq/sluice/internal/runner/sandbox"
 	"github.com/sluicehq/sluice/internal/server"
 	"github.com/sluicehq/sluice/internal/store"
 )
@@ -188,9 +188,6 @@ access token, so it needs no server, and ends when that token is changed.`,
 	return c
 }
 
-// seenByBuilds are the folders of the host that every build step is shown.
-var seenByBuilds = regexp.MustCompile(`^/(usr|bin|sbin|lib[^/]*|nix/store)(/|$)`)
-
 // systemFolders are those that nearly every program needs something of.
 var systemFolders = []string{"/boot", "/dev", "/etc", "/home", "/mnt", "/opt", "/proc", "/root", "/run", "/srv", "/sys", "/tmp", "/var", "/var/lib", "/var/run", "/var/tmp"}
 
@@ -213,7 +210,7 @@ func secretFolders(dirs []string) ([]string, error) {
 		switch real = abs(real); {
 		case real == "/":
 			return nil, usage("--secrets / would give services any file of this machine; name the folder that the secrets are in")
-		case seenByBuilds.MatchString(real):
+		case sandbox.Shown(real):
 			return nil, usage("--secrets: build steps see %s, as all of the system's programs; keep secrets elsewhere", dir)
 		case slices.Contains(systemFolders, real):
 			return nil, usage("--secrets: %s is hidden from services whole, and they need what else is in it; keep the secrets in a folder of their own below it, such as %s", dir, filepath.Join(real, "sluice-secrets"))

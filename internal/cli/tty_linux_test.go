@@ -29,7 +29,7 @@ func newTerminal(t *testing.T) *terminal {
 	t.Helper()
 	keys, err := os.OpenFile("/dev/ptmx", os.O_RDWR|unix.O_NOCTTY, 0)
 	if err != nil {
-		t.Skipf("no pseudo-terminals here: %v", err)
+		t.Skipf("SKIPPED: what a terminal is shown was not tried: there are no pseudo-terminals here (mount devpts): %v", err)
 	}
 	n, err := unix.IoctlGetInt(int(keys.Fd()), unix.TIOCGPTN)
 	if err != nil {

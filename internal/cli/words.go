@@ -138,7 +138,7 @@ func (a *app) environmentLines(e control.EnvironmentStatus, s control.Status, w 
 	if e.Rollout != "" && !e.Phase.Terminal() {
 		line := fmt.Sprintf("%s %s %%", bar(e.Weight), number(e.Weight))
 		if e.Bake != nil {
-			line += fmt.Sprintf("  bake %s of %s", pipeline.Span(time.Duration(e.Bake.ElapsedSeconds*float64(time.Second))), pipeline.Span(time.Duration(e.Bake.TotalSeconds*float64(time.Second))))
+			line += fmt.Sprintf("  bake %s of %s", seconds(e.Bake.ElapsedSeconds), seconds(e.Bake.TotalSeconds))
 			if e.Bake.Extended > 0 {
 				line += fmt.Sprintf(", extended %s", plural(e.Bake.Extended, "time"))
 			}
@@ -189,7 +189,7 @@ func (a *app) sentence(e event, s control.Status) string {
 		if s == "" {
 			return ""
 		}
-		return ": " + s
+		return ": " + pipeline.PlainTimes(s)
 	}
 	env := ""
 	if e.Data.Environment != "" {
@@ -226,17 +226,17 @@ func (a *app) sentence(e event, s control.Status) string {
 	case "approve", "reject":
 		return env + map[string]string{"approve": "approved", "reject": "rejected"}[e.Kind] + " by " + get("by")
 	case "alarm":
-		return env + a.paint(a.err, red, "alarm") + because(pipeline.PlainTimes(get("reason")))
+		return env + a.paint(a.err, red, "alarm") + because(get("reason"))
 	case "unchanged":
 		return env + "release " + shorten(get("release")) + " runs already: nothing moves"
 	case "rehearsed":
-		return env + "rehearsal" + because(pipeline.PlainTimes(get("reason")))
+		return env + "rehearsal" + because(get("reason"))
 	case "gap":
 		passed, _ := d["passedSeconds"].(float64)
 		counted, _ := d["countedSeconds"].(float64)
 		return fmt.Sprintf("%snobody looked for %s, or the clock jumped: %s are counted", env, seconds(passed), seconds(counted))
 	case "stopped":
-		return env + a.state(a.err, get("state")) + because(pipeline.PlainTimes(get("reason")))
+		return env + a.state(a.err, get("state")) + because(get("reason"))
 	case "rollout":
 		var f rollout.Fact
 		if json.Unmarshal(e.Data.Data, &f) != nil {
@@ -247,7 +247,7 @@ func (a *app) sentence(e event, s control.Status) string {
 		}
 		return ""
 	}
-	return env + clean(e.Kind) + because(pipeline.PlainTimes(get("reason")))
+	return env + clean(e.Kind) + because(get("reason"))
 }
 
 func shorten(digest string) string {

@@ -3,7 +3,7 @@ package sandbox
 import (
 	"errors"
 	"fmt"
-	"strings"
+	"regexp"
 )
 
 // ErrSetup wraps every failure that came before the script started.
@@ -76,12 +76,7 @@ func (e Exit) String() string {
 	return fmt.Sprintf("exit code %d", e.Code)
 }
 
+var shown = regexp.MustCompile(`^/(usr|bin|sbin|lib[^/]*|nix/store|etc/ssl/certs|etc/pki/tls/certs)(/|$)`)
+
 // Shown reports whether a host path is visible inside every sandbox, in place.
-func Shown(path string) bool {
-	for _, dir := range []string{"/usr/", "/nix/store/", "/etc/ssl/certs/", "/etc/pki/tls/certs/"} {
-		if strings.HasPrefix(path, dir) {
-			return true
-		}
-	}
-	return false
-}
+func Shown(path string) bool { return shown.MatchString(path) }
