@@ -119,9 +119,10 @@ func (r *Runner) launch(ctx context.Context, hide func(string) string) (*running
 			run = sandbox.RunPlain
 		}
 		exit, err := run(ctx, cfg, b.said)
-		if b.why = err; err == nil {
-			b.why = fmt.Errorf("the browser ended by itself (%s): %s", exit, b.lastWords())
+		if err == nil {
+			err = fmt.Errorf("the browser ended by itself (%s): %s", exit, b.lastWords())
 		}
+		b.why = err
 		close(b.gone)
 		_ = b.conn.Close() // our ends keep the pipes open: no end of them would be seen
 	}()
@@ -244,19 +245,19 @@ type beginning struct {
 }
 
 // Write implements io.Writer.
-func (l *beginning) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if room := 64<<10 - len(l.buf); room > 0 {
-		l.buf = append(l.buf, p[:min(len(p), room)]...)
+func (g *beginning) Write(p []byte) (int, error) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if room := 64<<10 - len(g.buf); room > 0 {
+		g.buf = append(g.buf, p[:min(len(p), room)]...)
 	}
 	return len(p), nil
 }
 
-func (l *beginning) text() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return string(l.buf)
+func (g *beginning) text() string {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return string(g.buf)
 }
 
 // bounded reads messages that end with a zero byte, none longer than max.

@@ -9,7 +9,6 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/sluicehq/sluice/internal/pipeline"
 	"github.com/sluicehq/sluice/internal/runner"
@@ -18,8 +17,8 @@ import (
 
 const longSecret = "correct-horse-battery-staple"
 
-// parts fails when a piece of the secret is in what was kept.
-func parts(t *testing.T, what, kept string) {
+// noPart fails when a piece of the secret is in what was kept.
+func noPart(t *testing.T, what, kept string) {
 	t.Helper()
 	for i := 0; i+5 <= len(longSecret); i++ {
 		if part := longSecret[i : i+5]; strings.Contains(kept, part) {
@@ -32,51 +31,56 @@ func parts(t *testing.T, what, kept string) {
 // A secret that lies where an answer is cut leaves no part of itself.
 func TestNoPartOfASecretIsKept(t *testing.T) {
 	r := New(Config{Dir: t.TempDir()})
-	for at := keptBody - len(longSecret) - 1; at <= keptBody; at++ {
-		out, err := ask(t, r, pipeline.Check{HTTP: &pipeline.HTTPCheck{Path: "/", Status: 200, Timeout: time.Minute}},
-			http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-				fmt.Fprint(w, strings.Repeat(".", at)+longSecret+strings.Repeat(".", 100))
-			}), longSecret)
-		if err != nil || !out.OK {
-			t.Fatalf("%+v, %v", out, err)
+	get := func(secret string, answer http.HandlerFunc) Outcome {
+		t.Helper()
+		out, err := ask(t, r, pipeline.Check{HTTP: &pipeline.HTTPCheck{Path: "/", Status: 200, Timeout: patience}}, answer, secret)
+		if err != nil {
+			t.Fatal(err)
 		}
-		parts(t, fmt.Sprint("at byte ", at), string(out.Output))
+		return out
+	}
+	for at := keptBody - len(longSecret) - 1; at <= keptBody; at++ {
+		out := get(longSecret, func(w http.ResponseWriter, _ *http.Request) {
+			fmt.Fprint(w, strings.Repeat(".", at)+longSecret+strings.Repeat(".", 100))
+		})
+		if !out.OK {
+			t.Fatalf("%+v", out)
+		}
+		noPart(t, fmt.Sprint("at byte ", at), string(out.Output))
 	}
 	// Blanking makes an answer shorter: its end, which was cut in the middle of a
 	// secret, comes into what is kept.
 	secret := strings.Repeat(longSecret+"/", 2000)
-	out, err := ask(t, r, pipeline.Check{HTTP: &pipeline.HTTPCheck{Path: "/", Status: 200, Timeout: time.Minute}},
-		http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-			for range maxBody/len(secret) + 1 {
-				_, _ = io.WriteString(w, secret)
-			}
-		}), secret)
-	if err != nil || !out.OK || len(out.Output) > keptBody {
-		t.Fatalf("%t, %d bytes, %v", out.OK, len(out.Output), err)
+	out := get(secret, func(w http.ResponseWriter, _ *http.Request) {
+		for range maxBody/len(secret) + 1 {
+			_, _ = io.WriteString(w, secret)
+		}
+	})
+	if !out.OK || len(out.Output) > keptBody {
+		t.Fatalf("%t, %d bytes", out.OK, len(out.Output))
 	}
-	parts(t, "at the end of a long answer", string(out.Output))
+	noPart(t, "at the end of a long answer", string(out.Output))
 	// Nor does one that ended too early.
-	out, err = ask(t, r, pipeline.Check{HTTP: &pipeline.HTTPCheck{Path: "/", Status: 200, Timeout: time.Minute}},
-		http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-			w.Header().Set("Content-Length", "1000")
-			_, _ = io.WriteString(w, "token "+longSecret[:20])
-		}), longSecret)
-	if err != nil || out.OK {
-		t.Fatalf("%+v, %v", out, err)
+	out = get(longSecret, func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Length", "1000")
+		_, _ = io.WriteString(w, "token "+longSecret[:20])
+	})
+	if out.OK {
+		t.Fatalf("%+v", out)
 	}
-	parts(t, "an answer in part", string(out.Output))
+	noPart(t, "an answer in part", string(out.Output))
 }
 
 // The same of what a page says: its lines are cut, and the secrets are gone before.
 func TestNoPartOfASecretIsKeptOfAPage(t *testing.T) {
 	page := &page{q: Request{hide: runner.Redactor([]string{longSecret})}}
 	for at := maxReason - len(longSecret) - 1; at <= maxReason; at++ {
-		parts(t, fmt.Sprint("at byte ", at), page.text(strings.Repeat(".", at)+longSecret+strings.Repeat(".", 100)))
+		noPart(t, fmt.Sprint("at byte ", at), page.text(strings.Repeat(".", at)+longSecret+strings.Repeat(".", 100)))
 	}
 	needBrowser(t)
 	sandboxtest.Require(t)
 	at := maxReason - len(longSecret)/2
-	out, err := ask(t, New(Config{Dir: t.TempDir()}), pipeline.Check{Browser: &pipeline.BrowserCheck{Path: "/", ConsoleErrors: true, FailedRequests: true, Timeout: time.Minute}},
+	out, err := ask(t, New(Config{Dir: t.TempDir()}), pipeline.Check{Browser: &pipeline.BrowserCheck{Path: "/", ConsoleErrors: true, FailedRequests: true, Timeout: patience}},
 		http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			if r.URL.Path != "/" {
 				http.NotFound(w, r)
@@ -87,8 +91,8 @@ func TestNoPartOfASecretIsKeptOfAPage(t *testing.T) {
 	if err != nil || out.OK || !strings.Contains(string(out.Output), "console error") {
 		t.Fatalf("%+v, %v", out, err)
 	}
-	parts(t, "a page's output", string(out.Output))
-	parts(t, "a page's reason", out.Reason)
+	noPart(t, "a page's output", string(out.Output))
+	noPart(t, "a page's reason", out.Reason)
 }
 
 // The browser is spoken to over pipes that only it and the server have: a port would
@@ -102,7 +106,7 @@ exit 3`
 	if err := os.WriteFile(fake, []byte(script), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	c := pipeline.Check{Browser: &pipeline.BrowserCheck{Path: "/", Timeout: time.Minute}}
+	c := pipeline.Check{Browser: &pipeline.BrowserCheck{Path: "/", Timeout: patience}}
 	if out, err := ask(t, New(Config{Dir: t.TempDir(), Isolation: runner.None, Chromium: fake}), c, shop); err == nil || !strings.Contains(err.Error(), "two pipes") {
 		t.Errorf("%+v, %v", out, err)
 	}
