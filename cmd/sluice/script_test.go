@@ -41,11 +41,11 @@ func load() {
 	}
 }
 
-// bundle FILE writes an evidence bundle of three gate decisions about a release,
-// and sets ROOT to the root of its log and KEY_PURPOSE to the keys that signed it.
+// bundle FILE [OUTPUT] writes an evidence bundle of three gate decisions about a
+// release, then with OUTPUT a check that was answered that, and sets ROOT to the root of its log and KEY_PURPOSE to the keys that signed it.
 func bundle(ts *testscript.TestScript, neg bool, args []string) {
-	if neg || len(args) != 1 {
-		ts.Fatalf("usage: bundle FILE")
+	if neg || len(args) < 1 || len(args) > 2 {
+		ts.Fatalf("usage: bundle FILE [OUTPUT]")
 	}
 	var keys []*evidence.Key
 	for _, p := range evidence.Purposes() {
@@ -68,6 +68,19 @@ func bundle(ts *testscript.TestScript, neg bool, args []string) {
 		ts.Check(err)
 		leaves = append(leaves, s.Envelope)
 	}
+	var output func(release.Digest, int) ([]byte, evidence.Left, error)
+	if len(args) == 2 {
+		said := []byte(args[1])
+		sum := map[string]string{"sha256": release.DigestOf(said).Hex()}
+		s, err := ring.State(evidence.TestResult{
+			Result: evidence.TestsFailed, FailedTests: []string{"smoke"}, At: evidence.StampOf(time.Unix(1767322800, 0)),
+			Configuration: []evidence.Resource{{Name: "check/smoke"}},
+			Byproducts:    []evidence.Resource{{Name: "output/smoke", Digest: sum, MediaType: "text/plain"}},
+		}, subject)
+		ts.Check(err)
+		leaves = append(leaves, s.Envelope)
+		output = func(release.Digest, int) ([]byte, evidence.Left, error) { return said, "", nil }
+	}
 	state, nodes, err := evidence.Integrate(evidence.TreeState{}, leaves)
 	ts.Check(err)
 	known := map[evidence.NodeID]evidence.Hash{}
@@ -80,7 +93,7 @@ func bundle(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Check(err)
 	var b bytes.Buffer
 	ts.Check(evidence.WriteBundle(&b, evidence.Export{
-		Checkpoint: signed, Keys: ring.Public(), Entries: entries(leaves),
+		Checkpoint: signed, Keys: ring.Public(), Entries: entries(leaves), Output: output,
 		Nodes: func(ids []evidence.NodeID) ([]evidence.Hash, error) {
 			out := make([]evidence.Hash, len(ids))
 			for i, id := range ids {

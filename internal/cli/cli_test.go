@@ -253,6 +253,35 @@ func TestAnExportIsWholeOrNotThere(t *testing.T) {
 	}
 }
 
+// One entry is shown with what its check was answered, which can't control the
+// terminal; what is not there any more is said.
+func TestAnEntryIsShownWithWhatItsCheckWasAnswered(t *testing.T) {
+	f := newFake(t)
+	f.HandleFunc("GET "+api+"evidence/entries/3", func(w httpWriter, _ *httpRequest) {
+		fmt.Fprint(w, `{"index":3,"at":"2026-05-04T12:00:00Z","subject":"sha256:`+strings.Repeat("ab", 32)+`","predicateType":"https://in-toto.io/attestation/test-result/v0.1",`+
+			`"predicate":{"result":"FAILED"},"outputs":[{"name":"output/smoke","mediaType":"text/plain"},{"name":"screenshot/smoke","mediaType":"image/png"},{"name":"output/gone","mediaType":"text/plain"}]}`)
+	})
+	f.HandleFunc("GET "+api+"evidence/entries/3/output", func(w httpWriter, r *httpRequest) {
+		switch r.URL.Query().Get("name") {
+		case "output/smoke":
+			fmt.Fprint(w, "could not\x1b[2J log in\nexit 1\n")
+		case "screenshot/smoke":
+			fmt.Fprint(w, strings.Repeat("x", 2000))
+		default:
+			problem(w, 404, httpapi.Problem{Detail: "this control plane doesn't have it"})
+		}
+	})
+	r := f.run("evidence", "show", "--entry", "3")
+	r.want(t, 0, "output/gone: ", "doesn't have it")
+	for _, want := range []string{"entry 3, ", `  "result": "FAILED"`, "\noutput/smoke:\ncould not\uFFFD[2J log in\nexit 1\n", "screenshot/smoke: 2.0 kB of image/png"} {
+		if !strings.Contains(r.out, want) {
+			t.Errorf("%q is not in\n%q", want, r.out)
+		}
+	}
+	f.run("evidence", "show", "--entry", "-1").want(t, 2, "from 0")
+	f.run("evidence", "show", "--entry", "3", "--run", "1").want(t, 2, "--entry is one entry")
+}
+
 // TestLinesFit holds wrap, hung and cut to the widths that they are given.
 func TestLinesFit(t *testing.T) {
 	text := "production  \x1b[32mrunning\x1b[0m  canary at 5 % of users, which is a long line that must be broken between words"

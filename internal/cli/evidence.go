@@ -1,8 +1,11 @@
 package cli
 
 import (
+	"bytes"
 	"cmp"
+	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"maps"
@@ -33,14 +36,27 @@ func (a *app) evidence() *cobra.Command {
 
 func (a *app) evidenceShow() *cobra.Command {
 	var runID, rel, env string
+	entry := int64(-1)
 	c := &cobra.Command{
 		Use: "show", Short: "List signed statements, oldest first",
-		Example: "  sluice evidence show --run 12\n  sluice evidence show --release 9f86d081884c --env production --json", Args: cobra.NoArgs,
+		Long: `Lists signed statements, oldest first. With --entry it shows all that one of them
+says, and what the check that it is about was answered or printed.`,
+		Example: "  sluice evidence show --run 12\n  sluice evidence show --release 9f86d081884c --env production --json\n  sluice evidence show --entry 31", Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			ctx := cmd.Context()
+			one := cmd.Flags().Changed("entry")
+			switch {
+			case one && entry < 0:
+				return usage("--entry wants the index of an entry, from 0")
+			case one && runID+rel+env != "":
+				return usage("--entry is one entry: leave out --run, --release and --env")
+			}
 			c, err := a.connect()
 			if err != nil {
 				return err
+			}
+			if one {
+				return a.showEntry(ctx, c, entry)
 			}
 			if rel != "" {
 				var x httpapi.Release
@@ -79,10 +95,60 @@ func (a *app) evidenceShow() *cobra.Command {
 	f.StringVar(&runID, "run", "", "of this run")
 	f.StringVar(&rel, "release", "", "about this release")
 	f.StringVarP(&env, "env", "e", "", "of this environment")
+	f.Int64Var(&entry, "entry", 0, "all of this entry, with what its check was answered")
 	complete(c, "run", a.runNumbers())
 	complete(c, "release", a.releases())
 	complete(c, "env", a.environments())
 	return c
+}
+
+// showEntry shows one statement, and below it what a check left. A picture is
+// named by its size: evidence export and verify --outputs write it as a file.
+func (a *app) showEntry(ctx context.Context, c *client, entry int64) error {
+	at := c.path("evidence/entries/%s", strconv.FormatInt(entry, 10))
+	b, err := c.raw(ctx, http.MethodGet, at, nil)
+	if err != nil {
+		return err
+	}
+	if a.json {
+		return a.printRaw(b)
+	}
+	var s httpapi.Statement
+	if err := json.Unmarshal(b, &s); err != nil {
+		return fmt.Errorf("couldn't read the server's answer: %w", err)
+	}
+	var says bytes.Buffer
+	if err := json.Indent(&says, s.Predicate, "", "  "); err != nil {
+		return fmt.Errorf("couldn't read what entry %d says: %w", entry, err)
+	}
+	fmt.Fprintf(a.out, "entry %d, %s, %s, about %s\n%s\n", entry, s.At.Local().Format("2006-01-02 15:04:05"), clean(s.PredicateType), s.Subject.Short(), text(says.Bytes()))
+	for _, o := range s.Outputs {
+		res, err := c.send(ctx, http.MethodGet, at+"/output"+query("name", o.Name), nil, nil)
+		if err != nil {
+			a.say("%s: %v", clean(o.Name), err)
+			continue
+		}
+		content, err := io.ReadAll(io.LimitReader(res.Body, evidence.MaxOutput))
+		if err = errors.Join(err, res.Body.Close()); err != nil {
+			return fmt.Errorf("couldn't read %s: %w", o.Name, err)
+		}
+		if o.MediaType != "text/plain" {
+			fmt.Fprintf(a.out, "\n%s: %s of %s\n", clean(o.Name), bytesOf(int64(len(content))), clean(o.MediaType))
+			continue
+		}
+		fmt.Fprintf(a.out, "\n%s:\n%s\n", clean(o.Name), strings.TrimSuffix(text(content), "\n"))
+	}
+	return nil
+}
+
+// text is what others wrote, in lines, without what would control a terminal.
+func text(b []byte) string {
+	return strings.Map(func(r rune) rune {
+		if r == '\n' || r == '\t' {
+			return r
+		}
+		return visible(r)
+	}, string(b))
 }
 
 // statementLine says in short what a statement says: its kind, and the words
@@ -115,12 +181,17 @@ func statementLine(s httpapi.Statement) string {
 
 func (a *app) evidenceExport() *cobra.Command {
 	var rel, out string
+	var bare bool
 	c := &cobra.Command{
 		Use:   "export",
 		Short: "Write one bundle with statements, proofs and keys",
 		Long: `Writes what is proven about a release, or about everything, as one file that
 "sluice evidence verify" checks offline. The file appears whole or not at all, and
-is verified before it appears. "-o -" writes to standard output.`,
+is verified before it appears. "-o -" writes to standard output.
+
+What hooks and checks were answered or printed, and the pictures of pages, are in
+it: up to 8 MiB each and 64 MiB in all, the newest first; "verify" names what is
+left out. Without them (--without-outputs) an earlier sluice reads the bundle too.`,
 		Example: "  sluice evidence export -o evidence.json\n  sluice evidence export --release 9f86d081884c",
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -138,7 +209,11 @@ is verified before it appears. "-o -" writes to standard output.`,
 			if out == "-" && a.json {
 				return usage("-o - and --json both want standard output; give a file with -o")
 			}
-			res, err := c.send(ctx, http.MethodGet, c.path("evidence/bundle")+query("release", rel), nil, nil)
+			outputs := ""
+			if bare {
+				outputs = "none"
+			}
+			res, err := c.send(ctx, http.MethodGet, c.path("evidence/bundle")+query("release", rel, "outputs", outputs), nil, nil)
 			if err != nil {
 				return err
 			}
@@ -193,111 +268,7 @@ is verified before it appears. "-o -" writes to standard output.`,
 	}
 	c.Flags().StringVar(&rel, "release", "", "only what is about this release")
 	c.Flags().StringVarP(&out, "output", "o", "", "file, default evidence.json; - for standard output")
+	c.Flags().BoolVar(&bare, "without-outputs", false, "leave out what checks were answered or printed")
 	complete(c, "release", a.releases())
 	return c
-}
-
-func keyRefs(texts []string) ([]evidence.KeyRef, error) {
-	var out []evidence.KeyRef
-	for _, t := range texts {
-		k, err := evidence.ParseKeyRef(t)
-		if err != nil {
-			return nil, usage("--key: %w", err)
-		}
-		out = append(out, k)
-	}
-	return out, nil
-}
-
-func (a *app) evidenceVerify() *cobra.Command {
-	var keys []string
-	var o evidence.VerifyOptions
-	var witness, rel string
-	c := &cobra.Command{
-		Use:   "verify FILE",
-		Short: "Verify a bundle offline, and name what was altered",
-		Long: `Verifies signatures, inclusion in the log, and payloads of a bundle, with no server
-and no network. Exit code 1 when anything is not what was signed, with the entry that
-was altered; 2 when the file is no bundle.
-
-A bundle's own keys only show that it agrees with itself: give the keys that you know
-with --key, and a checkpoint that you kept with --witness, so that a log that was cut
-or replaced is noticed. A checkpoint is a file with the signed note, or SIZE:ROOT as
-an earlier report shows it.`,
-		Example: "  sluice evidence verify evidence.json\n  sluice evidence verify evidence.json --key statements:4a5f… --witness 128:2Qm…=",
-		Args:    cobra.ExactArgs(1),
-		RunE: func(_ *cobra.Command, args []string) error {
-			var err error
-			if o.TrustedKeys, err = keyRefs(keys); err != nil {
-				return err
-			}
-			if rel != "" {
-				if o.Release, err = release.ParseDigest(rel); err != nil {
-					return usage("--release: %w", err)
-				}
-			}
-			f, err := os.Open(args[0])
-			if err != nil {
-				return usage("couldn't read the bundle: %w; sluice evidence export -o FILE writes one", err)
-			}
-			defer f.Close()
-			if witness != "" {
-				if o.MinCheckpoint, err = readWitness(witness, f); err != nil {
-					return err
-				}
-			}
-			r, err := evidence.Verify(f, o)
-			if err != nil {
-				return usage("%s: %w; sluice evidence export writes one", args[0], err)
-			}
-			if a.json {
-				err = a.printJSON(r)
-			} else {
-				err = r.WriteText(a.out)
-			}
-			if err == nil && !r.OK {
-				return &exit{code: Failed}
-			}
-			return err
-		},
-	}
-	f := c.Flags()
-	f.StringArrayVar(&keys, "key", nil, "trust only this key, PURPOSE:HEX (repeatable)")
-	f.StringVar(&witness, "witness", "", "a checkpoint that was kept: a file, or SIZE:ROOT")
-	f.StringVar(&o.Project, "of-project", "", "the log must be of this project")
-	f.StringVar(&rel, "release", "", "the bundle must be about this release (whole digest)")
-	f.BoolVar(&o.Whole, "whole", false, "refuse anything less than the whole log")
-	return c
-}
-
-// readWitness reads a checkpoint that was kept. SIZE:ROOT has no origin: it is
-// that of the bundle, which the first verification reads.
-func readWitness(text string, bundle *os.File) (*evidence.Checkpoint, error) {
-	if size, root, ok := strings.Cut(text, ":"); ok {
-		n, err := strconv.ParseUint(size, 10, 63)
-		if err == nil {
-			c := evidence.Checkpoint{Size: n}
-			if err := c.Root.UnmarshalText([]byte(root)); err != nil {
-				return nil, usage("--witness: %w", err)
-			}
-			first, err := evidence.Verify(bundle, evidence.VerifyOptions{})
-			if err != nil {
-				return nil, usage("couldn't verify %s: %w", bundle.Name(), err)
-			}
-			if _, err := bundle.Seek(0, io.SeekStart); err != nil {
-				return nil, usage("couldn't read the bundle twice: %w", err)
-			}
-			c.Origin = first.Checkpoint.Origin
-			return &c, nil
-		}
-	}
-	b, err := os.ReadFile(text)
-	if err != nil {
-		return nil, usage("--witness is neither SIZE:ROOT nor a file with a checkpoint: %w", err)
-	}
-	c, err := evidence.ParseCheckpoint(b)
-	if err != nil {
-		return nil, usage("--witness: %w", err)
-	}
-	return &c, nil
 }

@@ -128,8 +128,10 @@ func TestTheDocsVerifyABundleByHand(t *testing.T) {
 		t.Fatal("the commands are gone")
 	}
 	l := newLog(t, "default")
-	l.ship("default", "c1")
-	bundle := string(l.export())
+	id := l.ship("default", "c1")
+	m, _ := manifest(t, "default", "c1")
+	l.check(m, id, "shell", []byte("could not log in\n"))
+	bundle := string(l.export(l.withOutputs))
 	run := func(bundle, n string) (string, error) {
 		dir := t.TempDir()
 		if err := os.WriteFile(filepath.Join(dir, "bundle"), []byte(bundle), 0o600); err != nil {
@@ -140,7 +142,7 @@ func TestTheDocsVerifyABundleByHand(t *testing.T) {
 		out, err := cmd.CombinedOutput()
 		return string(out), err
 	}
-	for _, n := range []string{"0", "4", "5", "9"} {
+	for _, n := range []string{"0", "4", "5", "9", "10"} {
 		out, err := run(bundle, n)
 		if err != nil || strings.Count(out, "Signature Verified Successfully") != 2 || !strings.Contains(out, "entry "+n+" is in the log") {
 			t.Errorf("entry %s: %v\n%s", n, err, out)
@@ -148,6 +150,13 @@ func TestTheDocsVerifyABundleByHand(t *testing.T) {
 		if n == "4" && !strings.Contains(out, "looks good, c1") {
 			t.Errorf("the comment isn't shown:\n%s", out)
 		}
+	}
+	out, err := run(strings.Replace(bundle, b64([]byte("could not log in\n")), b64([]byte("could now log in\n")), 1), "10")
+	if err == nil || !strings.Contains(out, "blob: FAILED") {
+		t.Errorf("an altered output was accepted: %s", out)
+	}
+	if out, _ := run(bundle, "10"); !strings.Contains(out, "blob: OK\ncould not log in\n") {
+		t.Errorf("the output isn't shown:\n%s", out)
 	}
 	other := release.DigestOf([]byte("packet"))
 	st, err := evidence.Peek(l.leaves[4])

@@ -29,6 +29,8 @@ type edge struct {
 	testing.TB
 	store   *store.Store
 	control *control.Controller
+	keys    *evidence.KeyRing
+	blobs   sync.Map
 	access  *Access
 	server  *httptest.Server
 	answers Answers
@@ -90,7 +92,8 @@ func newEdge(t testing.TB, url string) *edge {
 	if err != nil {
 		t.Fatal(err)
 	}
-	e.control, err = control.New(control.Config{Store: e.store, Keys: ring, Dir: t.TempDir(), Log: log})
+	e.keys = ring
+	e.control, err = control.New(control.Config{Store: e.store, Keys: ring, Blobs: kept{&e.blobs}, Dir: t.TempDir(), Log: log})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -107,6 +110,24 @@ func newEdge(t testing.TB, url string) *edge {
 	e.server = httptest.NewServer(api)
 	t.Cleanup(func() { cancel(); e.server.Close() })
 	return e
+}
+
+// kept are blobs in memory.
+type kept struct{ m *sync.Map }
+
+func (k kept) Put(_ context.Context, r io.Reader) (release.Digest, int64, error) {
+	b, err := io.ReadAll(r)
+	d := release.DigestOf(b)
+	k.m.Store(d, b)
+	return d, int64(len(b)), err
+}
+
+func (k kept) Open(_ context.Context, d release.Digest) (io.ReadCloser, error) {
+	b, ok := k.m.Load(d)
+	if !ok {
+		return nil, os.ErrNotExist
+	}
+	return io.NopCloser(bytes.NewReader(b.([]byte))), nil
 }
 
 // answers lets a test put something in the place of what keeps answers.

@@ -2,6 +2,7 @@ package server_test
 
 import (
 	"bytes"
+	"encoding/base64"
 	"fmt"
 	"net/http"
 	"os/exec"
@@ -106,9 +107,25 @@ func TestHooksForReal(t *testing.T) {
 	if got := load.Stop(); got.Dropped+got.Bad > 0 {
 		t.Errorf("of %d requests %d were dropped and %d answered badly: %v", got.All, got.Dropped, got.Bad, got.Errors)
 	}
-	rep, err := evidence.Verify(bytes.NewReader(p.Bundle()), evidence.VerifyOptions{})
-	if err != nil || !rep.OK {
-		t.Errorf("evidence: %+v, %v", rep, err)
+	// An auditor reads what the command printed without us; a changed byte of it is
+	// told with its entry.
+	bundle := p.Bundle()
+	var printed evidence.Place
+	var text []byte
+	rep, err := evidence.Verify(bytes.NewReader(bundle), evidence.VerifyOptions{Output: func(at evidence.Place, b []byte) error {
+		if at.Name == "output/shell" && bytes.Contains(b, []byte("broken")) {
+			printed, text = at, bytes.Clone(b)
+		}
+		return nil
+	}})
+	if err != nil || !rep.OK || !bytes.Contains(text, []byte("pages production <title>Pages</title>")) {
+		t.Errorf("evidence: %+v, %v; the command printed %q", rep, err, text)
+	}
+	said := []byte(base64.StdEncoding.EncodeToString(text))
+	lie := []byte(base64.StdEncoding.EncodeToString(bytes.Replace(text, []byte("broken"), []byte("brown!"), 1)))
+	rep, err = evidence.Verify(bytes.NewReader(bytes.Replace(bundle, said, lie, 1)), evidence.VerifyOptions{})
+	if err != nil || rep.OK || len(rep.Findings) != 1 || rep.Findings[0].Kind != evidence.KindAltered || rep.Findings[0].Index != int64(printed.Index) {
+		t.Errorf("a changed byte of what entry %d says was printed: %+v, %v", printed.Index, rep, err)
 	}
 	// A standard that the platform does not have is told with those that it has.
 	repo.Write("sluice.yaml", strings.Replace(fmt.Sprintf(hooked, addr, page), "rollout: quick", "rollout: quick@9", 1))

@@ -3,6 +3,7 @@ package webui
 import (
 	"bytes"
 	"encoding/json"
+	"fmt"
 	"net/http"
 	"net/url"
 	"path"
@@ -31,10 +32,14 @@ type evidenceView struct {
 // statement is one of them, as it is shown.
 type statement struct {
 	store.Leaf
-	Name string // of its type, in words
-	Says string
-	JSON string
+	Name    string // of its type, in words
+	Says    string
+	JSON    string
+	Outputs []link // what a check left
 }
+
+// link leads somewhere.
+type link struct{ Text, URL string }
 
 func (u *ui) evidence(w http.ResponseWriter, r *http.Request) error {
 	q := r.URL.Query()
@@ -94,6 +99,11 @@ func newStatement(l store.Leaf) statement {
 		s.JSON = b.String()
 	}
 	s.Says = says(st.Predicate)
+	for _, o := range st.Outputs() {
+		if l.Index != nil { // until then no entry names it
+			s.Outputs = append(s.Outputs, link{o.Name, fmt.Sprintf("/api/v1/projects/%s/evidence/entries/%d/output?name=%s", project, *l.Index, url.QueryEscape(o.Name))})
+		}
+	}
 	return s
 }
 
@@ -114,13 +124,14 @@ func says(predicate []byte) string {
 	var p struct {
 		Gate, Outcome, Decision, Kind, Phase, Verdict, Cause, Change, Reason, Sentence, Result, From, To, Command string
 		Weight                                                                                                    *int
+		Asked                                                                                                     string    `json:"sluice_step"`
 		BuildDefinition                                                                                           *struct{} `json:"buildDefinition"`
 	}
 	if err := json.Unmarshal(predicate, &p); err != nil {
 		return ""
 	}
 	var parts []string
-	for _, s := range []string{p.Gate, p.Outcome, p.Decision, p.Kind, p.Change, p.Result, p.Verdict, p.Cause, p.Command} {
+	for _, s := range []string{p.Gate, p.Asked, p.Outcome, p.Decision, p.Kind, p.Change, p.Result, p.Verdict, p.Cause, p.Command} {
 		if s != "" && !slices.Contains(parts, s) {
 			parts = append(parts, s)
 		}

@@ -490,7 +490,7 @@ func newFake() *fake {
 	}{
 		{"https://slsa.dev/provenance/v1", `{"buildDefinition":{"buildType":"https://sluice.dev/build/v1"}}`, ""},
 		{evidence.TypeGateDecision, `{"gate":"tests-passed","outcome":"pass","reason":"148 tests passed, 2 were skipped"}`, "production"},
-		{evidence.TypeRolloutStep, `{"kind":"weight","phase":"shifting","weight":500}`, "production"},
+		{evidence.TypeTestResult, `{"result":"FAILED","failedTests":["smoke"],"sluice_step":"smoke","sluice_byproducts":[{"name":"output/smoke","digest":{"sha256":"` + rel1.Hex() + `"},"mediaType":"text/plain"},{"name":"screenshot/smoke","digest":{"sha256":"` + rel2.Hex() + `"},"mediaType":"image/png"}]}`, "production"},
 		{evidence.TypeVerdict, `{"verdict":"fail","sentence":"61 of 312 requests failed"}`, "production"},
 	} {
 		leaf := store.Leaf{Project: "default", ID: fmt.Sprint("leaf/", i), PredicateType: l.typ, Subject: rel3, Run: "10", Environment: l.env, At: at(3*time.Hour - time.Duration(i)*time.Minute), Envelope: envelope(l.typ, l.predicate)}

@@ -427,6 +427,11 @@ func TestEvidence(t *testing.T) {
 	d.has(".statements li", "gate decision production entry 1")
 	d.has(".statements li", "tests-passed · pass: 148 tests passed, 2 were skipped")
 	d.has(".statements li:last-child", "provenance entry 0")
+	d.has(".statements li", "test result production entry 2")
+	d.has(".statements li", "smoke · FAILED")
+	if got := attr(d.all(".statements li a[href*='/output?']")[1], "href"); got != "/api/v1/projects/default/evidence/entries/2/output?name=screenshot%2Fsmoke" {
+		t.Errorf("a picture is at %s", got)
+	}
 	d.has(".commands code", "sluice evidence verify evidence.json")
 	d = get(t, f, "/evidence?release="+rel3.Hex()[:8])
 	if got := attr(d.all("a[download]")[0], "href"); got != "/api/v1/projects/default/evidence/bundle?release="+url.QueryEscape(string(rel3)) {
