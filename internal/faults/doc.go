@@ -8,5 +8,7 @@
 // and ends as it should, a reason that says what to do, and nothing left behind.
 //
 // The product has no switch for tests: phases are hit by watching the API and
-// killing at the moment when they are seen.
+// killing at the moment when they are seen. Moments that nobody can watch are hit in
+// a program that was built to die at them (package crashpoint); one story is told of
+// a program that was built with the race detector.
 package faults

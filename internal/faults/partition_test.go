@@ -30,23 +30,23 @@ type cable struct {
 
 func newCable(t *testing.T, network, to string) *cable {
 	t.Helper()
-	w := &cable{whole: make(chan struct{}), conns: map[net.Conn]struct{}{}}
-	close(w.whole)
-	w.addr = relay(t, func(ctx context.Context, in net.Conn) { w.pass(ctx, in, network, to) })
-	return w
+	k := &cable{whole: make(chan struct{}), conns: map[net.Conn]struct{}{}}
+	close(k.whole)
+	k.addr = relay(t, func(ctx context.Context, in net.Conn) { k.pass(ctx, in, network, to) })
+	return k
 }
 
-func (w *cable) pass(ctx context.Context, in net.Conn, network, to string) {
-	defer w.keep(in)()
-	if w.isCut() {
-		w.awaitMended(ctx)
+func (k *cable) pass(ctx context.Context, in net.Conn, network, to string) {
+	defer k.keep(in)()
+	if k.isCut() {
+		k.awaitMended(ctx)
 		return
 	}
 	out, err := (&net.Dialer{Timeout: time.Second}).DialContext(ctx, network, to)
 	if err != nil {
 		return
 	}
-	defer w.keep(out)()
+	defer k.keep(out)()
 	defer context.AfterFunc(ctx, func() { _, _ = in.Close(), out.Close() })()
 	var ways sync.WaitGroup
 	for _, way := range [][2]net.Conn{{in, out}, {out, in}} {
@@ -55,8 +55,8 @@ func (w *cable) pass(ctx context.Context, in net.Conn, network, to string) {
 			b := make([]byte, 32<<10)
 			for {
 				n, err := way[0].Read(b)
-				if w.isCut() {
-					w.awaitMended(ctx) // what was on its way is lost
+				if k.isCut() {
+					k.awaitMended(ctx) // what was on its way is lost
 					return
 				}
 				if n > 0 {
@@ -73,50 +73,50 @@ func (w *cable) pass(ctx context.Context, in net.Conn, network, to string) {
 	ways.Wait()
 }
 
-// keep has a connection reset when the wire is mended, until drop is called.
-func (w *cable) keep(c net.Conn) (drop func()) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	w.conns[c] = struct{}{}
+// keep has a connection reset when the cable is mended, until drop is called.
+func (k *cable) keep(c net.Conn) (drop func()) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.conns[c] = struct{}{}
 	return func() {
-		w.mu.Lock()
-		defer w.mu.Unlock()
-		delete(w.conns, c)
+		k.mu.Lock()
+		defer k.mu.Unlock()
+		delete(k.conns, c)
 	}
 }
 
-func (w *cable) isCut() bool {
-	w.mu.Lock()
-	defer w.mu.Unlock()
+func (k *cable) isCut() bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
 	select {
-	case <-w.whole:
+	case <-k.whole:
 		return false
 	default:
 		return true
 	}
 }
 
-func (w *cable) awaitMended(ctx context.Context) {
-	w.mu.Lock()
-	whole := w.whole
-	w.mu.Unlock()
+func (k *cable) awaitMended(ctx context.Context) {
+	k.mu.Lock()
+	whole := k.whole
+	k.mu.Unlock()
 	select {
 	case <-whole:
 	case <-ctx.Done():
 	}
 }
 
-func (w *cable) sever() {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	w.whole = make(chan struct{})
+func (k *cable) sever() {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.whole = make(chan struct{})
 }
 
-func (w *cable) mend() {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	close(w.whole)
-	for c := range w.conns {
+func (k *cable) mend() {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	close(k.whole)
+	for c := range k.conns {
 		_ = c.Close()
 	}
 }
@@ -133,12 +133,12 @@ func TestThreeControlPlanesPartitioned(t *testing.T) {
 		t.Fatal(err)
 	}
 	var planes []*plane
-	var wires []*cable
+	var cables []*cable
 	for i := range 3 {
-		w := newCable(t, "unix", filepath.Join(u.Query().Get("host"), ".s.PGSQL.5432"))
+		k := newCable(t, "unix", filepath.Join(u.Query().Get("host"), ".s.PGSQL.5432"))
 		through := *u
-		through.Host, through.RawQuery = w.addr, "sslmode=disable"
-		wires = append(wires, w)
+		through.Host, through.RawQuery = k.addr, "sslmode=disable"
+		cables = append(cables, k)
 		p := planeAt(t, filepath.Join(t.TempDir(), "data"), "--no-agent", "--database", through.String())
 		if i > 0 {
 			share(t, planes[0].dir, p.dir)
@@ -154,13 +154,13 @@ func TestThreeControlPlanesPartitioned(t *testing.T) {
 
 	faults := []struct {
 		name  string
-		hit   func(p *plane, w *cable)
-		after func(p *plane, w *cable)
+		hit   func(p *plane, k *cable)
+		after func(p *plane, k *cable)
 	}{
-		{"cut off from the database", func(p *plane, w *cable) {
-			w.sever()
+		{"cut off from the database", func(p *plane, k *cable) {
+			k.sever()
 			servertest.Until(t, "the one that is cut off does not say that it is ready", func() bool { return !p.ready() })
-		}, func(_ *plane, w *cable) { w.mend() }},
+		}, func(_ *plane, k *cable) { k.mend() }},
 		{"paused", func(p *plane, _ *cable) { _ = p.cmd.Process.Signal(syscall.SIGSTOP) }, func(p *plane, _ *cable) { _ = p.cmd.Process.Signal(syscall.SIGCONT) }},
 		{"killed", func(p *plane, _ *cable) { p.kill() }, func(p *plane, _ *cable) { p.up() }},
 	}
@@ -174,10 +174,10 @@ func TestThreeControlPlanesPartitioned(t *testing.T) {
 				s.ship(behaviour{Version: name, Bad: bad})
 				run := asked.Run(s.Dir)
 				asked.Wait(run, "exposed", func(s control.Status) bool { return production(s).Weight > 0 })
-				f.hit(victim, wires[i])
+				f.hit(victim, cables[i])
 				want := map[bool]string{true: "rolled-back", false: "succeeded"}[bad > 0]
 				end := asked.WaitState(run, want)
-				f.after(victim, wires[i])
+				f.after(victim, cables[i])
 				if e := production(end); bad > 0 && (e.Weight != 0 || e.Verdict != "fail") {
 					t.Errorf("rolled back at %g %% with the verdict %q", e.Weight, e.Verdict)
 				}

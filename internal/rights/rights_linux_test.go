@@ -25,7 +25,7 @@ func TestMain(m *testing.M) {
 // What runs after Drop has nothing, and can gain nothing.
 func TestDrop(t *testing.T) {
 	if os.Geteuid() != 0 {
-		t.Skip("only root has something to drop here")
+		t.Skip("SKIPPED: only root has something to drop: run the tests as root")
 	}
 	cmd := exec.Command(os.Args[0])
 	cmd.Env = []string{"RIGHTS_DROP=1"}
