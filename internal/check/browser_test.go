@@ -22,7 +22,7 @@ import (
 
 func needBrowser(t *testing.T) {
 	t.Helper()
-	if _, err := New(Config{}).chromium(); err != nil {
+	if _, err := Chromium(); err != nil {
 		machinetest.Lacks(t, machinetest.Chromium, "no page was looked at in a browser: %v", err)
 	}
 }
@@ -92,6 +92,17 @@ func TestBrowser(t *testing.T) {
 	}
 }
 
+// fakeBrowser has a script stand in the browser's place until restore is called.
+func fakeBrowser(t *testing.T, script string) (restore func()) {
+	t.Helper()
+	dir, path := t.TempDir(), os.Getenv("PATH")
+	if err := os.WriteFile(filepath.Join(dir, browserNames[0]), []byte("#!/bin/sh\n"+script+"\n"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("PATH", dir+string(filepath.ListSeparator)+path)
+	return func() { t.Setenv("PATH", path) }
+}
+
 // Trusted code may be looked at without a sandbox. A browser that is no browser
 // is no finding about the page.
 func TestBrowserPlain(t *testing.T) {
@@ -101,14 +112,11 @@ func TestBrowserPlain(t *testing.T) {
 	if err != nil || !out.OK {
 		t.Errorf("%+v, %v", out.Reason, err)
 	}
-	fake := filepath.Join(t.TempDir(), "chromium")
-	if err := os.WriteFile(fake, []byte("#!/bin/sh\necho it is broken; exit 3\n"), 0o755); err != nil {
-		t.Fatal(err)
-	}
-	r = New(Config{Dir: t.TempDir(), Isolation: runner.None, Chromium: fake})
+	restore := fakeBrowser(t, "echo it is broken; exit 3")
 	if out, err = ask(t, r, pipeline.Check{Browser: &pipeline.BrowserCheck{Path: "/", Timeout: patience}}, shop); err == nil || !strings.Contains(err.Error(), "it is broken") || out.OK {
 		t.Errorf("%+v, %v", out, err)
 	}
+	restore()
 	// A shutdown in the middle of a visit.
 	ctx, cancel := context.WithCancelCause(t.Context())
 	stop := errors.New("the server ends")
@@ -117,7 +125,6 @@ func TestBrowserPlain(t *testing.T) {
 		<-req.Context().Done()
 	}))
 	defer asked.Close()
-	r = New(Config{Dir: t.TempDir(), Isolation: runner.None})
 	_, err = r.Run(ctx, Request{Check: pipeline.Check{Name: "x", Browser: &pipeline.BrowserCheck{Path: "/", Timeout: patience}}, Address: asked.Listener.Addr().String(), Key: key})
 	if !errors.Is(err, stop) {
 		t.Errorf("a shutdown: %v", err)

@@ -31,7 +31,6 @@ type Config struct {
 	Dir       string           // for what they need while they run; emptied after
 	Hidden    []string         // host folders that commands and browsers must not see
 	Isolation runner.Isolation // default runner.Namespaces
-	Chromium  string           // path of the browser; empty: what PATH has
 }
 
 // Runner runs checks. It is safe for concurrent use.
@@ -82,7 +81,7 @@ type Outcome struct {
 // Ready reports why a check could not be run here; the error says what to do.
 func (r *Runner) Ready(ctx context.Context, c pipeline.Check) error {
 	if c.Browser != nil {
-		if _, err := r.chromium(); err != nil {
+		if _, err := Chromium(); err != nil {
 			return err
 		}
 	}
@@ -100,7 +99,7 @@ func Here(c pipeline.Check) error {
 	if c.Browser == nil {
 		return nil
 	}
-	_, err := New(Config{}).chromium()
+	_, err := Chromium()
 	return err
 }
 

@@ -242,7 +242,8 @@ func TestInterrupted(t *testing.T) {
 
 // Without an artifact, or without what a check needs, there is no verdict.
 func TestNotReady(t *testing.T) {
-	r := New(Config{Dir: t.TempDir(), Chromium: "/nowhere/chromium"})
+	t.Setenv("PATH", t.TempDir())
+	r := New(Config{Dir: t.TempDir()})
 	browser := pipeline.Check{Name: "seen", Browser: &pipeline.BrowserCheck{Path: "/", Timeout: time.Second}}
 	if err := r.Ready(t.Context(), browser); !errors.Is(err, ErrNoBrowser) || !strings.Contains(err.Error(), "apt-get install chromium") {
 		t.Errorf("%v", err)

@@ -31,28 +31,17 @@ var browserConfig = []string{"/etc/chromium", "/etc/chromium.d", "/etc/fonts"}
 // ErrNoBrowser reports that this machine has no Chromium.
 var ErrNoBrowser = errors.New("there is no Chromium on this machine")
 
-// Chromium is the path of the browser that a [Runner] takes, where it is told of none.
-func Chromium() (string, error) { return (&Runner{}).chromium() }
-
-// chromium finds the browser.
-func (r *Runner) chromium() (string, error) {
-	names := browserNames
-	if r.cfg.Chromium != "" {
-		names = []string{r.cfg.Chromium}
-	}
-	for _, name := range names {
-		dirs := filepath.SplitList(os.Getenv("PATH"))
-		if filepath.IsAbs(name) {
-			dirs = []string{""}
-		}
-		for _, dir := range dirs {
+// Chromium is the path of the browser that checks are made in.
+func Chromium() (string, error) {
+	for _, name := range browserNames {
+		for _, dir := range filepath.SplitList(os.Getenv("PATH")) {
 			path := filepath.Join(dir, name)
 			if info, err := os.Stat(path); err == nil && info.Mode().IsRegular() && info.Mode()&0o111 != 0 {
 				return path, nil
 			}
 		}
 	}
-	return "", fmt.Errorf("%w: checks in a browser need one in the server's PATH (looked for %s); install it, for instance by apt-get install chromium, or check by http or a command", ErrNoBrowser, strings.Join(names, ", "))
+	return "", fmt.Errorf("%w: checks in a browser need one in the server's PATH (looked for %s); install it, for instance by apt-get install chromium, or check by http or a command", ErrNoBrowser, strings.Join(browserNames, ", "))
 }
 
 // startBrowser bounds how long Chromium may take to answer; it is no part of the
@@ -90,7 +79,7 @@ var (
 
 // launch starts a Chromium.
 func (r *Runner) launch(ctx context.Context, hide func(string) string) (*running, error) {
-	program, err := r.chromium()
+	program, err := Chromium()
 	if err != nil {
 		return nil, err
 	}

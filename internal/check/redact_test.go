@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -98,18 +97,14 @@ func TestNoPartOfASecretIsKeptOfAPage(t *testing.T) {
 // The browser is spoken to over pipes that only it and the server have: a port would
 // let all that runs on the machine see and change what a check sees.
 func TestNoPortLeadsToTheBrowser(t *testing.T) {
-	fake := filepath.Join(t.TempDir(), "chromium")
-	script := `#!/bin/sh
-for a; do case $a in *debugging-port*|*debugging-address*) echo "a port: $a"; exit 3;; esac; done
+	restore := fakeBrowser(t, `for a; do case $a in *debugging-port*|*debugging-address*) echo "a port: $a"; exit 3;; esac; done
 [ -p /dev/fd/3 ] && [ -p /dev/fd/4 ] && echo "two pipes"
-exit 3`
-	if err := os.WriteFile(fake, []byte(script), 0o755); err != nil {
-		t.Fatal(err)
-	}
+exit 3`)
 	c := pipeline.Check{Browser: &pipeline.BrowserCheck{Path: "/", Timeout: patience}}
-	if out, err := ask(t, New(Config{Dir: t.TempDir(), Isolation: runner.None, Chromium: fake}), c, shop); err == nil || !strings.Contains(err.Error(), "two pipes") {
+	if out, err := ask(t, New(Config{Dir: t.TempDir(), Isolation: runner.None}), c, shop); err == nil || !strings.Contains(err.Error(), "two pipes") {
 		t.Errorf("%+v, %v", out, err)
 	}
+	restore()
 	needBrowser(t)
 	sandboxtest.Require(t)
 	dir := t.TempDir()
