@@ -218,6 +218,27 @@ func TestBrowserLooks(t *testing.T) {
 	}
 }
 
+// A canary that failed at once has one bin: a line of one point would not be seen.
+func TestBrowserDrawsALoneBin(t *testing.T) {
+	site := newSite(t)
+	i := slices.IndexFunc(site.fake.runs, func(x control.Status) bool { return x.Run == "10" })
+	bins := points(3, 0)
+	bins[0].NC, bins[2].NC = 0, 0
+	site.fake.runs[i].Environments[1].Points = bins
+	b := newBrowser(t, site)
+	b.open("/runs/10", 1280)
+	b.js("both charts are drawn", `document.querySelectorAll("[data-plot] canvas").length === 2`)
+	b.js("the candidate's only bin shows in each", `[...document.querySelectorAll("[data-plot] canvas")].every((c) => {
+		const {data} = c.getContext("2d").getImageData(0, 0, c.width, c.height)
+		const probe = document.body.appendChild(document.createElement("i"))
+		probe.style.color = "var(--candidate)"
+		const [r, g, b] = getComputedStyle(probe).color.match(/\d+/g).map(Number)
+		probe.remove()
+		for (let k = 0; k < data.length; k += 4) if (data[k] === r && data[k + 1] === g && data[k + 2] === b && data[k + 3] === 255) return true
+		return false
+	})`)
+}
+
 func TestBrowserLoggedOut(t *testing.T) {
 	s := newSite(t)
 	b := newBrowser(t, s)

@@ -87,11 +87,18 @@
 
   const clock = (t) => ({ hour: '2-digit', minute: '2-digit', hourCycle: 'h23', ...(t.at(-1) - t[0] < 300 ? { second: '2-digit' } : {}) });
 
+  // A bin with gaps on both sides has no line to be seen by: it is a point.
+  function lone(u, i) {
+    const v = u.data[i];
+    return [...v.keys()].filter((k) => v[k] != null && v[k - 1] == null && v[k + 1] == null);
+  }
+
   function options(kind, width) {
     const grid = { stroke: css('--grid'), width: 1 }, ink = css('--dim');
     const unit = kind === 'rate' ? ' %' : ' ms';
     const axis = { stroke: ink, grid, ticks: grid, font: '12px system-ui, sans-serif' };
     const value = (u, v) => v == null ? '–' : +v.toPrecision(3) + unit;
+    const points = { show: false, filter: lone, size: 7 };
     return {
       width, height: 190, legend: { live: true, markers: { show: false } },
       cursor: { y: false, points: { size: 7 } },
@@ -107,8 +114,8 @@
       series: [
         { label: 'time', value: (u, v) => v == null ? '–' : new Date(v * 1000).toLocaleTimeString([], { hourCycle: 'h23' }) },
         { label: 'weight', scale: 'w', stroke: css('--weight-line'), fill: css('--weight-fill'), width: 1, points: { show: false }, paths: uPlot.paths.stepped({ align: -1 }), value: (u, v) => v == null ? '–' : v + ' %' },
-        { label: 'stable', stroke: css('--stable'), width: 2, dash: [6, 4], points: { show: false }, spanGaps: false, value },
-        { label: 'candidate', stroke: css('--candidate'), width: 2.5, points: { show: false }, spanGaps: false, value },
+        { label: 'stable', stroke: css('--stable'), width: 2, dash: [6, 4], points, spanGaps: false, value },
+        { label: 'candidate', stroke: css('--candidate'), width: 2.5, points, spanGaps: false, value },
       ],
     };
   }
