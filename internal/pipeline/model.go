@@ -44,7 +44,7 @@ func version() codec[int] {
 	inner := c.read
 	c.read = func(p *parser, n *node, at string) (int, bool) {
 		if t := p.follow(n); t.Kind == yaml.ScalarNode && t.ShortTag() == "!!int" && t.Value != "1" {
-			p.report(n, at, Error, "version", fmt.Sprintf("this build reads version 1 of the format, not %s", clip(t.Value)), "write version: 1, or use a newer sluice")
+			p.report(n, at, "version", fmt.Sprintf("this build reads version 1 of the format, not %s", clip(t.Value)), "write version: 1, or use a newer sluice")
 			return 0, false
 		}
 		return inner(p, n, at)

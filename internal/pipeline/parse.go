@@ -262,14 +262,14 @@ func (p *parser) open(n *yaml.Node, path string) (*yaml.Node, bool) {
 	p.values++
 	if p.values > maxValues || p.depth >= maxDepth {
 		if p.values == maxValues+1 || p.depth >= maxDepth {
-			p.report(n, path, Error, "too-large", fmt.Sprintf("the file has more than %d values after its aliases are followed", maxValues), "write the values out where they are needed")
+			p.report(n, path, "too-large", fmt.Sprintf("the file has more than %d values after its aliases are followed", maxValues), "write the values out where they are needed")
 		}
 		p.stopped = true
 		return n, false
 	}
 	n = p.follow(n)
 	if n.Style&yaml.TaggedStyle != 0 {
-		p.report(n, path, Error, "tag", fmt.Sprintf("YAML tag %s is not allowed", clip(n.Tag)), "remove the tag; put the value in quotes where text is meant")
+		p.report(n, path, "tag", fmt.Sprintf("YAML tag %s is not allowed", clip(n.Tag)), "remove the tag; put the value in quotes where text is meant")
 		return n, false
 	}
 	p.depth++
@@ -311,10 +311,10 @@ func (p *parser) pairs(n *yaml.Node, path string, visit func(k *yaml.Node, child
 		k, v := p.follow(n.Content[i]), n.Content[i+1]
 		switch {
 		case k.Kind != yaml.ScalarNode:
-			p.report(n.Content[i], path, Error, "wrong-type", "a key must be plain text", "write key: value")
+			p.report(n.Content[i], path, "wrong-type", "a key must be plain text", "write key: value")
 			continue
 		case k.ShortTag() == "!!merge":
-			p.report(n.Content[i], path, Error, "merge-key", "merge keys (<<) are not part of YAML 1.2", "write the keys out, or use an alias for a whole value")
+			p.report(n.Content[i], path, "merge-key", "merge keys (<<) are not part of YAML 1.2", "write the keys out, or use an alias for a whole value")
 			continue
 		}
 		child := pathWord(k.Value)
@@ -322,7 +322,7 @@ func (p *parser) pairs(n *yaml.Node, path string, visit func(k *yaml.Node, child
 			child = path + "." + child
 		}
 		if line, twice := first[k.Value]; twice {
-			p.report(n.Content[i], child, Error, "duplicate-key", fmt.Sprintf("key %q is here a second time; the first is on line %d", clip(k.Value), line), "remove one of them")
+			p.report(n.Content[i], child, "duplicate-key", fmt.Sprintf("key %q is here a second time; the first is on line %d", clip(k.Value), line), "remove one of them")
 			continue
 		}
 		first[k.Value] = n.Content[i].Line
@@ -361,9 +361,9 @@ func (p *parser) valueAt(path string) Position { return p.positions.Value(path) 
 // full reports whether so much is wrong that reading on helps nobody.
 func (p *parser) full() bool { return p.stopped || p.errors >= maxProblems }
 
-// report adds a problem at a node.
-func (p *parser) report(n *yaml.Node, path string, s Severity, rule, message, mend string) {
-	p.at(Position{n.Line, n.Column}, path, s, rule, message, mend)
+// report adds an error at a node.
+func (p *parser) report(n *yaml.Node, path, rule, message, mend string) {
+	p.at(Position{n.Line, n.Column}, path, Error, rule, message, mend)
 }
 
 // at adds a problem, once, and within the file.
@@ -420,7 +420,7 @@ func (p *parser) worthTelling(w Problem) bool {
 }
 
 func (p *parser) complain(n *yaml.Node, path string, c complaint) {
-	p.report(n, path, Error, c.rule, c.message, c.mend)
+	p.report(n, path, c.rule, c.message, c.mend)
 }
 
 func (p *parser) refuse(at Position, path string, r refusal) {
@@ -449,7 +449,7 @@ func (p *parser) wrongType(n *yaml.Node, path, want, mend string) {
 			found = fmt.Sprintf("the text %q", clip(t.Value))
 		}
 	}
-	p.report(n, path, Error, "wrong-type", fmt.Sprintf("%s is %s; it must be %s", label(path), found, want), mend)
+	p.report(n, path, "wrong-type", fmt.Sprintf("%s is %s; it must be %s", label(path), found, want), mend)
 }
 
 // unknownKey reports a key that its object does not have, and returns the one
@@ -469,7 +469,7 @@ func (p *parser) unknownKey(k *yaml.Node, path, child string, known []string) st
 			mend = word + " belongs to " + listing(at, "or")
 		}
 	}
-	p.report(k, child, Error, "unknown-key", fmt.Sprintf("unknown key %q in %s", clip(k.Value), label(path)), mend)
+	p.report(k, child, "unknown-key", fmt.Sprintf("unknown key %q in %s", clip(k.Value), label(path)), mend)
 	return meant
 }
 

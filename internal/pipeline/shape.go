@@ -178,11 +178,11 @@ func list[T any](c codec[T], least int) codec[[]T] {
 			return nil, false
 		}
 		if len(n.Content) < least {
-			p.report(n, path, Error, "empty", label(path)+" is empty", "give it at least one item, or remove the key where it may be absent")
+			p.report(n, path, "empty", label(path)+" is empty", "give it at least one item, or remove the key where it may be absent")
 			return nil, false
 		}
 		if len(n.Content) > maxItems {
-			p.report(n, path, Error, "too-large", fmt.Sprintf("%s has %d items; at most %d are read", label(path), len(n.Content), maxItems), "split the service")
+			p.report(n, path, "too-large", fmt.Sprintf("%s has %d items; at most %d are read", label(path), len(n.Content), maxItems), "split the service")
 			return nil, false
 		}
 		var out []T
@@ -319,11 +319,11 @@ func integer(lo, hi int) codec[int] {
 		}
 		v, err := strconv.ParseInt(n.Value, 10, 64)
 		if err != nil {
-			p.report(n, path, Error, "bad-number", fmt.Sprintf("%s is %s, which is not a plain decimal number", label(path), clip(n.Value)), fmt.Sprintf("write a number of %d to %d", lo, hi))
+			p.report(n, path, "bad-number", fmt.Sprintf("%s is %s, which is not a plain decimal number", label(path), clip(n.Value)), fmt.Sprintf("write a number of %d to %d", lo, hi))
 			return 0, false
 		}
 		if v < int64(lo) || v > int64(hi) {
-			p.report(n, path, Error, "out-of-range", fmt.Sprintf("%s is %d; it must be %d to %d", label(path), v, lo, hi), fmt.Sprintf("write a number of %d to %d", lo, hi))
+			p.report(n, path, "out-of-range", fmt.Sprintf("%s is %d; it must be %d to %d", label(path), v, lo, hi), fmt.Sprintf("write a number of %d to %d", lo, hi))
 			return int(max(int64(lo), min(v, int64(hi)))), false
 		}
 		return int(v), true
@@ -347,11 +347,11 @@ func number(bounds shape) codec[float64] {
 		}
 		v, err := strconv.ParseFloat(n.Value, 64)
 		if err != nil || math.IsNaN(v) || math.IsInf(v, 0) {
-			p.report(n, path, Error, "bad-number", fmt.Sprintf("%s is %s, which is not a finite decimal number", label(path), clip(n.Value)), "write a number "+span)
+			p.report(n, path, "bad-number", fmt.Sprintf("%s is %s, which is not a finite decimal number", label(path), clip(n.Value)), "write a number "+span)
 			return 0, false
 		}
 		if v < bounds.min || bounds.above && v == bounds.min || v > bounds.max || bounds.below && v == bounds.max {
-			p.report(n, path, Error, "out-of-range", fmt.Sprintf("%s is %s; it must be %s", label(path), clip(n.Value), span), "write a number "+span)
+			p.report(n, path, "out-of-range", fmt.Sprintf("%s is %s; it must be %s", label(path), clip(n.Value), span), "write a number "+span)
 			return v, false
 		}
 		return v, true
@@ -395,11 +395,11 @@ func duration(lo time.Duration) codec[time.Duration] {
 		}
 		v, err := time.ParseDuration(n.Value)
 		if err != nil {
-			p.report(n, path, Error, "bad-duration", fmt.Sprintf("%s is %q, which is not a duration", label(path), clip(n.Value)), durationMend(n.Value))
+			p.report(n, path, "bad-duration", fmt.Sprintf("%s is %q, which is not a duration", label(path), clip(n.Value)), durationMend(n.Value))
 			return 0, false
 		}
 		if v < lo || v > maxDuration {
-			p.report(n, path, Error, "out-of-range", fmt.Sprintf("%s is %s; it must be %s to %s", label(path), clip(n.Value), Short(lo), Short(maxDuration)), "write a duration in that range")
+			p.report(n, path, "out-of-range", fmt.Sprintf("%s is %s; it must be %s to %s", label(path), clip(n.Value), Short(lo), Short(maxDuration)), "write a duration in that range")
 			return 0, false
 		}
 		return v, true

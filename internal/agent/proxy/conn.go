@@ -188,7 +188,7 @@ func (c *conn) readHead() ([]byte, error) {
 	}
 	c.readBy = time.Now().Add(c.srv.opt.ClientHead)
 	_ = c.nc.SetReadDeadline(c.readBy)
-	raw, _, err := c.in.head(&c.head)
+	raw, err := c.in.head(&c.head)
 	c.readBy = time.Time{}
 	return raw, err
 }

@@ -314,7 +314,7 @@ func appendField(out []byte, f *field) []byte {
 // 103) go to the client.
 func (c *conn) readAnswer(u *upConn) error {
 	for {
-		raw, _, err := u.in.head(&u.head)
+		raw, err := u.in.head(&u.head)
 		if err == nil {
 			err = u.head.parseResponse(raw)
 		}

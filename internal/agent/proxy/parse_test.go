@@ -100,7 +100,7 @@ func readerOf(s string) *reader {
 
 func parse(s string) (*head, *reader, error) {
 	h, r := new(head), readerOf(s)
-	raw, _, err := r.head(h)
+	raw, err := r.head(h)
 	if err == nil {
 		err = h.parseRequest(raw)
 	}
@@ -240,7 +240,7 @@ func FuzzResponse(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, in []byte) {
 		h, r := new(head), readerOf(string(in))
-		raw, _, err := r.head(h)
+		raw, err := r.head(h)
 		if err == nil {
 			err = h.parseResponse(raw)
 		}

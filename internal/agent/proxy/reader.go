@@ -63,25 +63,24 @@ func (b *reader) fill() error {
 }
 
 // head reads until h holds a whole head and returns the bytes of it, which are
-// taken out of the buffer but stay valid until the next fill. begun says, when
-// err is not nil, whether any byte of the head had come.
-func (b *reader) head(h *head) (raw []byte, begun bool, err error) {
+// taken out of the buffer but stay valid until the next fill.
+func (b *reader) head(h *head) (raw []byte, err error) {
 	from := 0
 	for {
 		if b.w > b.r {
 			n, next, err := h.scan(b.buf[b.r:b.w], from)
 			if err != nil {
-				return nil, true, err
+				return nil, err
 			}
 			if n > 0 {
 				raw = b.buf[b.r : b.r+n]
 				b.r += n
-				return raw, true, nil
+				return raw, nil
 			}
 			from = next
 		}
 		if err := b.fill(); err != nil {
-			return nil, b.w > b.r, err
+			return nil, err
 		}
 	}
 }

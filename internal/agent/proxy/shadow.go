@@ -151,7 +151,7 @@ func (s *Server) exchange(b *backend, u *upConn, q copied, k *bucket, started ti
 	}
 	h := &u.head
 	for {
-		raw, _, err := u.in.head(h)
+		raw, err := u.in.head(h)
 		if err == nil {
 			err = h.parseResponse(raw)
 		}
