@@ -171,20 +171,21 @@ func (p *parser) checkBakes(at string, e Environment) {
 		return
 	}
 	least := a.WarmUp + 4*a.Bin
-	short := func(where string, bake time.Duration) {
+	// with is the rollout with another bake there: it moves what is counted by default.
+	short := func(where string, bake time.Duration, with func(r Rollout, d time.Duration) Rollout) {
 		if p.isBad(where) || p.isBad(at+".rollout.timeout") && !p.positions.Has(where) {
 			return
 		}
 		switch {
 		case bake == 0:
-			p.at(p.valueAt(where), where, Error, "zero-bake", "a bake of zero leaves the analysis nothing to judge", "bake for "+Short(suggestBake(p, at, e))+" or longer")
+			p.at(p.valueAt(where), where, Error, "zero-bake", "a bake of zero leaves the analysis nothing to judge", "bake for "+Short(p.suggestBake(at, e, with))+" or longer")
 		case bake <= least:
 			p.at(p.valueAt(where), where, Error, "bake-too-short", fmt.Sprintf("bake %s is too short for its judge: it must be longer than the warm-up of %s and 4 bins of %s, together %s", Short(bake), Short(a.WarmUp), Short(a.Bin), Short(least)),
-				"bake for "+Short(suggestBake(p, at, e))+" or longer, or set analysis.warmUp and analysis.bin")
+				"bake for "+Short(p.suggestBake(at, e, with))+" or longer, or set analysis.warmUp and analysis.bin")
 		}
 	}
 	if where := at + ".shadow.bake"; e.Shadow != nil && len(a.Metrics) > 0 && p.positions.Has(where) {
-		short(where, e.Shadow.Bake)
+		short(where, e.Shadow.Bake, func(r Rollout, _ time.Duration) Rollout { return r })
 	}
 	inner := strategyAt(p, at, r.Strategy)
 	switch {
@@ -195,17 +196,30 @@ func (p *parser) checkBakes(at string, e Environment) {
 				continue
 			}
 			if len(a.Metrics) > 0 {
-				short(where, s.Bake)
+				short(where, s.Bake, func(r Rollout, d time.Duration) Rollout {
+					r.Steps = slices.Clone(r.Steps)
+					r.Steps[i].Bake = d
+					return r
+				})
 			}
 		}
 	case r.Stepped():
 		where := inner + map[string]string{Linear: ".every", TrafficSplitting: ".evaluate"}[r.Strategy]
 		if _, shortest := Bakes(r); len(r.Steps) > 0 && len(a.Metrics) > 0 {
-			short(where, shortest)
+			short(where, shortest, func(r Rollout, d time.Duration) Rollout {
+				r.Steps = slices.Clone(r.Steps)
+				for i := range r.Steps {
+					r.Steps[i].Bake = d
+				}
+				return r
+			})
 		}
 	case p.isBad(inner):
 	case r.Bake > 0 && len(a.Metrics) > 0:
-		short(inner+".bake", r.Bake)
+		short(inner+".bake", r.Bake, func(r Rollout, d time.Duration) Rollout {
+			r.Bake = d
+			return r
+		})
 	case r.Bake == 0 && p.positions.Has(at+".analysis"):
 		where := at + ".analysis"
 		if p.positions.Has(inner + ".bake") {
@@ -240,19 +254,14 @@ func (p *parser) checkActions(at string, e Environment) {
 	}
 }
 
-// suggestBake returns the shortest round bake that the judge can work with,
-// counting the defaults that would move with it.
-func suggestBake(p *parser, at string, e Environment) time.Duration {
+// suggestBake returns the shortest round bake that the judge can work with, counting
+// the defaults that would move with it.
+func (p *parser) suggestBake(at string, e Environment, with func(Rollout, time.Duration) Rollout) time.Duration {
 	for _, d := range []time.Duration{5 * time.Second, 10 * time.Second, 15 * time.Second, 20 * time.Second, 30 * time.Second, 45 * time.Second, time.Minute, 90 * time.Second,
 		2 * time.Minute, 3 * time.Minute, 4 * time.Minute, 5 * time.Minute, 10 * time.Minute, 15 * time.Minute, 20 * time.Minute, 30 * time.Minute, time.Hour, 2 * time.Hour, 4 * time.Hour, 8 * time.Hour, 24 * time.Hour} {
-		warmUp, bin := e.Analysis.WarmUp, e.Analysis.Bin
-		if !p.positions.Has(at + ".analysis.warmUp") {
-			warmUp = min(2*time.Minute, d/2)
-		}
-		if !p.positions.Has(at + ".analysis.bin") {
-			bin = max(min(10*time.Second, d/4), LeastBin(e.Analysis))
-		}
-		if d > warmUp+4*bin {
+		mended := e
+		mended.Rollout = with(e.Rollout, d)
+		if warmUp, bin := p.judgeTimes(at, mended); d > warmUp+4*bin {
 			return d
 		}
 	}

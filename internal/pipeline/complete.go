@@ -39,19 +39,28 @@ func (p *parser) completeAnalysis(at string, e *Environment) {
 		(judgedByDefault(e.Rollout) || p.positions.Has(at+".analysis")) {
 		a.Metrics = []Metric{{Name: HTTPErrors, Kind: HTTPErrors}}
 	}
+	a.WarmUp, a.Bin = p.judgeTimes(at, *e)
+}
+
+// judgeTimes are the warm-up and the bin of an environment's analysis: as the file
+// says, or as its bakes make them.
+func (p *parser) judgeTimes(at string, e Environment) (warmUp, bin time.Duration) {
+	warmUp, bin = e.Analysis.WarmUp, e.Analysis.Bin
 	first, shortest := Bakes(e.Rollout)
 	if !p.says(at + ".analysis.warmUp") {
-		a.WarmUp = min(2*time.Minute, first/2)
+		warmUp = min(2*time.Minute, first/2)
 	}
-	if !p.says(at + ".analysis.bin") {
-		a.Bin = max(min(10*time.Second, shortest/4), LeastBin(*a))
-		if e.Rollout.Named != "" { // its bakes can't be made longer
-			a.Bin = max(min(a.Bin, ((shortest-a.WarmUp)/5).Truncate(time.Second)), LeastBin(*a))
-		}
-		if shortest == 0 {
-			a.Bin = 10 * time.Second
-		}
+	if p.says(at + ".analysis.bin") {
+		return warmUp, bin
 	}
+	bin = max(min(10*time.Second, shortest/4), LeastBin(e.Analysis))
+	if e.Rollout.Named != "" { // its bakes can't be made longer
+		bin = max(min(bin, ((shortest-warmUp)/5).Truncate(time.Second)), LeastBin(e.Analysis))
+	}
+	if shortest == 0 {
+		bin = 10 * time.Second
+	}
+	return warmUp, bin
 }
 
 // judgedByDefault reports whether a strategy is judged where the file doesn't say.

@@ -6,6 +6,7 @@ import (
 	"flag"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strconv"
 	"strings"
 	"testing"
@@ -49,6 +50,47 @@ func parse(src []byte) (pipeline.Definition, pipeline.Problems) {
 	return pipeline.Parse("sluice.yaml", src, pipeline.WithGateCheck(unfinished), pipeline.WithQueryCheck(unfinished), pipeline.WithCheckReady(noBrowser), pipeline.WithPlatform(pipeline.Platform{Owner: "team-platform", Standards: []pipeline.Standard{
 		{Name: "careful", Version: 1, Rollout: pipeline.Rollout{Strategy: pipeline.Canary, Steps: []pipeline.CanaryStep{{Weight: 5, Bake: time.Hour}}}},
 	}}))
+}
+
+// What is proposed for a bake that is too short is long enough, whichever bake it is
+// and whatever moves with it.
+func TestProposedBakesMend(t *testing.T) {
+	proposed := regexp.MustCompile(`= bake for (\S+) or longer`)
+	for _, c := range []struct{ rollout, analysis string }{
+		{"{canary: {steps: [{weight: 5, bake: BAKE}, {weight: 50, bake: 15m}]}}", "{}"},
+		{"{canary: {steps: [{weight: 5, bake: 15m}, {weight: 50, bake: BAKE}]}}", "{}"},
+		{"{canary: {steps: [{weight: 5, bake: 15m}, {weight: 50, bake: BAKE}]}}", "{warmUp: 7m}"},
+		{"{canary: {steps: [{weight: 5, bake: 15m}, {weight: 50, bake: BAKE}]}}", "{bin: 1m}"},
+		{"{linear: {step: 10, every: BAKE}}", "{warmUp: 1m}"},
+		{"{all-at-once: {bake: BAKE}}", "{bin: 30s}"},
+	} {
+		file := func(bake string) string {
+			return strings.ReplaceAll(`version: 1
+service: shop
+owner: team-shop
+build:
+  steps: [{name: package, kind: package, run: make}]
+  artifact: {type: files, path: out}
+environments:
+  - name: production
+    target: {type: host, listen: 127.0.0.1:9004, run: ./shop, health: {http: /healthz}}
+    rollout: `+c.rollout+`
+    analysis: `+strings.Replace(c.analysis, "{", "{metrics: [http-errors], ", 1)+"\n", "BAKE", bake)
+		}
+		said := func(bake string) string {
+			src := []byte(file(bake))
+			_, problems := parse(src)
+			return problems.Render(src, false)
+		}
+		found := proposed.FindStringSubmatch(said("4s"))
+		if found == nil {
+			t.Errorf("%s, %s: nothing is proposed:\n%s", c.rollout, c.analysis, said("4s"))
+			continue
+		}
+		if text := said(found[1]); strings.Contains(text, "bake-too-short") {
+			t.Errorf("%s was proposed:\n%s", found[1], text)
+		}
+	}
 }
 
 // Each rule has a file that breaks it, and what a user reads then.
