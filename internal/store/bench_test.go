@@ -14,9 +14,9 @@ import (
 // syncs too.
 func benchStores(b *testing.B, f func(b *testing.B, s *store.Store)) {
 	b.Run("sqlite", func(b *testing.B) {
-		f(b, open(b, filepath.Join(b.TempDir(), "sluice.db"), store.Options{}))
+		f(b, open(b, filepath.Join(b.TempDir(), "sluice.db")))
 	})
-	b.Run("postgres", func(b *testing.B) { f(b, open(b, storetest.Postgres(b), store.Options{})) })
+	b.Run("postgres", func(b *testing.B) { f(b, open(b, storetest.Postgres(b))) })
 }
 
 func BenchmarkUpdate(b *testing.B) {

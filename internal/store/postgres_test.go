@@ -49,7 +49,7 @@ func await(t *testing.T, topics <-chan string, want ...string) {
 
 func TestPostgresNotifiesOtherProcesses(t *testing.T) {
 	url := storetest.Postgres(t)
-	one, two := open(t, url, store.Options{}), open(t, url, store.Options{})
+	one, two := open(t, url), open(t, url)
 	topics, stop := two.Subscribe()
 	defer stop()
 	feed := func() {
@@ -74,7 +74,7 @@ func TestPostgresNotifiesOtherProcesses(t *testing.T) {
 
 func TestPostgresUpdatesRunAgain(t *testing.T) {
 	url := storetest.Postgres(t)
-	s := open(t, url, store.Options{})
+	s := open(t, url)
 	r := store.Run{Project: "default"}
 	attempts := 0
 	err := s.Update(t.Context(), func(tx *store.Tx) error {
@@ -102,7 +102,7 @@ func TestPostgresUpdatesRunAgain(t *testing.T) {
 // for long, and what it wanted is not half done.
 func TestPostgresStoppedProcess(t *testing.T) {
 	url := storetest.Postgres(t)
-	stopped, living := open(t, url, store.Options{}), open(t, url, store.Options{})
+	stopped, living := open(t, url), open(t, url)
 	inside, goOn := make(chan struct{}), make(chan struct{})
 	var once sync.Once
 	var wg sync.WaitGroup
@@ -177,7 +177,7 @@ func TestPostgresMigratesOnce(t *testing.T) {
 
 func TestPostgresRefusals(t *testing.T) {
 	url := storetest.Postgres(t)
-	s := open(t, url, store.Options{})
+	s := open(t, url)
 	if err := s.Backup(t.Context(), "/nowhere/copy"); err == nil || !strings.Contains(err.Error(), "pg_dump") {
 		t.Errorf("backup: %v", err)
 	}
@@ -186,7 +186,7 @@ func TestPostgresRefusals(t *testing.T) {
 	}
 	name := execPostgres(t, url, `SELECT current_database()`)
 	execPostgres(t, url, `ALTER DATABASE `+name+` SET default_transaction_read_only = on`)
-	standby := open(t, url, store.Options{})
+	standby := open(t, url)
 	err := standby.Update(t.Context(), func(tx *store.Tx) error { return tx.InsertRun(&store.Run{Project: "default"}) })
 	if !errors.Is(err, store.ErrReadOnly) {
 		t.Errorf("writing to a database that refuses writes: %v", err)
@@ -199,7 +199,7 @@ func TestPostgresRefusals(t *testing.T) {
 // Two processes, each with workers, share one database.
 func TestPostgresWorkersOfTwoProcesses(t *testing.T) {
 	url := storetest.Postgres(t)
-	stores := []*store.Store{open(t, url, store.Options{}), open(t, url, store.Options{})}
+	stores := []*store.Store{open(t, url), open(t, url)}
 	const rows = 60
 	err := stores[0].Update(t.Context(), func(tx *store.Tx) error {
 		for range rows {

@@ -55,7 +55,7 @@ func TestEveryKeyHasItsProject(t *testing.T) {
 	for dialect, d := range dialects {
 		t.Run(dialect, func(t *testing.T) {
 			url := d.url(t)
-			open(t, url, store.Options{})
+			open(t, url)
 			db, err := sql.Open(d.driver, url)
 			if err != nil {
 				t.Fatal(err)

@@ -96,7 +96,7 @@ func TestKilledProcess(t *testing.T) {
 		}
 		_ = child.Wait()
 
-		s := open(t, path, store.Options{})
+		s := open(t, path)
 		err = s.View(t.Context(), func(tx *store.Tx) error {
 			if _, err := tx.Run("default", last); err != nil {
 				t.Errorf("the last committed run: %v", err)
@@ -137,7 +137,7 @@ func TestKilledProcess(t *testing.T) {
 
 func TestSecondOpenIsRefused(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "a folder", "it's 100%?#.db")
-	first := open(t, path, store.Options{})
+	first := open(t, path)
 	_, err := store.Open(t.Context(), "sqlite:"+path, store.Options{})
 	if !errors.Is(err, store.ErrLocked) || !strings.Contains(err.Error(), fmt.Sprintf("process %d", os.Getpid())) {
 		t.Fatalf("second open: %v", err)
@@ -145,7 +145,7 @@ func TestSecondOpenIsRefused(t *testing.T) {
 	if err := first.Close(); err != nil {
 		t.Fatal(err)
 	}
-	open(t, path, store.Options{})
+	open(t, path)
 	for _, f := range []string{path, path + "-wal", path + ".lock"} {
 		if info, err := os.Stat(f); err != nil || info.Mode().Perm() != 0o600 {
 			t.Errorf("%s: %v %v", f, info.Mode(), err)
@@ -218,7 +218,7 @@ func TestContract(t *testing.T) {
 
 func TestBackup(t *testing.T) {
 	dir := t.TempDir()
-	s := open(t, filepath.Join(dir, "sluice.db"), store.Options{})
+	s := open(t, filepath.Join(dir, "sluice.db"))
 	add := func() error {
 		return s.Update(t.Context(), func(tx *store.Tx) error { return tx.InsertRun(&store.Run{Project: "default"}) })
 	}
@@ -235,7 +235,7 @@ func TestBackup(t *testing.T) {
 	if err := add(); err != nil {
 		t.Fatal(err)
 	}
-	old := open(t, copied, store.Options{})
+	old := open(t, copied)
 	err := old.View(t.Context(), func(tx *store.Tx) error {
 		runs, err := tx.Runs(store.RunFilter{})
 		if len(runs) != 1 {

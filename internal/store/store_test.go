@@ -8,9 +8,9 @@ import (
 	"github.com/sluicehq/sluice/internal/store/storetest"
 )
 
-func open(t testing.TB, url string, o store.Options) *store.Store {
+func open(t testing.TB, url string) *store.Store {
 	t.Helper()
-	s, err := store.Open(t.Context(), url, o)
+	s, err := store.Open(t.Context(), url, store.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -24,10 +24,10 @@ func open(t testing.TB, url string, o store.Options) *store.Store {
 
 func TestSQLite(t *testing.T) {
 	storetest.Run(t, func(t *testing.T) *store.Store {
-		return open(t, filepath.Join(t.TempDir(), "sluice.db"), store.Options{})
+		return open(t, filepath.Join(t.TempDir(), "sluice.db"))
 	})
 }
 
 func TestPostgres(t *testing.T) {
-	storetest.Run(t, func(t *testing.T) *store.Store { return open(t, storetest.Postgres(t), store.Options{}) })
+	storetest.Run(t, func(t *testing.T) *store.Store { return open(t, storetest.Postgres(t)) })
 }

@@ -25,7 +25,7 @@ func TestOneConnectionIsBounded(t *testing.T) {
 	defer close(hang)
 	s, addr := start(t, proxy.Options{Name: "bounds"})
 	s.Set(only(a))
-	_, fr := frames(t, addr)
+	fr := frames(t, addr)
 	said := map[http2.SettingID]uint32{}
 	refused := func() (id uint32, code http2.ErrCode) {
 		for {

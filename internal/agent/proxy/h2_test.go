@@ -286,7 +286,7 @@ func TestShutdownLetsOpenStreamsEnd(t *testing.T) {
 }
 
 // frames speaks HTTP/2 by hand.
-func frames(t testing.TB, addr string) (net.Conn, *http2.Framer) {
+func frames(t testing.TB, addr string) *http2.Framer {
 	t.Helper()
 	nc, err := net.Dial("tcp", addr)
 	if err != nil {
@@ -301,7 +301,7 @@ func frames(t testing.TB, addr string) (net.Conn, *http2.Framer) {
 	if err := fr.WriteSettings(); err != nil {
 		t.Fatal(err)
 	}
-	return nc, fr
+	return fr
 }
 
 func headers(pairs ...string) []byte {
@@ -370,13 +370,13 @@ func TestBadHTTP2ClientsAreBounded(t *testing.T) {
 		}
 	}
 	t.Run("an idle connection", func(t *testing.T) {
-		_, fr := frames(t, bounded(proxy.Options{Name: "idle", KeepAlive: 300 * time.Millisecond}))
+		fr := frames(t, bounded(proxy.Options{Name: "idle", KeepAlive: 300 * time.Millisecond}))
 		if how := ends(fr, 1); !strings.HasPrefix(how, "goaway") && how != "closed" {
 			t.Error(how)
 		}
 	})
 	t.Run("a head without end", func(t *testing.T) {
-		_, fr := frames(t, addr)
+		fr := frames(t, addr)
 		block := headers(":method", "GET", ":scheme", "http", ":authority", "x", ":path", "/")
 		_ = fr.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, BlockFragment: block, EndStream: true})
 		for i := range 400 {
@@ -402,7 +402,7 @@ func TestBadHTTP2ClientsAreBounded(t *testing.T) {
 		}
 	})
 	t.Run("a body that stops", func(t *testing.T) {
-		_, fr := frames(t, slow)
+		fr := frames(t, slow)
 		_ = fr.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, EndHeaders: true, BlockFragment: headers(":method", "POST", ":scheme", "http", ":authority", "x", ":path", "/")})
 		_ = fr.WriteData(1, false, []byte("a little"))
 		if how := ends(fr, 1); how != "408" && !strings.HasPrefix(how, "reset") {
@@ -410,7 +410,7 @@ func TestBadHTTP2ClientsAreBounded(t *testing.T) {
 		}
 	})
 	t.Run("an answer that isn't taken", func(t *testing.T) {
-		_, fr := frames(t, slow)
+		fr := frames(t, slow)
 		_ = fr.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, EndHeaders: true, EndStream: true, BlockFragment: get("/endless")})
 		if how := ends(fr, 1); !strings.HasPrefix(how, "reset") {
 			t.Error(how)
@@ -422,7 +422,7 @@ func TestBadHTTP2ClientsAreBounded(t *testing.T) {
 		var refused atomic.Int64
 		var wait sync.WaitGroup
 		for range 3 {
-			_, fr := frames(t, addr)
+			fr := frames(t, addr)
 			for i := range 250 {
 				_ = fr.WriteHeaders(http2.HeadersFrameParam{StreamID: uint32(2*i + 1), EndHeaders: true, EndStream: true, BlockFragment: get("/hang")})
 			}

@@ -39,12 +39,11 @@ func TestWhatInstancesAnswer(t *testing.T) {
 		}
 	}
 	say("depth 1\n")
-	run := func(metrics string) release.ID {
+	run := func(metrics string) {
 		rev := plane.Revision(t, shop, agenttest.Release{Files: map[string]string{"a": metrics}, Env: map[string]string{"VERSION": "v"}})
 		rev.Metrics, rev.Weight = metrics, wire.FullWeight
 		g := plane.Desire(wire.Desired{Key: shop, Listen: listen, Revisions: []wire.Revision{rev}})
 		plane.WaitWeights(t, "one", shop, g, map[release.ID]int{rev.Release: wire.FullWeight})
-		return rev.Release
 	}
 	run("/read?p=" + url.QueryEscape(file))
 	d := open(t)
