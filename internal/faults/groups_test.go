@@ -22,7 +22,7 @@ func TestBlueGreenSwitchesAndSwitchesBack(t *testing.T) {
 	s.first(p)
 	load := servertest.StartLoad(s.addr, 2)
 	defer load.Stop()
-	first := p.instances("production")
+	first := p.instances()
 
 	s.rollout = "{blue-green: {bake: 5m, retireAfter: 1h, preTraffic: [{name: ready, http: {path: /, contains: 'hello good', retries: 0}}]}}" + judged
 	s.ship(behaviour{Version: "wrong"})
@@ -43,10 +43,10 @@ func TestBlueGreenSwitchesAndSwitchesBack(t *testing.T) {
 	if _, body, err := get("http://" + preview + "/"); err != nil || strings.TrimSpace(body) != "hello good" {
 		t.Errorf("the preview answers %q, %v", body, err)
 	}
-	both := p.instances("production")
+	both := p.instances()
 	killPID(t, p.agentPID())
 	back := answeredAgain(t, load)
-	if now := p.instances("production"); !sameProcesses(both, now) {
+	if now := p.instances(); !sameProcesses(both, now) {
 		t.Errorf("the instances were %v and are %v", both, now)
 	}
 	p.Wait(run, "baking still", bakingAt(100))
@@ -74,7 +74,7 @@ func TestBlueGreenSwitchesAndSwitchesBack(t *testing.T) {
 		t.Errorf("after the agent was back %d requests were dropped and %d answered badly: %v", got.Dropped-back.Dropped, got.Bad-back.Bad, got.Errors)
 	}
 	for id, pids := range first {
-		if now := p.instances("production")[id]; !sameSet(pids, now) {
+		if now := p.instances()[id]; !sameSet(pids, now) {
 			t.Errorf("the old group was %v and is %v", pids, now)
 		}
 	}

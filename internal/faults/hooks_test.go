@@ -49,7 +49,7 @@ func TestKillControlPlaneInARehearsal(t *testing.T) {
 	s.first(p)
 	s.ship(behaviour{Version: "v1", CheckMillis: 1500})
 	p.WaitState(p.Run(s.Dir), "succeeded")
-	ran := p.instances("production")
+	ran := p.instances()
 	load := servertest.StartLoad(s.addr, 2)
 	defer load.Stop()
 	for _, c := range []struct {
@@ -72,7 +72,7 @@ func TestKillControlPlaneInARehearsal(t *testing.T) {
 			if _, body, err := get("http://" + s.addr + "/"); err != nil || body != "hello v1\n" {
 				t.Errorf("the service answers %q, %v", body, err)
 			}
-			if now := p.instances("production"); !sameProcesses(ran, now) {
+			if now := p.instances(); !sameProcesses(ran, now) {
 				t.Errorf("the instances were %v and are %v", ran, now)
 			}
 		})

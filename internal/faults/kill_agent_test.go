@@ -55,14 +55,14 @@ func TestKillAgent(t *testing.T) {
 			run := p.Run(s.Dir)
 			candidate := p.Wait(run, c.name, c.when).Release
 			if c.name == "preparing" {
-				servertest.Until(t, "both instances of the candidate were started", func() bool { return len(p.instances("production")[candidate]) == 2 })
+				servertest.Until(t, "both instances of the candidate were started", func() bool { return len(p.instances()[candidate]) == 2 })
 			}
 			if c.name == "in a batch" {
 				servertest.Until(t, "the next one starts beside the other two", func() bool {
-					return len(p.instances("production")[candidate]) == 2 && len(p.all()) == 3
+					return len(p.instances()[candidate]) == 2 && len(p.all()) == 3
 				})
 			}
-			before, pid := p.instances("production"), p.agentPID()
+			before, pid := p.instances(), p.agentPID()
 			killed := time.Now()
 			if c.plane {
 				p.kill()
@@ -75,7 +75,7 @@ func TestKillAgent(t *testing.T) {
 			if now := p.agentPID(); now == pid || !running(now) {
 				t.Errorf("the agent was process %d and is %d", pid, now)
 			}
-			after := p.instances("production")
+			after := p.instances()
 			if c.name == "in a batch" { // which goes on: those that are replaced may be gone by now
 				keepOnly(before, candidate)
 				keepOnly(after, candidate)
@@ -97,7 +97,7 @@ func TestKillAgent(t *testing.T) {
 // all are the instances' processes of all releases.
 func (p *plane) all() []int {
 	var out []int
-	for _, pids := range p.instances("production") {
+	for _, pids := range p.instances() {
 		out = append(out, pids...)
 	}
 	return out

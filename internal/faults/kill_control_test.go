@@ -102,7 +102,7 @@ func TestKillControlPlaneWhileFinishing(t *testing.T) {
 	seen, killed := p.caught(t, s, behaviour{Version: "v1", StartMillis: 2500, CheckMillis: 1000}, func(s control.Status) bool {
 		if inPhase(rollout.Checking)(s) && !crashed[s.Run] {
 			crashed[s.Run] = true
-			killPID(t, p.instances("production")[s.Release][0])
+			killPID(t, p.instances()[s.Release][0])
 		}
 		return crashed[s.Run] && inPhase(rollout.Finishing)(s)
 	})

@@ -257,29 +257,13 @@ func running(pid int) bool {
 	return ok && !strings.HasPrefix(rest, "Z")
 }
 
-// instances are the processes of an environment's instances by their release, as
-// the agent recorded them.
-func (p *plane) instances(env string) map[release.ID][]int {
+// instances are the processes of production's instances by their release, as the
+// agent recorded them.
+func (p *plane) instances() map[release.ID][]int {
 	p.t.Helper()
-	b, err := os.ReadFile(filepath.Join(p.dir, "agent", "instances", "instances.json"))
-	if err != nil {
-		p.t.Fatal(err)
-	}
-	var file struct {
-		Instances map[string]struct {
-			PID     int
-			Key     release.Key
-			Release release.ID
-		}
-	}
-	if err := json.Unmarshal(b, &file); err != nil {
-		p.t.Fatal(err)
-	}
 	out := map[release.ID][]int{}
-	for _, i := range file.Instances {
-		if i.Key.Environment == env {
-			out[i.Release] = append(out[i.Release], i.PID)
-		}
+	for _, i := range onRecord(p.t, filepath.Join(p.dir, "agent")) {
+		out[i.Release] = append(out[i.Release], i.PID)
 	}
 	return out
 }

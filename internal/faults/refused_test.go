@@ -35,11 +35,10 @@ func TestRollbacksThatAreRefused(t *testing.T) {
 	p, s := newPlane(t), newShop(t)
 	s.rollout = "{retireAfter: 0s, all-at-once: {}}"
 	var shipped []release.ID
-	ship := func(version string) control.Status {
+	ship := func(version string) {
 		s.ship(behaviour{Version: version})
 		st := p.WaitState(p.Run(s.Dir), "succeeded")
 		shipped = append(shipped, st.Release)
-		return st
 	}
 	ship("v0")
 	oldest := p.layers(t)
@@ -73,7 +72,7 @@ func TestRollbacksThatAreRefused(t *testing.T) {
 		t.Fatalf("abort ended with %d: %s", code, out)
 	}
 
-	before := p.instances("production")
+	before := p.instances()
 	for _, c := range []struct {
 		to   release.ID
 		code int
@@ -94,7 +93,7 @@ func TestRollbacksThatAreRefused(t *testing.T) {
 			t.Errorf("the API began a rollback to %s", c.to.Short())
 		}
 	}
-	if now := p.instances("production"); !sameProcesses(before, now) {
+	if now := p.instances(); !sameProcesses(before, now) {
 		t.Errorf("the instances were %v and are %v", before, now)
 	}
 	if got := load.Stop(); got.Dropped+got.Bad > 0 || got.By["waits"] > 0 {

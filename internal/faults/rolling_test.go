@@ -35,7 +35,7 @@ func TestKillControlPlaneInABatch(t *testing.T) {
 		{"bad", behaviour{Version: "bad", Bad: 80, StartMillis: 300}, inPhase(rollout.Baking), "rolled-back"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			before := p.instances("production")
+			before := p.instances()
 			load := servertest.StartLoad(s.addr, 2)
 			defer load.Stop()
 			least := fewest(t, p.dir+"/agent")

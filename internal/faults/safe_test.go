@@ -54,7 +54,7 @@ func TestRollForwardThroughAPowerCut(t *testing.T) {
 	t.Parallel()
 	p, s := newPlane(t), newShop(t)
 	s.first(p)
-	first := p.instances("production")
+	first := p.instances()
 	load := servertest.StartLoad(s.addr, 2)
 	defer load.Stop()
 	s.rollout = "{canary: {steps: [{weight: 20, bake: 5s}]}, onFail: roll-forward}" + judged

@@ -77,7 +77,7 @@ func (s *shop) replace(was, now string) {
 }
 
 // ship commits a version.
-func (s *shop) ship(b behaviour) string {
+func (s *shop) ship(b behaviour) {
 	s.T.Helper()
 	text, err := json.Marshal(b)
 	if err != nil {
@@ -85,7 +85,7 @@ func (s *shop) ship(b behaviour) string {
 	}
 	s.Write("behaviour.json", string(text))
 	s.Write("sluice.yaml", strings.NewReplacer("ADDR", s.addr, "DEV", s.dev, "ROLLOUT", s.rollout).Replace(s.yaml))
-	return s.Commit("version " + b.Version)
+	s.Commit("version " + b.Version)
 }
 
 // first releases the first version and waits for it.

@@ -48,7 +48,7 @@ func TestUpgradeInTheMiddleOfARollout(t *testing.T) {
 			s.first(p)
 			load := servertest.StartLoad(s.addr, 2)
 			defer load.Stop()
-			instances := p.instances("production")
+			instances := p.instances()
 			s.rollout = oneStep
 			s.ship(behaviour{Version: "v1", Bad: bad})
 			run := p.Run(s.Dir)
@@ -68,7 +68,7 @@ func TestUpgradeInTheMiddleOfARollout(t *testing.T) {
 			p.WaitState(run, want)
 			if bad > 0 {
 				for id, pids := range instances {
-					if now := p.instances("production")[id]; !sameSet(pids, now) {
+					if now := p.instances()[id]; !sameSet(pids, now) {
 						t.Errorf("the processes of the release before were %v and are %v", pids, now)
 					}
 				}

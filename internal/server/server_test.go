@@ -197,7 +197,7 @@ environments:
       health: {http: /healthz}
       metrics: {path: /metrics}
     gates: [tests-passed, {name: size, cel: 'artifact.size < 200000000'}]
-%[4]s    rollout:
+    rollout:
       canary: {steps: [{weight: 10, bake: 5s}, {weight: 50, bake: 5s}]}
     analysis:
       warmUp: 0s
@@ -218,10 +218,10 @@ func newService(t *testing.T) *service {
 }
 
 // commit makes a version of the service.
-func (s *service) commit(version string, badRate float64, greeting, extra string) {
+func (s *service) commit(version string, badRate float64, greeting string) {
 	s.T.Helper()
 	s.Write("main.go", fmt.Sprintf(program, version, badRate))
-	s.Write("sluice.yaml", fmt.Sprintf(definition, s.dev, s.prod, greeting, extra))
+	s.Write("sluice.yaml", fmt.Sprintf(definition, s.dev, s.prod, greeting))
 	s.Commit("version " + version)
 }
 
@@ -229,14 +229,14 @@ func (s *service) commit(version string, badRate float64, greeting, extra string
 // a change of configuration only, and evidence that verifies.
 func TestMainJob(t *testing.T) {
 	p, s := newPlane(t), newService(t)
-	s.commit("v1", 0, "hello", "")
+	s.commit("v1", 0, "hello")
 	first := p.WaitState(p.Run(s.Dir), "succeeded")
 	if first.Release == "" || first.Environments[1].PreviousRelease != "" {
 		t.Errorf("first release: %+v", first)
 	}
 	l := servertest.StartLoad(s.prod, 4)
 	defer l.Stop()
-	s.commit("v2", 0, "hello", "")
+	s.commit("v2", 0, "hello")
 	second := p.WaitState(p.Run(s.Dir), "succeeded")
 	if e := second.Environments[1]; e.Verdict != "pass" || e.PreviousRelease != first.Release || e.Strategy != "canary" {
 		t.Errorf("good canary: %+v", e)
@@ -248,12 +248,12 @@ func TestMainJob(t *testing.T) {
 			t.Logf("%s: %s: %s", m.Name, m.Verdict, m.Sentence)
 		}
 	}
-	s.commit("v3", 30, "hello", "")
+	s.commit("v3", 30, "hello")
 	third := p.WaitState(p.Run(s.Dir), "rolled-back")
 	if e := third.Environments[1]; e.Verdict != "fail" || e.RollbackMillis == nil || e.Signals.RequestsToDetect == 0 {
 		t.Errorf("bad canary: %+v", e)
 	}
-	s.commit("v2", 0, "servus", "")
+	s.commit("v2", 0, "servus")
 	fourth := p.WaitState(p.Run(s.Dir), "succeeded")
 	if fourth.ReusedFrom == "" || fourth.Digest != second.Digest || fourth.Release == second.Release {
 		t.Errorf("config-only change: reused from %q, digest %s, was %s", fourth.ReusedFrom, fourth.Digest, second.Digest)
