@@ -44,6 +44,9 @@ func (c *Controller) Rollout(ctx context.Context, project, runID string, cmd Com
 	return c.act(ctx, project, id)
 }
 
+// verb is a command in a sentence.
+func verb(k rollout.CommandKind) string { return strings.ReplaceAll(string(k), "-", " ") }
+
 // command takes a person's command in one turn, and returns the rollout that has
 // something to do then.
 func (c *Controller) command(ctx context.Context, project, runID string, cmd Command) (id string, err error) {
@@ -56,7 +59,7 @@ func (c *Controller) command(ctx context.Context, project, runID string, cmd Com
 			return t.cancel(cmd.By, cmd.Reason)
 		}
 		if t.state.Phase == run.Ended {
-			return refuse("run %s has ended (%s), so there is nothing to %s; `sluice explain %s` says what you can do", runID, t.state.Outcome, cmd.Kind, runID)
+			return refuse("run %s has ended (%s), so there is nothing to %s; `sluice explain %s` says what you can do", runID, t.state.Outcome, verb(cmd.Kind), runID)
 		}
 		e, err := t.environment(cmd.Environment)
 		if err != nil {
@@ -73,7 +76,7 @@ func (c *Controller) command(ctx context.Context, project, runID string, cmd Com
 			return err
 		}
 		if ro.state.Phase.Terminal() {
-			return refuse("the rollout of run %s in %s has ended (%s), so there is nothing to %s; `sluice explain %s` says what you can do", runID, e.Name, ro.state.Phase, cmd.Kind, runID)
+			return refuse("the rollout of run %s in %s has ended (%s), so there is nothing to %s; `sluice explain %s` says what you can do", runID, e.Name, ro.state.Phase, verb(cmd.Kind), runID)
 		}
 		if cmd.Revision != 0 && cmd.Revision != ro.revision() && cmd.Kind != rollout.Abort {
 			return &told{kind: store.ErrStale, text: fmt.Sprintf("the rollout is at revision %d, you looked at %d: it moved meanwhile; look again with `sluice status %s` and repeat the command if you still want it", ro.revision(), cmd.Revision, runID)}

@@ -50,12 +50,14 @@ func (c *Controller) Log(ctx context.Context, project, runID, step string, offse
 	}
 	out := StepLog{Next: offset}
 	var found *run.Step
+	var names []string
 	err := c.store.View(ctx, func(tx *store.Tx) error {
 		t, err := c.readRun(tx, project, runID)
 		if err != nil {
 			return err
 		}
 		for i := range t.state.Steps {
+			names = append(names, t.state.Steps[i].Name)
 			if t.state.Steps[i].Name == step {
 				found = &t.state.Steps[i]
 			}
@@ -66,7 +68,7 @@ func (c *Controller) Log(ctx context.Context, project, runID, step string, offse
 		return out, err
 	}
 	if found == nil {
-		return out, missing("run %s has no step %q", runID, step)
+		return out, missing("run %s has no step %q; it has %s", runID, step, strings.Join(names, ", "))
 	}
 	if offset < 0 {
 		return out, invalid("offset %d is negative", offset)
