@@ -31,10 +31,26 @@ type fakeHost struct {
 	broken  map[release.ID]string     // cannot start, and why
 	startIn time.Duration             // until an instance is ready
 	drift   func(wire.Desired) *int   // weight that somebody else gave the candidate
+	meddled map[release.Key]meddling  // what somebody else had it do
 	server  *httptest.Server          // answers for all services
 	nowhere bool                      // it does not say where it answers
 	refused map[release.Key]int       // lower generations that were offered
 	answer  func(http.ResponseWriter) // of server
+}
+
+// meddling is done to what a host runs of a service, until it is told anew what to run.
+type meddling struct {
+	generation int64
+	with       func(*wire.Service)
+}
+
+func (h *fakeHost) meddle(env string, with func(*wire.Service)) {
+	if h.meddled == nil {
+		h.meddled = map[release.Key]meddling{}
+	}
+	s := h.shop(env)
+	h.meddled[s.doc.Key] = meddling{s.doc.Generation, with}
+	h.next = h.w.clock.now()
 }
 
 type fakeService struct {
@@ -226,6 +242,9 @@ func (h *fakeHost) observed() wire.Observed {
 				y.Counters = append(y.Counters, c)
 			}
 			x.Revisions = append(x.Revisions, y)
+		}
+		if m := h.meddled[key]; m.with != nil && m.generation == x.Generation {
+			m.with(&x)
 		}
 		o.Services = append(o.Services, x)
 	}

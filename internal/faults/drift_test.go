@@ -13,14 +13,23 @@ import (
 	"github.com/sluicehq/sluice/internal/server/servertest"
 )
 
-// Somebody else changes the weights that a host routes by. The rollout is held and
-// says so; the weights are put back at once, or when a person says so, and it
-// goes on.
+// Somebody else changes the weights that a host routes by, or how many instances it
+// runs. The rollout is held and says so; it is put back at once, or when a person says
+// so, and it goes on.
 func TestDrift(t *testing.T) {
 	t.Parallel()
-	for _, onDrift := range []string{"restore", "hold"} {
-		t.Run(onDrift, func(t *testing.T) {
+	for _, x := range []struct {
+		name, onDrift string
+		tamper        []string
+		says          string
+	}{
+		{"restore", "restore", []string{`"weight":1000`, `"weight":6000`, `"weight":9000`, `"weight":4000`}, ""},
+		{"hold", "hold", []string{`"weight":1000`, `"weight":6000`, `"weight":9000`, `"weight":4000`}, "60 % where 10 % was set"},
+		{"instances", "hold", []string{`"instances":2`, `"instances":4`}, "where 2 were set"},
+	} {
+		t.Run(x.name, func(t *testing.T) {
 			t.Parallel()
+			onDrift := x.onDrift
 			p, s := newPlane(t), newShop(t)
 			s.first(p)
 			load := servertest.StartLoad(s.addr, 2) // some are dropped: the host's agent dies
@@ -30,10 +39,10 @@ func TestDrift(t *testing.T) {
 			s.ship(behaviour{Version: "v1"})
 			run := p.Run(s.Dir)
 			id := production(p.Wait(run, "baking", bakingAt(10))).Release
-			p.tamper(t, `"weight":1000`, `"weight":6000`, `"weight":9000`, `"weight":4000`)
+			p.tamper(t, x.tamper...)
 			if onDrift == "hold" {
-				held := p.Wait(run, "held", func(s control.Status) bool { return strings.Contains(production(s).Held, "60 % where 10 % was set") })
-				if e := production(held); e.Weight != 60 || servertest.Ended(held) {
+				held := p.Wait(run, "held", func(s control.Status) bool { return strings.Contains(production(s).Held, x.says) })
+				if e := production(held); x.name == "hold" && e.Weight != 60 || servertest.Ended(held) || x.name == "instances" && !strings.Contains(e.Held, "host local runs ") {
 					t.Errorf("held as %+v", e)
 				}
 				if out, code := p.sluice("explain", run); code != 0 || !strings.Contains(out, "sluice resume "+run) || !strings.Contains(out, "sluice abort "+run) {
