@@ -92,22 +92,21 @@ func fleet(s *suite) error {
 // settled waits until the burst is over that a start is, as all rollouts were due
 // then: until ten seconds went by in which no wake-up was a second late.
 func (p *plane) settled(s *suite) (buckets, error) {
-	calm := time.Duration(s.times(10, 1)) * time.Second
-	before, err := p.lateness()
-	for deadline := time.Now().Add(5 * time.Minute); err == nil; {
+	calm, deadline := time.Duration(s.times(10, 1))*time.Second, time.Now().Add(5*time.Minute)
+	var before buckets // nothing was woken yet
+	for {
 		time.Sleep(calm)
-		var after buckets
-		if after, err = p.lateness(); err != nil {
-			break
+		after, err := p.lateness()
+		if err != nil {
+			return nil, err
 		}
 		if worst, n := after.quantile(before, 1); n > 0 && worst <= 1 {
 			return after, nil
 		}
 		if before = after; time.Now().After(deadline) {
-			err = errors.New("wake-ups are late still five minutes after the start")
+			return nil, errors.New("wake-ups are late still five minutes after the start")
 		}
 	}
-	return nil, err
 }
 
 // lateness is how late rollouts were woken since the start.
