@@ -14,6 +14,7 @@ import (
 
 	"github.com/rogpeppe/go-internal/testscript"
 
+	"github.com/sluicehq/sluice/internal/machinetest"
 	"github.com/sluicehq/sluice/internal/porttest"
 	"github.com/sluicehq/sluice/internal/runner/sandbox"
 )
@@ -90,14 +91,13 @@ func eventually(ts *testscript.TestScript, neg bool, args []string) {
 		ts.Fatalf("usage: eventually PATTERN program [args…]")
 	}
 	want := regexp.MustCompile("(?m)" + args[0])
-	const patience = 5 * time.Minute // for machines that do much else
-	for deadline := time.Now().Add(patience); ; time.Sleep(100 * time.Millisecond) {
+	for deadline := time.Now().Add(machinetest.Patience); ; time.Sleep(100 * time.Millisecond) {
 		err := ts.Exec(args[1], args[2:]...)
 		if err == nil && want.MatchString(ts.ReadFile("stdout")+ts.ReadFile("stderr")) {
 			return
 		}
 		if time.Now().After(deadline) {
-			ts.Fatalf("%v did not come to %q within %s: %v", args[1:], args[0], patience, err)
+			ts.Fatalf("%v did not come to %q within %s: %v", args[1:], args[0], machinetest.Patience, err)
 		}
 	}
 }

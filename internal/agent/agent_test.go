@@ -21,6 +21,7 @@ import (
 	"github.com/sluicehq/sluice/internal/agent/agenttest"
 	"github.com/sluicehq/sluice/internal/agent/journal"
 	"github.com/sluicehq/sluice/internal/agent/wire"
+	"github.com/sluicehq/sluice/internal/machinetest"
 	"github.com/sluicehq/sluice/internal/porttest"
 	"github.com/sluicehq/sluice/internal/release"
 )
@@ -152,7 +153,7 @@ func (w *world) slow(n int, version string) (answered func()) {
 func begun(t testing.TB, address string, n int) {
 	t.Helper()
 	var b []byte
-	agenttest.Eventually(t, fmt.Sprintf("%d slow requests have begun", n), func() bool {
+	machinetest.Until(t, fmt.Sprintf("%d slow requests have begun", n), func() bool {
 		res, err := http.Get("http://" + address + "/begun")
 		if err != nil {
 			t.Fatal(err)
@@ -380,7 +381,7 @@ func TestTwoHosts(t *testing.T) {
 		return string(b)
 	}
 	// What is reported as ready is in the router a moment later.
-	agenttest.Eventually(t, "both versions on both hosts", func() bool {
+	machinetest.Until(t, "both versions on both hosts", func() bool {
 		seen := make(map[string]bool)
 		for i := range 60 {
 			u := fmt.Sprint("user", i)
@@ -504,7 +505,7 @@ func TestInstancesComeAndGo(t *testing.T) {
 		t.Errorf("answered %d", code)
 	}
 	w.Desire(wire.Desired{Key: shop, Removed: true})
-	agenttest.Eventually(t, "no listener", func() bool {
+	machinetest.Until(t, "no listener", func() bool {
 		nc, err := net.Dial("tcp", w.listen)
 		if err == nil {
 			_ = nc.Close()

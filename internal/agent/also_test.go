@@ -8,6 +8,7 @@ import (
 
 	"github.com/sluicehq/sluice/internal/agent/agenttest"
 	"github.com/sluicehq/sluice/internal/agent/wire"
+	"github.com/sluicehq/sluice/internal/machinetest"
 	"github.com/sluicehq/sluice/internal/porttest"
 	"github.com/sluicehq/sluice/internal/release"
 )
@@ -60,7 +61,7 @@ func TestAddressMovesWithTheRelease(t *testing.T) {
 	w.listen = next
 	stop = w.strict()
 	ask(next, nil, with(v2, 10000, false))
-	agenttest.Eventually(t, "the end of the old address", func() bool { return !answers(old) })
+	machinetest.Until(t, "the end of the old address", func() bool { return !answers(old) })
 	stop()
 
 	// One that is taken is known before anything is exposed.

@@ -14,6 +14,7 @@ import (
 
 	"github.com/sluicehq/sluice/internal/agent/agenttest"
 	"github.com/sluicehq/sluice/internal/agent/wire"
+	"github.com/sluicehq/sluice/internal/machinetest"
 	"github.com/sluicehq/sluice/internal/release"
 )
 
@@ -130,7 +131,7 @@ func TestKilledAgentComesBack(t *testing.T) {
 	}
 	start := time.Now()
 	w.agent = w.StartAgent(t, host, w.dir)
-	agenttest.Eventually(t, "traffic", func() bool {
+	machinetest.Until(t, "traffic", func() bool {
 		res, err := http.Get("http://" + w.listen)
 		if err != nil {
 			return false
@@ -165,7 +166,7 @@ func TestWhatNobodyAsksForIsEnded(t *testing.T) {
 	// and ends it when it hears of it.
 	w.ask(with(v1, 10000, false))
 	w.agent = w.StartAgent(t, host, w.dir)
-	agenttest.Eventually(t, "the end of v2", func() bool { return dead(old[0]) })
+	machinetest.Until(t, "the end of v2", func() bool { return dead(old[0]) })
 	// And what is in no state at all.
 	pids := w.pids(v1)
 	w.agent.Kill()
@@ -174,7 +175,7 @@ func TestWhatNobodyAsksForIsEnded(t *testing.T) {
 	}
 	w.Stop()
 	w.agent = w.StartAgent(t, host, w.dir)
-	agenttest.Eventually(t, "the end of v1", func() bool { return dead(pids[0]) })
+	machinetest.Until(t, "the end of v1", func() bool { return dead(pids[0]) })
 }
 
 // A new generation that meets an agent which has just come back does not take the
@@ -188,7 +189,7 @@ func TestNewOrdersWaitForWhatIsThere(t *testing.T) {
 	late := w.release("v2", "MODE", "late")
 	w.ask(with(late, 10000, false))
 	w.agent = w.StartAgent(t, host, w.dir)
-	agenttest.Eventually(t, "traffic", func() bool {
+	machinetest.Until(t, "traffic", func() bool {
 		res, err := http.Get("http://" + w.listen)
 		if err != nil {
 			return false
@@ -263,14 +264,14 @@ func TestControlPlaneDies(t *testing.T) {
 	stop, answered := w.counted(4)
 	w.Stop()
 	already := answered()
-	agenttest.Eventually(t, "traffic without a control plane", func() bool { return answered() > already+300 })
+	machinetest.Until(t, "traffic without a control plane", func() bool { return answered() > already+300 })
 	if got := stop(); got["v1"] == 0 || got["v2"] == 0 {
 		t.Errorf("served %v", got)
 	}
 	// The agent too: the new one has only what is on its disk.
 	w.agent.Terminate()
 	w.agent = w.StartAgent(t, host, w.dir)
-	agenttest.Eventually(t, "traffic to both", func() bool {
+	machinetest.Until(t, "traffic to both", func() bool {
 		for range 100 { // a share of 10 % among them
 			res, err := http.Get("http://" + w.listen + "/")
 			if err != nil {
@@ -384,7 +385,7 @@ func TestAlteredFilesAreFetchedAgain(t *testing.T) {
 	w.agent = w.StartAgent(t, host, w.dir)
 	w.Wait(t, host, "v1", func(o wire.Observed) bool { return len(o.Services) == 1 })
 	w.waitPhase(v1, wire.Ready)
-	agenttest.Eventually(t, "the files of v1", func() bool {
+	machinetest.Until(t, "the files of v1", func() bool {
 		b, _ := os.ReadFile(file)
 		return string(b) == "contents of v1"
 	})

@@ -17,6 +17,7 @@ import (
 	"github.com/sluicehq/sluice/internal/agent/agenttest"
 	"github.com/sluicehq/sluice/internal/agent/journal"
 	"github.com/sluicehq/sluice/internal/agent/wire"
+	"github.com/sluicehq/sluice/internal/machinetest"
 )
 
 // upgrade has another agent take over, and returns the one before.
@@ -24,7 +25,7 @@ func (w *world) upgrade() *agenttest.Agent {
 	w.Helper()
 	old := w.agent
 	w.agent = w.StartAgentWith(w.T, host, w.dir, agenttest.Options{TakeOver: true})
-	agenttest.Eventually(w.T, "the next agent", func() bool {
+	machinetest.Until(w.T, "the next agent", func() bool {
 		pid, held := agent.Holder(w.dir)
 		return held && pid == w.agent.PID()
 	})
@@ -191,7 +192,7 @@ func TestUpgradeThatFails(t *testing.T) {
 	dial := func(say ...string) {
 		t.Helper()
 		var nc *net.UnixConn
-		agenttest.Eventually(t, "the socket", func() bool {
+		machinetest.Until(t, "the socket", func() bool {
 			var err error
 			nc, err = net.DialUnix("unixpacket", nil, &net.UnixAddr{Net: "unixpacket", Name: filepath.Join(w.dir, "agent.sock")})
 			return err == nil
@@ -227,7 +228,7 @@ func TestTakeOverNobody(t *testing.T) {
 	w.waitPhase(v1, wire.Ready)
 	w.agent.Kill()
 	w.upgrade()
-	agenttest.Eventually(t, "traffic", func() bool {
+	machinetest.Until(t, "traffic", func() bool {
 		res, err := http.Get("http://" + w.listen)
 		if err == nil {
 			_ = res.Body.Close()
@@ -239,7 +240,7 @@ func TestTakeOverNobody(t *testing.T) {
 	w.agent.Kill()
 	_ = syscall.Unlink(filepath.Join(w.dir, "agent.sock"))
 	w.agent = w.StartAgent(t, host, w.dir)
-	agenttest.Eventually(t, "the socket", func() bool { return syscall.Access(filepath.Join(w.dir, "agent.sock"), 0) == nil })
+	machinetest.Until(t, "the socket", func() bool { return syscall.Access(filepath.Join(w.dir, "agent.sock"), 0) == nil })
 	_ = syscall.Unlink(filepath.Join(w.dir, "agent.sock"))
 	err := agent.Run(t.Context(), agent.Config{Server: w.URL, Host: "x", DataDir: w.dir, TrustKeys: w.Keys.Public(), TakeOver: true, Isolation: agent.None})
 	if !errors.Is(err, agent.ErrLocked) || !strings.Contains(err.Error(), "does not hand over") {

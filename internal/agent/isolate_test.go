@@ -71,7 +71,7 @@ func TestServiceReadsNoKeys(t *testing.T) {
 	}
 	v2 := w.release("v2")
 	w.desire(with(v2, 10000, false))
-	agenttest.Eventually(t, "the end of v1", func() bool { return dead(pids[0]) })
+	machinetest.Until(t, "the end of v1", func() bool { return dead(pids[0]) })
 }
 
 // What a service can't see it isn't handed either, also where the operator named the

@@ -157,7 +157,7 @@ var table = []row{
 	{pkg: "agent/confine", may: "rights", why: "where a service starts: without the files of those that run it"},
 	{pkg: "agent/supervise", may: "agent/confine agent/wire release secret", why: "processes of revisions, as the desired state words them"},
 	{
-		pkg: "agent/agenttest", may: "agent agent/wire artifact evidence release",
+		pkg: "agent/agenttest", may: "agent agent/wire artifact evidence machinetest release",
 		why: "a control plane at the wire and a service that misbehaves on demand",
 	},
 	{pkg: "store/storetest", may: "machinetest registry registry/registrytest release store", why: "the suite that both dialects pass, and a real PostgreSQL for it"},
@@ -195,8 +195,8 @@ var table = []row{
 		why: "tests alone: kills and stalls the whole product and looks at every layer afterwards",
 	},
 	{pkg: "bench", may: anything, tests: anything, why: "a program that measures the budgets of the product and of each layer by itself"},
-	{pkg: "server/servertest", may: "control", why: "a real server in a child process, a client, a repository and load, for tests"},
-	{pkg: "machinetest", why: "what tests need of the machine, and what follows where it lacks that; it knows nothing of the product"},
+	{pkg: "server/servertest", may: "control machinetest", why: "a real server in a child process, a client, a repository and load, for tests"},
+	{pkg: "machinetest", why: "how long tests wait for a slow machine, and what follows where it lacks something; it knows nothing of the product"},
 	{pkg: "porttest", why: "ports that nobody else takes, for tests; it knows nothing of the product"},
 	{
 		pkg: "simtest", may: "agent/wire analysis pipeline release rollout target/host verdict",

@@ -73,7 +73,7 @@ func TestBrowser(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			if c.k.Timeout == 0 {
-				c.k.Timeout = patience
+				c.k.Timeout = machinetest.Patience
 			}
 			out, err := ask(t, r, pipeline.Check{Browser: &c.k}, shop, "hunter2-hunter2")
 			if err != nil || out.OK != (c.reason == "") || !strings.HasPrefix(out.Reason, c.reason) {
@@ -108,12 +108,12 @@ func fakeBrowser(t *testing.T, script string) (restore func()) {
 func TestBrowserPlain(t *testing.T) {
 	needBrowser(t)
 	r := New(Config{Dir: t.TempDir(), Isolation: runner.None})
-	out, err := ask(t, r, pipeline.Check{Browser: &pipeline.BrowserCheck{Path: "/", Selector: "#late", Timeout: patience}}, shop)
+	out, err := ask(t, r, pipeline.Check{Browser: &pipeline.BrowserCheck{Path: "/", Selector: "#late", Timeout: machinetest.Patience}}, shop)
 	if err != nil || !out.OK {
 		t.Errorf("%+v, %v", out.Reason, err)
 	}
 	restore := fakeBrowser(t, "echo it is broken; exit 3")
-	if out, err = ask(t, r, pipeline.Check{Browser: &pipeline.BrowserCheck{Path: "/", Timeout: patience}}, shop); err == nil || !strings.Contains(err.Error(), "it is broken") || out.OK {
+	if out, err = ask(t, r, pipeline.Check{Browser: &pipeline.BrowserCheck{Path: "/", Timeout: machinetest.Patience}}, shop); err == nil || !strings.Contains(err.Error(), "it is broken") || out.OK {
 		t.Errorf("%+v, %v", out, err)
 	}
 	restore()
@@ -125,7 +125,7 @@ func TestBrowserPlain(t *testing.T) {
 		<-req.Context().Done()
 	}))
 	defer asked.Close()
-	_, err = r.Run(ctx, Request{Check: pipeline.Check{Name: "x", Browser: &pipeline.BrowserCheck{Path: "/", Timeout: patience}}, Address: asked.Listener.Addr().String(), Key: key})
+	_, err = r.Run(ctx, Request{Check: pipeline.Check{Name: "x", Browser: &pipeline.BrowserCheck{Path: "/", Timeout: machinetest.Patience}}, Address: asked.Listener.Addr().String(), Key: key})
 	if !errors.Is(err, stop) {
 		t.Errorf("a shutdown: %v", err)
 	}

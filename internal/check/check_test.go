@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/sluicehq/sluice/internal/machinetest"
 	"github.com/sluicehq/sluice/internal/pipeline"
 	"github.com/sluicehq/sluice/internal/release"
 	"github.com/sluicehq/sluice/internal/runner"
@@ -43,9 +44,6 @@ func ask(t *testing.T, r *Runner, c pipeline.Check, h http.Handler, hide ...stri
 		},
 	})
 }
-
-// patience is for machines that do much else; it is never what a test is about.
-const patience = 2 * time.Minute
 
 func isolations(t *testing.T, story func(t *testing.T, r *Runner)) {
 	for _, iso := range []runner.Isolation{runner.Namespaces, runner.None} {
@@ -98,7 +96,7 @@ func TestHTTP(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			if c.k.Timeout == 0 {
-				c.k.Timeout = patience
+				c.k.Timeout = machinetest.Patience
 			}
 			out, err := ask(t, r, pipeline.Check{HTTP: &c.k}, h, "hunter2-hunter2")
 			if err != nil || out.OK != c.ok || !strings.HasPrefix(out.Reason, c.reason) || out.Tries != c.tries || (c.reason == "") != (out.Reason == "") {
@@ -124,7 +122,7 @@ case "$SLUICE_URL" in http://127.0.0.1:*) ;; *) exit 7 ;; esac
 echo "$SLUICE_SERVICE $SLUICE_ENVIRONMENT $SLUICE_RELEASE $(pwd)"
 command -v curl >/dev/null && curl -sf "$SLUICE_URL/from-the-command"
 echo key=hunter2-hunter2`
-		out, err := ask(t, r, pipeline.Check{Command: &pipeline.CommandCheck{Run: script, Timeout: patience}}, h, "hunter2-hunter2")
+		out, err := ask(t, r, pipeline.Check{Command: &pipeline.CommandCheck{Run: script, Timeout: machinetest.Patience}}, h, "hunter2-hunter2")
 		if err != nil || !out.OK || out.Tries != 1 {
 			t.Fatalf("%+v (%s), %v", out, out.Output, err)
 		}
@@ -166,7 +164,7 @@ func TestCommandsThatLie(t *testing.T) {
 		} {
 			t.Run(name, func(t *testing.T) {
 				t.Parallel()
-				timeout := patience
+				timeout := machinetest.Patience
 				if strings.Contains(c.reason, hangs.String()) {
 					timeout = hangs
 				}
@@ -197,7 +195,7 @@ func TestNothingLivesOn(t *testing.T) {
 		out, err := r.Run(t.Context(), Request{
 			Check: pipeline.Check{Name: "smoke", Command: &pipeline.CommandCheck{
 				Run:     "curl -sf $SLUICE_URL/now; (while sleep 0.1; do curl -s $SLUICE_URL/later; done) >/dev/null 2>&1 & exit 0",
-				Timeout: patience,
+				Timeout: machinetest.Patience,
 			}},
 			Address: s.Listener.Addr().String(), Key: key, Files: func(_ context.Context, dir string) error { return os.Mkdir(dir, 0o755) },
 		})
@@ -207,7 +205,7 @@ func TestNothingLivesOn(t *testing.T) {
 		// What it had asked while the sandbox ended may still arrive; a child that
 		// lives would go on asking, ten times a second.
 		last, since := later.Load(), time.Now()
-		for deadline := time.Now().Add(patience); time.Since(since) < time.Second; time.Sleep(20 * time.Millisecond) {
+		for deadline := time.Now().Add(machinetest.Patience); time.Since(since) < time.Second; time.Sleep(20 * time.Millisecond) {
 			if n := later.Load(); n != last {
 				last, since = n, time.Now()
 			}
@@ -231,7 +229,7 @@ func TestInterrupted(t *testing.T) {
 			cancel(stop)
 		}()
 		out, err := r.Run(ctx, Request{
-			Check:   pipeline.Check{Name: "slow", Command: &pipeline.CommandCheck{Run: "curl -s $SLUICE_URL; sleep 1000", Timeout: patience}},
+			Check:   pipeline.Check{Name: "slow", Command: &pipeline.CommandCheck{Run: "curl -s $SLUICE_URL; sleep 1000", Timeout: machinetest.Patience}},
 			Address: s.Listener.Addr().String(), Key: key, Files: func(_ context.Context, dir string) error { return os.Mkdir(dir, 0o755) },
 		})
 		if !errors.Is(err, stop) || out.OK {

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/sluicehq/sluice/internal/machinetest"
 	"github.com/sluicehq/sluice/internal/pipeline"
 	"github.com/sluicehq/sluice/internal/runner"
 	"github.com/sluicehq/sluice/internal/runner/sandbox/sandboxtest"
@@ -32,7 +33,7 @@ func TestNoPartOfASecretIsKept(t *testing.T) {
 	r := New(Config{Dir: t.TempDir()})
 	get := func(secret string, answer http.HandlerFunc) Outcome {
 		t.Helper()
-		out, err := ask(t, r, pipeline.Check{HTTP: &pipeline.HTTPCheck{Path: "/", Status: 200, Timeout: patience}}, answer, secret)
+		out, err := ask(t, r, pipeline.Check{HTTP: &pipeline.HTTPCheck{Path: "/", Status: 200, Timeout: machinetest.Patience}}, answer, secret)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -79,7 +80,7 @@ func TestNoPartOfASecretIsKeptOfAPage(t *testing.T) {
 	needBrowser(t)
 	sandboxtest.Require(t)
 	at := maxReason - len(longSecret)/2
-	out, err := ask(t, New(Config{Dir: t.TempDir()}), pipeline.Check{Browser: &pipeline.BrowserCheck{Path: "/", ConsoleErrors: true, FailedRequests: true, Timeout: patience}},
+	out, err := ask(t, New(Config{Dir: t.TempDir()}), pipeline.Check{Browser: &pipeline.BrowserCheck{Path: "/", ConsoleErrors: true, FailedRequests: true, Timeout: machinetest.Patience}},
 		http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			if r.URL.Path != "/" {
 				http.NotFound(w, r)
@@ -100,7 +101,7 @@ func TestNoPortLeadsToTheBrowser(t *testing.T) {
 	restore := fakeBrowser(t, `for a; do case $a in *debugging-port*|*debugging-address*) echo "a port: $a"; exit 3;; esac; done
 [ -p /dev/fd/3 ] && [ -p /dev/fd/4 ] && echo "two pipes"
 exit 3`)
-	c := pipeline.Check{Browser: &pipeline.BrowserCheck{Path: "/", Timeout: patience}}
+	c := pipeline.Check{Browser: &pipeline.BrowserCheck{Path: "/", Timeout: machinetest.Patience}}
 	if out, err := ask(t, New(Config{Dir: t.TempDir(), Isolation: runner.None}), c, shop); err == nil || !strings.Contains(err.Error(), "two pipes") {
 		t.Errorf("%+v, %v", out, err)
 	}

@@ -14,6 +14,7 @@ import (
 
 	"github.com/sluicehq/sluice/internal/control"
 	"github.com/sluicehq/sluice/internal/evidence"
+	"github.com/sluicehq/sluice/internal/machinetest"
 	"github.com/sluicehq/sluice/internal/rollout"
 	"github.com/sluicehq/sluice/internal/run"
 	"github.com/sluicehq/sluice/internal/server"
@@ -57,7 +58,7 @@ func resume(t *testing.T, version string) {
 				person(p, c)
 			}
 			var s control.Status
-			until(t, fmt.Sprintf("run %s has ended", c.Run), func() bool {
+			machinetest.Until(t, fmt.Sprintf("run %s has ended", c.Run), func() bool {
 				s = p.status(c.Run)
 				return ended(s.State)
 			})
@@ -76,7 +77,7 @@ func resume(t *testing.T, version string) {
 		t.Error("the overview is empty")
 	}
 	// What was signed before the upgrade and after it is one log.
-	until(t, "the evidence verifies", func() bool {
+	machinetest.Until(t, "the evidence verifies", func() bool {
 		status, bundle := p.call("GET", "evidence/bundle", nil, nil)
 		if status != http.StatusOK {
 			t.Fatalf("the bundle was answered %d: %.300s", status, bundle)
@@ -114,7 +115,7 @@ func (h *host) traffic(t *testing.T, c case_, s control.Status) {
 	e := s.Environments[0]
 	wanted := map[string]string{"new": string(s.Release), "old": string(e.PreviousRelease), "none": ""}[c.Release]
 	got := ""
-	until(t, fmt.Sprintf("the traffic of %s is at the %s release", c.Service, c.Release), func() bool {
+	machinetest.Until(t, fmt.Sprintf("the traffic of %s is at the %s release", c.Service, c.Release), func() bool {
 		h.mu.Lock()
 		defer h.mu.Unlock()
 		got = ""
@@ -216,7 +217,7 @@ func TestNewerRows(t *testing.T) {
 			continue
 		}
 		if c.Service == "finishing" || c.Service == "rolling-back" {
-			until(t, c.Service+" goes on beside rows that are not understood", func() bool { return p.status(c.Run).State == c.End })
+			machinetest.Until(t, c.Service+" goes on beside rows that are not understood", func() bool { return p.status(c.Run).State == c.End })
 		}
 	}
 	before := rows(t, p.dir)
@@ -224,7 +225,7 @@ func TestNewerRows(t *testing.T) {
 		if newer[c.Service] == "" {
 			continue
 		}
-		until(t, "the log names "+c.Service, func() bool { return strings.Contains(p.log.String(), "newer") })
+		machinetest.Until(t, "the log names "+c.Service, func() bool { return strings.Contains(p.log.String(), "newer") })
 		status, text := p.call("GET", "runs/"+c.Run, nil, nil)
 		if c.Service != "baking" && (status < 400 || !strings.Contains(text, "newer")) {
 			t.Errorf("%s, written by a newer version, was answered %d: %s", c.Service, status, text)

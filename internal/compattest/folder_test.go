@@ -14,6 +14,7 @@ import (
 	"testing"
 
 	"github.com/sluicehq/sluice/internal/agent/wire"
+	"github.com/sluicehq/sluice/internal/machinetest"
 	"github.com/sluicehq/sluice/internal/release"
 	"github.com/sluicehq/sluice/internal/run"
 )
@@ -153,7 +154,7 @@ func write(t *testing.T) {
 		}
 	}
 	for service, id := range firsts {
-		until(t, service+" is out", func() bool {
+		machinetest.Until(t, service+" is out", func() bool {
 			s := p.status(id)
 			if ended(s.State) && s.State != run.Succeeded {
 				t.Fatalf("the first release of %s is %s: %s", service, s.State, s.Reason)
@@ -222,7 +223,7 @@ func write(t *testing.T) {
 			c.RunPhase = run.Promoting
 		}
 		c.Environment = "production"
-		until(t, fmt.Sprintf("%s is %s %s %v", c.Service, c.RunPhase, c.Phase, c.Flags), func() bool {
+		machinetest.Until(t, fmt.Sprintf("%s is %s %s %v", c.Service, c.RunPhase, c.Phase, c.Flags), func() bool {
 			if s := p.status(c.Run); slices.Contains(c.Flags, "paused") && s.Environments[0].Phase == "baking" && !s.Environments[0].Paused {
 				p.must("POST", "runs/"+c.Run+"/environments/production/commands", map[string]string{"command": "pause", "reason": "lunch"}, nil)
 			}

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/sluicehq/sluice/internal/control"
+	"github.com/sluicehq/sluice/internal/machinetest"
 	"github.com/sluicehq/sluice/internal/run"
 	"github.com/sluicehq/sluice/internal/runner"
 	"github.com/sluicehq/sluice/internal/runner/sandbox"
@@ -59,7 +60,7 @@ func up(t *testing.T, dir string) (p *plane, down func()) {
 	case err := <-ended:
 		cancel()
 		t.Fatalf("the server did not start: %v", err)
-	case <-time.After(patience):
+	case <-time.After(machinetest.Patience):
 		cancel()
 		t.Fatal("the server did not start")
 	}
@@ -140,19 +141,6 @@ func (p *plane) status(id string) control.Status {
 	var s control.Status
 	p.must("GET", "runs/"+id, nil, &s)
 	return s
-}
-
-// patience is for machines that do much else; it is never what a test is about.
-const patience = 5 * time.Minute
-
-// until polls until ok says so.
-func until(t *testing.T, what string, ok func() bool) {
-	t.Helper()
-	for deadline := time.Now().Add(patience); !ok(); time.Sleep(20 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatalf("did not come to be within %s: %s", patience, what)
-		}
-	}
 }
 
 func ended(o run.Outcome) bool {

@@ -23,6 +23,7 @@ import (
 	"time"
 
 	"github.com/sluicehq/sluice/internal/demo"
+	"github.com/sluicehq/sluice/internal/machinetest"
 	"github.com/sluicehq/sluice/internal/run"
 	"github.com/sluicehq/sluice/internal/verdict"
 )
@@ -179,8 +180,8 @@ func (p *process) told() string {
 	return p.story.String()
 }
 
-// patience is for machines that do much else; it is never what a test is about.
-const patience = 8 * time.Minute
+// patience bounds what comes after whole builds.
+const patience = 2 * machinetest.Patience
 
 // until waits for a text in the story.
 func (p *process) until(text string) {

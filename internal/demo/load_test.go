@@ -9,18 +9,9 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/sluicehq/sluice/internal/machinetest"
 	"github.com/sluicehq/sluice/internal/porttest"
 )
-
-// until waits for a condition that must come.
-func until(t *testing.T, what string, f func() bool) {
-	t.Helper()
-	for deadline := time.Now().Add(5 * time.Minute); !f(); time.Sleep(5 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatalf("it did not come to this: %s", what)
-		}
-	}
-}
 
 func TestEveryRequestIsCountedOnce(t *testing.T) {
 	var answered, posts atomic.Int64
@@ -43,7 +34,7 @@ func TestEveryRequestIsCountedOnce(t *testing.T) {
 	}))
 	defer srv.Close()
 	l := startLoad(t.Context(), srv.Listener.Addr().String())
-	until(t, "100 answers", func() bool { return answered.Load() >= 100 })
+	machinetest.Until(t, "100 answers", func() bool { return answered.Load() >= 100 })
 	c := l.end()
 	if c.Requests() != answered.Load() {
 		t.Errorf("the client counts %d requests, the service %d", c.Requests(), answered.Load())
@@ -87,7 +78,7 @@ func TestWhatWasBegunIsFinished(t *testing.T) {
 
 func TestARefusedConnectionIsADrop(t *testing.T) {
 	l := startLoad(t.Context(), porttest.Refused(t))
-	until(t, "a drop", func() bool { return l.snapshot().Dropped > 0 })
+	machinetest.Until(t, "a drop", func() bool { return l.snapshot().Dropped > 0 })
 	if c := l.end(); c.Requests() != c.Dropped {
 		t.Errorf("somebody answered: %+v", c)
 	}

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/sluicehq/sluice/internal/control"
+	"github.com/sluicehq/sluice/internal/machinetest"
 	"github.com/sluicehq/sluice/internal/server/servertest"
 )
 
@@ -43,14 +44,14 @@ func TestUpgradeAgentInABatch(t *testing.T) {
 			if err := syscall.Kill(pid, syscall.SIGHUP); err != nil {
 				t.Fatal(err)
 			}
-			servertest.Until(t, "another agent works", func() bool { now := p.agentPID(); return now != pid && running(now) })
+			machinetest.Until(t, "another agent works", func() bool { now := p.agentPID(); return now != pid && running(now) })
 			t.Logf("another agent worked %s after it was asked for", time.Since(asked).Round(time.Millisecond))
 			p.WaitState(run, c.ends)
 			got := load.Settled()
 			if got.Dropped > was.Dropped || c.b.Bad == 0 && got.Bad > was.Bad {
 				t.Errorf("of %d requests %d were dropped and %d answered badly: %v", got.All-was.All, got.Dropped-was.Dropped, got.Bad-was.Bad, got.Errors)
 			}
-			servertest.Until(t, "the agent before is gone", func() bool { return !running(pid) })
+			machinetest.Until(t, "the agent before is gone", func() bool { return !running(pid) })
 		})
 	}
 	load.Stop()

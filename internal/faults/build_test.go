@@ -7,8 +7,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/sluicehq/sluice/internal/machinetest"
 	"github.com/sluicehq/sluice/internal/runner"
-	"github.com/sluicehq/sluice/internal/server/servertest"
 )
 
 // Steps that misbehave: the run fails before exposure with a reason that names the
@@ -93,7 +93,7 @@ func TestStepsThatMisbehave(t *testing.T) {
 	if left := left(mark); len(left) > 0 {
 		t.Errorf("a step's daemon is left: %v", left)
 	}
-	servertest.Until(t, "builds leave nothing", func() bool {
+	machinetest.Until(t, "builds leave nothing", func() bool {
 		left, _ := filepath.Glob(filepath.Join(p.dir, "work", "*", "*"))
 		return len(left) == 0
 	})

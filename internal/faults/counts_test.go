@@ -13,9 +13,9 @@ import (
 	"time"
 
 	"github.com/sluicehq/sluice/internal/control"
+	"github.com/sluicehq/sluice/internal/machinetest"
 	"github.com/sluicehq/sluice/internal/release"
 	"github.com/sluicehq/sluice/internal/rollout"
-	"github.com/sluicehq/sluice/internal/server/servertest"
 )
 
 // instance is one that an agent has on record.
@@ -66,7 +66,7 @@ func alive(t *testing.T, agentDir string) map[release.ID]int {
 // agents' records changed while they were asked, who came and who went is unknown,
 // and that is no moment.
 func fewest(t *testing.T, agentDirs ...string) (stop func() int) {
-	client := &http.Client{Timeout: servertest.Patience, Transport: &http.Transport{DisableKeepAlives: true}}
+	client := &http.Client{Timeout: machinetest.Patience, Transport: &http.Transport{DisableKeepAlives: true}}
 	least, moments := 1<<20, 0
 	quit := make(chan struct{})
 	var wg sync.WaitGroup

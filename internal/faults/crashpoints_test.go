@@ -13,6 +13,7 @@ import (
 
 	"github.com/sluicehq/sluice/internal/control"
 	"github.com/sluicehq/sluice/internal/crashpoint"
+	"github.com/sluicehq/sluice/internal/machinetest"
 	"github.com/sluicehq/sluice/internal/server/servertest"
 )
 
@@ -95,7 +96,7 @@ func die(t *testing.T, file, place string) {
 // die any more.
 func (p *plane) diesBefore(run, file string) bool {
 	p.t.Helper()
-	for deadline := time.Now().Add(servertest.Patience); ; {
+	for deadline := time.Now().Add(machinetest.Patience); ; {
 		select {
 		case <-p.done:
 			return true

@@ -64,7 +64,7 @@ func TestDiskFull(t *testing.T) {
 	run := p.Run(s.Dir)
 	p.Wait(run, "baking", bakingAt(10))
 	fill()
-	servertest.Until(t, "the reserve is given up", func() bool {
+	machinetest.Until(t, "the reserve is given up", func() bool {
 		_, err := os.Stat(filepath.Join(p.dir, "reserve"))
 		return errors.Is(err, os.ErrNotExist)
 	})
@@ -119,7 +119,7 @@ func TestDiskFull(t *testing.T) {
 	}
 	p.whole(t)
 	for _, pattern := range []string{".new-*", "spool/*", "work/*/*", "agent/*.new", "agent/desired/*.new"} {
-		servertest.Until(t, "no half-written file is left of "+pattern, func() bool {
+		machinetest.Until(t, "no half-written file is left of "+pattern, func() bool {
 			half, _ := filepath.Glob(filepath.Join(p.dir, pattern)) // one may be written just now
 			return len(half) == 0
 		})

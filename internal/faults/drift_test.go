@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"github.com/sluicehq/sluice/internal/control"
+	"github.com/sluicehq/sluice/internal/machinetest"
 	"github.com/sluicehq/sluice/internal/server/servertest"
 )
 
@@ -83,7 +84,7 @@ func TestAnAgentThatDiesIsNoDrift(t *testing.T) {
 	for range 3 {
 		pid := p.agentPID()
 		killPID(t, pid)
-		servertest.Until(t, "another agent works", func() bool { now := p.agentPID(); return now != pid && running(now) })
+		machinetest.Until(t, "another agent works", func() bool { now := p.agentPID(); return now != pid && running(now) })
 	}
 	p.Wait(run, "at its end", func(s control.Status) bool {
 		if e := production(s); strings.Contains(e.Held, "somebody else") {

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/sluicehq/sluice/internal/control"
+	"github.com/sluicehq/sluice/internal/machinetest"
 	"github.com/sluicehq/sluice/internal/porttest"
 	"github.com/sluicehq/sluice/internal/rollout"
 	"github.com/sluicehq/sluice/internal/server/servertest"
@@ -92,7 +93,7 @@ func TestOtherStrategiesEndToEnd(t *testing.T) {
 	s.first(p)
 	load := servertest.StartLoad(s.addr, 2)
 	defer load.Stop()
-	servertest.Until(t, "the control plane has counts to compare the first one with", func() bool {
+	machinetest.Until(t, "the control plane has counts to compare the first one with", func() bool {
 		var hosts []control.Host
 		if err := p.Try("GET", "hosts", nil, &hosts); err != nil {
 			t.Fatal(err)

@@ -15,6 +15,7 @@ import (
 	"github.com/sluicehq/sluice/internal/agent/journal"
 	"github.com/sluicehq/sluice/internal/agent/wire"
 	"github.com/sluicehq/sluice/internal/control"
+	"github.com/sluicehq/sluice/internal/machinetest"
 	"github.com/sluicehq/sluice/internal/release"
 	"github.com/sluicehq/sluice/internal/server/servertest"
 )
@@ -45,7 +46,7 @@ func newHost(t *testing.T, p *plane, server, name, address string) *host {
 		_ = h.cmd.Process.Signal(syscall.SIGTERM)
 		select {
 		case <-h.done:
-		case <-time.After(servertest.Patience):
+		case <-time.After(machinetest.Patience):
 			t.Errorf("agent %s did not end", name)
 			h.kill()
 		}
@@ -162,7 +163,7 @@ func TestTwoHosts(t *testing.T) {
 	p.Wait(run, "preparing", inPhase("preparing"))
 	b.signal(syscall.SIGSTOP)
 	var reports []time.Time // of host a, from when it is ready on
-	servertest.Until(t, "host a says again and again that it is ready", func() bool {
+	machinetest.Until(t, "host a says again and again that it is ready", func() bool {
 		var hosts []control.Host
 		if err := p.Try("GET", "hosts", nil, &hosts); err != nil {
 			t.Fatal(err)

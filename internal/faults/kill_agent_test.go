@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/sluicehq/sluice/internal/control"
+	"github.com/sluicehq/sluice/internal/machinetest"
 	"github.com/sluicehq/sluice/internal/release"
 	"github.com/sluicehq/sluice/internal/rollout"
 	"github.com/sluicehq/sluice/internal/server/servertest"
@@ -18,7 +19,7 @@ import (
 func answeredAgain(t *testing.T, load *servertest.Load) servertest.Counts {
 	t.Helper()
 	gone := time.Now()
-	servertest.Until(t, "requests are answered again", func() bool { return load.Counts().LastOK.After(gone) })
+	machinetest.Until(t, "requests are answered again", func() bool { return load.Counts().LastOK.After(gone) })
 	return load.Settled()
 }
 
@@ -55,10 +56,10 @@ func TestKillAgent(t *testing.T) {
 			run := p.Run(s.Dir)
 			candidate := p.Wait(run, c.name, c.when).Release
 			if c.name == "preparing" {
-				servertest.Until(t, "both instances of the candidate were started", func() bool { return len(p.instances()[candidate]) == 2 })
+				machinetest.Until(t, "both instances of the candidate were started", func() bool { return len(p.instances()[candidate]) == 2 })
 			}
 			if c.name == "in a batch" {
-				servertest.Until(t, "the next one starts beside the other two", func() bool {
+				machinetest.Until(t, "the next one starts beside the other two", func() bool {
 					return len(p.instances()[candidate]) == 2 && len(p.all()) == 3
 				})
 			}
@@ -127,11 +128,11 @@ func TestKillAgentAndInstances(t *testing.T) {
 	for _, pid := range append([]int{p.agentPID()}, before...) {
 		killPID(t, pid)
 	}
-	servertest.Until(t, "the service answers", func() bool {
+	machinetest.Until(t, "the service answers", func() bool {
 		status, _, err := get("http://" + s.addr + "/")
 		return err == nil && status == 200
 	})
-	servertest.Until(t, "two others run, and those that were killed are on record no more", func() bool {
+	machinetest.Until(t, "two others run, and those that were killed are on record no more", func() bool {
 		now := p.all()
 		return len(now) == 2 && !slices.ContainsFunc(now, func(pid int) bool { return slices.Contains(before, pid) || !running(pid) })
 	})

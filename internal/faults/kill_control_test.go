@@ -10,6 +10,7 @@ import (
 
 	"github.com/sluicehq/sluice/internal/control"
 	"github.com/sluicehq/sluice/internal/evidence"
+	"github.com/sluicehq/sluice/internal/machinetest"
 	"github.com/sluicehq/sluice/internal/rollout"
 	"github.com/sluicehq/sluice/internal/server/servertest"
 )
@@ -153,7 +154,7 @@ func TestKillControlPlaneAgainAndAgain(t *testing.T) {
 	run := p.Run(s.Dir)
 	p.Wait(run, "built", func(s control.Status) bool { return s.Release != "" }) // builds that never end are given up
 	kills := 0
-	for deadline := time.Now().Add(servertest.Patience); !servertest.Ended(p.Status(run)); kills++ {
+	for deadline := time.Now().Add(machinetest.Patience); !servertest.Ended(p.Status(run)); kills++ {
 		if time.Now().After(deadline) {
 			t.Fatalf("%d lives were not enough: %s", kills, servertest.Show(p.Status(run)))
 		}

@@ -14,6 +14,7 @@ import (
 
 	"github.com/sluicehq/sluice/internal/control"
 	"github.com/sluicehq/sluice/internal/evidence"
+	"github.com/sluicehq/sluice/internal/machinetest"
 	"github.com/sluicehq/sluice/internal/server/servertest"
 	"github.com/sluicehq/sluice/internal/store/storetest"
 )
@@ -159,7 +160,7 @@ func TestThreeControlPlanesPartitioned(t *testing.T) {
 	}{
 		{"cut off from the database", func(p *plane, k *cable) {
 			k.sever()
-			servertest.Until(t, "the one that is cut off does not say that it is ready", func() bool { return !p.ready() })
+			machinetest.Until(t, "the one that is cut off does not say that it is ready", func() bool { return !p.ready() })
 		}, func(_ *plane, k *cable) { k.mend() }},
 		{"paused", func(p *plane, _ *cable) { _ = p.cmd.Process.Signal(syscall.SIGSTOP) }, func(p *plane, _ *cable) { _ = p.cmd.Process.Signal(syscall.SIGCONT) }},
 		{"killed", func(p *plane, _ *cable) { p.kill() }, func(p *plane, _ *cable) { p.up() }},

@@ -19,6 +19,7 @@ import (
 	"github.com/sluicehq/sluice/internal/agent"
 	"github.com/sluicehq/sluice/internal/agent/journal"
 	"github.com/sluicehq/sluice/internal/control"
+	"github.com/sluicehq/sluice/internal/machinetest"
 	"github.com/sluicehq/sluice/internal/porttest"
 	"github.com/sluicehq/sluice/internal/release"
 	"github.com/sluicehq/sluice/internal/server/servertest"
@@ -80,7 +81,7 @@ func (p *plane) reap() {
 	}
 	select {
 	case <-p.done:
-	case <-time.After(servertest.Patience):
+	case <-time.After(machinetest.Patience):
 		_ = p.cmd.Process.Kill()
 		<-p.done
 	}
@@ -92,7 +93,7 @@ func (p *plane) up() time.Duration {
 	p.t.Helper()
 	start := time.Now()
 	p.launch()
-	servertest.Until(p.t, "the server is ready", func() bool {
+	machinetest.Until(p.t, "the server is ready", func() bool {
 		select {
 		case <-p.done:
 			p.t.Fatalf("the server ended instead of starting:\n%s", tail(p.log))
@@ -154,7 +155,7 @@ func (p *plane) kill() {
 // returns what was seen, and when; false if the run ended without that.
 func (p *plane) killWhen(run string, ok func(control.Status) bool) (control.Status, time.Time, bool) {
 	p.t.Helper()
-	for deadline := time.Now().Add(servertest.Patience); ; {
+	for deadline := time.Now().Add(machinetest.Patience); ; {
 		var s control.Status
 		err := p.Try("GET", "runs/"+run, nil, &s)
 		switch {
@@ -244,7 +245,7 @@ func killPID(t *testing.T, pid int) {
 	if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
 		t.Fatal(err)
 	}
-	servertest.Until(t, fmt.Sprintf("process %d is gone", pid), func() bool { return !running(pid) })
+	machinetest.Until(t, fmt.Sprintf("process %d is gone", pid), func() bool { return !running(pid) })
 }
 
 // running reports whether a process runs; one that nobody has waited for does not.
@@ -316,7 +317,7 @@ func processesOf(dir string) map[int]string {
 // left is what processesOf finds still when it had time to end: what keeps an
 // instance's log ends when it has read the last of it.
 func left(dir string) (out map[int]string) {
-	servertest.Eventually(func() bool {
+	machinetest.Eventually(func() bool {
 		out = processesOf(dir)
 		return len(out) == 0
 	})
@@ -327,7 +328,7 @@ func left(dir string) (out map[int]string) {
 func moreOf(t *testing.T, load *servertest.Load, n int) {
 	t.Helper()
 	was := load.Counts().All
-	servertest.Until(t, "load goes on", func() bool { return load.Counts().All > was+n })
+	machinetest.Until(t, "load goes on", func() bool { return load.Counts().All > was+n })
 }
 
 func tail(path string) string {

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/sluicehq/sluice/internal/control"
+	"github.com/sluicehq/sluice/internal/machinetest"
 	"github.com/sluicehq/sluice/internal/server/servertest"
 )
 
@@ -79,7 +80,7 @@ func TestDownDrains(t *testing.T) {
 		status, body, err := get("http://" + s.addr + "/slow?for=3s")
 		answered <- answer{status, body, err}
 	}()
-	servertest.Until(t, "the request is under way", func() bool {
+	machinetest.Until(t, "the request is under way", func() bool {
 		_, body, err := get("http://" + s.addr + "/begun")
 		return err == nil && body == "1\n"
 	})
@@ -104,7 +105,7 @@ func TestDownDrains(t *testing.T) {
 	// What ran is there again when the server is: nothing is lost by a down.
 	<-p.done
 	p.up()
-	servertest.Until(t, "the service answers again", func() bool {
+	machinetest.Until(t, "the service answers again", func() bool {
 		status, _, err := get("http://" + s.addr + "/")
 		return err == nil && status == 200
 	})

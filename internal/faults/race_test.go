@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/sluicehq/sluice/internal/control"
+	"github.com/sluicehq/sluice/internal/machinetest"
 	"github.com/sluicehq/sluice/internal/rollout"
 	"github.com/sluicehq/sluice/internal/server/servertest"
 )
@@ -51,7 +52,7 @@ func TestUnderTheRaceDetector(t *testing.T) {
 	if err := syscall.Kill(pid, syscall.SIGHUP); err != nil {
 		t.Fatal(err)
 	}
-	servertest.Until(t, "another agent works, and the one before is gone", func() bool {
+	machinetest.Until(t, "another agent works, and the one before is gone", func() bool {
 		now := p.agentPID()
 		return now != pid && running(now) && !running(pid)
 	})

@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"github.com/sluicehq/sluice/internal/control"
+	"github.com/sluicehq/sluice/internal/machinetest"
 	"github.com/sluicehq/sluice/internal/release"
 	"github.com/sluicehq/sluice/internal/server/servertest"
 )
@@ -50,7 +51,7 @@ func TestRollbacksThatAreRefused(t *testing.T) {
 	}
 	ship("v2")
 	ship("v3")
-	servertest.Until(t, "only v3 runs", func() bool { return len(alive(t, p.dir+"/agent")) == 1 })
+	machinetest.Until(t, "only v3 runs", func() bool { return len(alive(t, p.dir+"/agent")) == 1 })
 	// Hosts keep what they ran, and would need no registry: it is deleted there too.
 	if err := os.RemoveAll(filepath.Join(p.dir, "agent", "releases", shipped[0].Hex())); err != nil {
 		t.Fatal(err)

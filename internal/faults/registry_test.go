@@ -7,8 +7,8 @@ import (
 	"testing"
 
 	"github.com/sluicehq/sluice/internal/control"
+	"github.com/sluicehq/sluice/internal/machinetest"
 	"github.com/sluicehq/sluice/internal/release"
-	"github.com/sluicehq/sluice/internal/server/servertest"
 )
 
 // twoPlaces puts dev before production.
@@ -89,7 +89,7 @@ func TestRollbackWithoutRegistry(t *testing.T) {
 			s.ship(behaviour{Version: "v2"})
 			p.WaitState(p.Run(s.Dir), "succeeded")
 			if name == "cold" {
-				servertest.Until(t, "the old release has stopped", func() bool { return len(p.instances()[first.Release]) == 0 })
+				machinetest.Until(t, "the old release has stopped", func() bool { return len(p.instances()[first.Release]) == 0 })
 			}
 			if err := os.RemoveAll(filepath.Join(p.dir, "registry")); err != nil {
 				t.Fatal(err)

@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	"github.com/sluicehq/sluice/internal/control"
+	"github.com/sluicehq/sluice/internal/machinetest"
 	"github.com/sluicehq/sluice/internal/rollout"
 	"github.com/sluicehq/sluice/internal/server/servertest"
 )
@@ -54,7 +55,7 @@ func TestKillControlPlaneInABatch(t *testing.T) {
 					runs = id
 				}
 			}
-			servertest.Until(t, "four instances of the release that stays, and nothing else", func() bool {
+			machinetest.Until(t, "four instances of the release that stays, and nothing else", func() bool {
 				now := alive(t, p.dir+"/agent")
 				return len(now) == 1 && now[runs] == 4
 			})

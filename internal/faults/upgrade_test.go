@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/sluicehq/sluice/internal/control"
+	"github.com/sluicehq/sluice/internal/machinetest"
 	"github.com/sluicehq/sluice/internal/server/servertest"
 )
 
@@ -78,7 +79,7 @@ func TestUpgradeInTheMiddleOfARollout(t *testing.T) {
 			}
 			// The agent of the build before has handed over to one of this build, and all
 			// that it served with it.
-			servertest.Until(t, "the agent is of this build", func() bool {
+			machinetest.Until(t, "the agent is of this build", func() bool {
 				now, err := os.Readlink(fmt.Sprintf("/proc/%d/exe", p.agentPID()))
 				return err == nil && now == program
 			})

@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"github.com/sluicehq/sluice/internal/control"
+	"github.com/sluicehq/sluice/internal/machinetest"
 	"github.com/sluicehq/sluice/internal/release"
 	"github.com/sluicehq/sluice/internal/rollout"
 	"github.com/sluicehq/sluice/internal/server/servertest"
@@ -24,19 +25,19 @@ func TestWorkersByTheirProcesses(t *testing.T) {
 	is := func(want map[release.ID]int) func() bool {
 		return func() bool { return maps.Equal(alive(t, agent), want) }
 	}
-	servertest.Until(t, "four of the first", is(map[release.ID]int{first: 4}))
+	machinetest.Until(t, "four of the first", is(map[release.ID]int{first: 4}))
 
 	s.ship(behaviour{Version: "v1"})
 	run := p.Run(s.Dir)
 	second := p.Wait(run, "at 25", bakingAt(25)).Release
-	servertest.Until(t, "one of four", is(map[release.ID]int{first: 3, second: 1}))
+	machinetest.Until(t, "one of four", is(map[release.ID]int{first: 3, second: 1}))
 	seen, killed, hit := p.killWhen(run, bakingAt(50))
 	if !hit {
 		t.Fatalf("never seen at 50 %%: %s", servertest.Show(seen))
 	}
-	servertest.Until(t, "two of each", is(map[release.ID]int{first: 2, second: 2}))
+	machinetest.Until(t, "two of each", is(map[release.ID]int{first: 2, second: 2}))
 	p.goesOn(t, seen, killed, "succeeded")
-	servertest.Until(t, "four of the second", is(map[release.ID]int{second: 4}))
+	machinetest.Until(t, "four of the second", is(map[release.ID]int{second: 4}))
 
 	s.ship(behaviour{Version: "v2", Dead: 9})
 	run = p.Run(s.Dir)
@@ -46,6 +47,6 @@ func TestWorkersByTheirProcesses(t *testing.T) {
 	if e := production(end); e.Weight != 0 || e.Verdict != "fail" {
 		t.Errorf("rolled back at %g %% by %q", e.Weight, e.Verdict)
 	}
-	servertest.Until(t, "four of the second again", is(map[release.ID]int{second: 4}))
+	machinetest.Until(t, "four of the second again", is(map[release.ID]int{second: 4}))
 	p.whole(t)
 }

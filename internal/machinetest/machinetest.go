@@ -1,7 +1,3 @@
-// Package machinetest is for tests that need something of the machine which it may
-// lack: a right, a program, a disk that is soon full. Such a test is skipped and says
-// so; where SLUICE_REQUIRE names what is missing, as it does in continuous
-// integration, it fails.
 package machinetest
 
 import (

@@ -14,8 +14,8 @@ import (
 
 	"github.com/sluicehq/sluice/internal/agent"
 	"github.com/sluicehq/sluice/internal/evidence"
+	"github.com/sluicehq/sluice/internal/machinetest"
 	"github.com/sluicehq/sluice/internal/server"
-	"github.com/sluicehq/sluice/internal/server/servertest"
 )
 
 // agentFolder, in the environment, makes this program an agent.
@@ -55,7 +55,7 @@ func agentProcess(t *testing.T, dir string) *exec.Cmd {
 func TestDownFindsAnAgentThatNobodyNoted(t *testing.T) {
 	dir := t.TempDir()
 	cmd := agentProcess(t, filepath.Join(dir, "agent"))
-	servertest.Until(t, "the agent has its folder", func() bool {
+	machinetest.Until(t, "the agent has its folder", func() bool {
 		pid, held := agent.Holder(filepath.Join(dir, "agent"))
 		return held && pid == cmd.Process.Pid
 	})
@@ -67,7 +67,7 @@ func TestDownFindsAnAgentThatNobodyNoted(t *testing.T) {
 	}
 	select {
 	case <-ended:
-	case <-time.After(servertest.Patience):
+	case <-time.After(machinetest.Patience):
 		t.Fatal("the agent still runs")
 	}
 	if _, held := agent.Holder(filepath.Join(dir, "agent")); held {

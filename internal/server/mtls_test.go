@@ -20,8 +20,8 @@ import (
 	"time"
 
 	"github.com/sluicehq/sluice/internal/agent"
+	"github.com/sluicehq/sluice/internal/machinetest"
 	"github.com/sluicehq/sluice/internal/server"
-	"github.com/sluicehq/sluice/internal/server/servertest"
 )
 
 // authority signs certificates below dir.
@@ -99,7 +99,7 @@ func TestAgentWithACertificate(t *testing.T) {
 	var up server.Running
 	select {
 	case up = <-ready:
-	case <-time.After(servertest.Patience):
+	case <-time.After(machinetest.Patience):
 		t.Fatal("the server did not start")
 	}
 	start := func(host, cert string) {
@@ -151,7 +151,7 @@ func TestAgentWithACertificate(t *testing.T) {
 	}
 	web2 := client("web-2")
 	var hosts []byte
-	servertest.Until(t, "the agent has reported", func() bool {
+	machinetest.Until(t, "the agent has reported", func() bool {
 		_, hosts = ask(web2, "GET", "/api/v1/projects/default/hosts", up.Token)
 		return strings.Contains(string(hosts), `"web-1"`)
 	})

@@ -14,6 +14,7 @@ import (
 
 	"github.com/sluicehq/sluice/internal/agent"
 	"github.com/sluicehq/sluice/internal/evidence"
+	"github.com/sluicehq/sluice/internal/machinetest"
 	"github.com/sluicehq/sluice/internal/pipeline"
 	"github.com/sluicehq/sluice/internal/porttest"
 	"github.com/sluicehq/sluice/internal/runner"
@@ -60,7 +61,7 @@ func (p *plane) start() (stop func()) {
 		p.URL, p.Token = r.URL, r.Token
 	case err := <-ended:
 		p.t.Fatalf("the server did not start: %v", err)
-	case <-time.After(servertest.Patience):
+	case <-time.After(machinetest.Patience):
 		p.t.Fatal("the server did not start")
 	}
 	var once sync.Once
@@ -96,7 +97,7 @@ func (p *plane) agent(host, address string) {
 func newPlane(t *testing.T, platform ...pipeline.Platform) *plane {
 	t.Helper()
 	p := &plane{t: t, dir: t.TempDir(), platform: platform}
-	p.Client = &servertest.Client{T: t, Patience: 2 * servertest.Patience} // the first build compiles the standard library
+	p.Client = &servertest.Client{T: t, Patience: 2 * machinetest.Patience} // the first build compiles the standard library
 	t.Cleanup(p.start())
 	p.agent(server.LocalHost, "127.0.0.1")
 	return p

@@ -9,12 +9,12 @@ import (
 	"testing"
 
 	"github.com/sluicehq/sluice/internal/agent"
-	"github.com/sluicehq/sluice/internal/server/servertest"
+	"github.com/sluicehq/sluice/internal/machinetest"
 )
 
 func holds(t *testing.T, dir string, pid int) {
 	t.Helper()
-	servertest.Until(t, fmt.Sprintf("process %d holds the folder and takes successors", pid), func() bool {
+	machinetest.Until(t, fmt.Sprintf("process %d holds the folder and takes successors", pid), func() bool {
 		now, held := agent.Holder(dir)
 		_, err := os.Stat(filepath.Join(dir, "agent.sock"))
 		return held && now == pid && err == nil
@@ -51,14 +51,14 @@ func TestUpUpgradesItsAgent(t *testing.T) {
 		t.Errorf("an agent of the same build was replaced: %+v, %+v", first, again)
 	}
 	second := ensure(up("b", "http://127.0.0.1:1"))
-	if second.PID == first.PID || !waitGone(first.Process, servertest.Patience) {
+	if second.PID == first.PID || !waitGone(first.Process, machinetest.Patience) {
 		t.Errorf("the old agent %d stays beside %d", first.PID, second.PID)
 	}
 	third := ensure(up("b", "http://127.0.0.1:2"))
 	if third.PID == second.PID || third.Server != "http://127.0.0.1:2" {
 		t.Errorf("an agent of another server stays: %+v", third)
 	}
-	if !waitGone(second.Process, servertest.Patience) {
+	if !waitGone(second.Process, machinetest.Patience) {
 		t.Error("the agent of the other server stays")
 	}
 
@@ -74,7 +74,7 @@ func TestUpUpgradesItsAgent(t *testing.T) {
 	if err != nil || !l.tried {
 		t.Fatalf("%+v, %v, tried %v", info, err, l.tried)
 	}
-	if !waitGone(info.Process, servertest.Patience) {
+	if !waitGone(info.Process, machinetest.Patience) {
 		t.Errorf("%+v does not end, though nobody hands over to it", info)
 	}
 	last := ensure(l)

@@ -22,6 +22,7 @@ import (
 	"github.com/sluicehq/sluice/internal/agent/wire"
 	"github.com/sluicehq/sluice/internal/artifact"
 	"github.com/sluicehq/sluice/internal/evidence"
+	"github.com/sluicehq/sluice/internal/machinetest"
 	"github.com/sluicehq/sluice/internal/release"
 )
 
@@ -222,7 +223,7 @@ func (p *Plane) Pulls(r wire.Revision) int {
 func (p *Plane) Wait(t testing.TB, host, what string, ok func(wire.Observed) bool) wire.Observed {
 	t.Helper()
 	var last wire.Observed
-	Eventually(t, what, func() bool {
+	machinetest.Until(t, what, func() bool {
 		last = p.Observed(host)
 		return ok(last)
 	}, func() string {
@@ -270,25 +271,6 @@ func RevisionOf(s wire.Service, id release.ID) wire.RevisionObserved {
 		}
 	}
 	return wire.RevisionObserved{}
-}
-
-// patience is for machines that do much else; it is never what a test is about.
-const patience = 2 * time.Minute
-
-// Eventually polls for a condition.
-func Eventually(t testing.TB, what string, ok func() bool, state ...func() string) {
-	t.Helper()
-	deadline := time.Now().Add(patience)
-	for !ok() {
-		if time.Now().After(deadline) {
-			more := ""
-			for _, s := range state {
-				more += "\n" + s()
-			}
-			t.Fatalf("did not come to be within %s: %s%s", patience, what, more)
-		}
-		time.Sleep(5 * time.Millisecond)
-	}
 }
 
 // BreakRegistry has the registry answer 503, or heals it.

@@ -13,6 +13,7 @@ import (
 
 	"github.com/sluicehq/sluice/internal/agent/proxy"
 	"github.com/sluicehq/sluice/internal/agent/wire"
+	"github.com/sluicehq/sluice/internal/machinetest"
 	"github.com/sluicehq/sluice/internal/porttest"
 	"github.com/sluicehq/sluice/internal/release"
 )
@@ -75,7 +76,7 @@ http {
 		_ = cmd.Process.Signal(os.Interrupt)
 		_ = cmd.Wait()
 	})
-	until(b, "nginx listens", func() bool {
+	machinetest.Until(b, "nginx listens", func() bool {
 		nc, err := net.Dial("tcp", addrs[2])
 		if err == nil {
 			_ = nc.Close()

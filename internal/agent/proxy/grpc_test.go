@@ -19,6 +19,7 @@ import (
 
 	"github.com/sluicehq/sluice/internal/agent/proxy"
 	"github.com/sluicehq/sluice/internal/agent/wire"
+	"github.com/sluicehq/sluice/internal/machinetest"
 	"github.com/sluicehq/sluice/internal/porttest"
 )
 
@@ -105,7 +106,7 @@ func TestGRPCPassesThrough(t *testing.T) {
 	s, addr := start(t, proxy.Options{Name: "grpc"})
 	s.Set(only(startCalls(t, &calls{name: "stable"})))
 	c := dialCalls(t, addr)
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	ctx, cancel := context.WithTimeout(t.Context(), machinetest.Patience)
 	defer cancel()
 
 	var head, tail metadata.MD
@@ -229,7 +230,7 @@ func TestGRPCThatEndsEarly(t *testing.T) {
 		}
 		cancel()
 		want(t, s, stable, 0, 0, 1)
-		until(t, "the service saw it too", func() bool { return c.open.Load() == 0 })
+		machinetest.Until(t, "the service saw it too", func() bool { return c.open.Load() == 0 })
 	})
 	t.Run("a service that is not there", func(t *testing.T) {
 		s, addr := start(t, proxy.Options{Name: "gone"})

@@ -19,6 +19,7 @@ import (
 
 	"github.com/sluicehq/sluice/internal/agent/proxy"
 	"github.com/sluicehq/sluice/internal/agent/wire"
+	"github.com/sluicehq/sluice/internal/machinetest"
 	"github.com/sluicehq/sluice/internal/porttest"
 )
 
@@ -29,7 +30,7 @@ func h2c(t testing.TB) *http.Client {
 	p.SetUnencryptedHTTP2(true)
 	tr := &http.Transport{Protocols: &p}
 	t.Cleanup(tr.CloseIdleConnections)
-	return &http.Client{Transport: tr, Timeout: patience}
+	return &http.Client{Transport: tr, Timeout: machinetest.Patience}
 }
 
 // service2 starts a real server that speaks both.
@@ -179,7 +180,7 @@ func TestHTTP2StreamsAreCopiedToAShadow(t *testing.T) {
 			_ = res.Body.Close()
 		}
 	}
-	until(t, "all copies counted", func() bool { return shadowed(s).Requests == 5 })
+	machinetest.Until(t, "all copies counted", func() bool { return shadowed(s).Requests == 5 })
 	if copies.Load() != 5 || shadowed(s).Bad != 0 {
 		t.Errorf("%d copies, %+v", copies.Load(), shadowed(s))
 	}
@@ -205,7 +206,7 @@ func TestALPNChoosesTheProtocol(t *testing.T) {
 	})
 	defer wait.Wait()
 	defer func() {
-		ctx, cancel := context.WithTimeout(context.Background(), patience)
+		ctx, cancel := context.WithTimeout(context.Background(), machinetest.Patience)
 		defer cancel()
 		if err := s.Shutdown(ctx); err != nil {
 			t.Error(err)
@@ -263,11 +264,11 @@ func TestShutdownLetsOpenStreamsEnd(t *testing.T) {
 	<-began
 	done := make(chan error, 1)
 	wait.Go(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), patience)
+		ctx, cancel := context.WithTimeout(context.Background(), machinetest.Patience)
 		defer cancel()
 		done <- s.Shutdown(ctx)
 	})
-	until(t, "it takes no new connections", func() bool {
+	machinetest.Until(t, "it takes no new connections", func() bool {
 		nc, err := net.Dial("tcp", l.Addr().String())
 		if err == nil {
 			_ = nc.Close()
@@ -293,7 +294,7 @@ func frames(t testing.TB, addr string) *http2.Framer {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = nc.Close() })
-	_ = nc.SetDeadline(time.Now().Add(patience))
+	_ = nc.SetDeadline(time.Now().Add(machinetest.Patience))
 	if _, err := io.WriteString(nc, http2.ClientPreface); err != nil {
 		t.Fatal(err)
 	}
@@ -417,7 +418,7 @@ func TestBadHTTP2ClientsAreBounded(t *testing.T) {
 		}
 	})
 	t.Run("too many streams", func(t *testing.T) {
-		addr := bounded(proxy.Options{Name: "many", MaxConns: 400, HeaderTimeout: 2 * patience})
+		addr := bounded(proxy.Options{Name: "many", MaxConns: 400, HeaderTimeout: 2 * machinetest.Patience})
 		before := reached.Load()
 		var refused atomic.Int64
 		var wait sync.WaitGroup
@@ -442,9 +443,9 @@ func TestBadHTTP2ClientsAreBounded(t *testing.T) {
 			})
 		}
 		// How many come first is the machine's matter; that more than 400 are never open, ours.
-		until(t, "some are refused", func() bool { return refused.Load() > 0 })
-		until(t, "more are open than one connection may have", func() bool { return reached.Load()-before > 250 })
-		eventually(func() bool { return refused.Load() >= 350 }) // all of 750 have been looked at, unless one of them failed
+		machinetest.Until(t, "some are refused", func() bool { return refused.Load() > 0 })
+		machinetest.Until(t, "more are open than one connection may have", func() bool { return reached.Load()-before > 250 })
+		machinetest.Eventually(func() bool { return refused.Load() >= 350 }) // all of 750 have been looked at, unless one of them failed
 		if n := most.Load(); n > 400 {
 			t.Errorf("%d were open at a time", n)
 		}

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/sluicehq/sluice/internal/agent/proxy"
+	"github.com/sluicehq/sluice/internal/machinetest"
 )
 
 // A connection goes on at another server: one that is idle, one that was never
@@ -40,7 +41,7 @@ func TestHandOver(t *testing.T) {
 			t.Fatal(err)
 		}
 		t.Cleanup(func() { _ = nc.Close() })
-		_ = nc.SetDeadline(time.Now().Add(patience))
+		_ = nc.SetDeadline(time.Now().Add(machinetest.Patience))
 		return client{nc, bufio.NewReader(nc)}
 	}
 	send := func(c client, s string) {

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/sluicehq/sluice/internal/agent/proxy"
+	"github.com/sluicehq/sluice/internal/machinetest"
 )
 
 func TestHeadersOnTheWay(t *testing.T) {
@@ -153,7 +154,7 @@ func TestExpectContinue(t *testing.T) {
 		ctx := httptrace.WithClientTrace(t.Context(), &httptrace.ClientTrace{Got100Continue: func() { continued.Store(true) }})
 		req, _ := http.NewRequestWithContext(ctx, "POST", "http://"+addr, strings.NewReader(strings.Repeat("x", 100)))
 		req.Header.Set("Expect", "100-continue")
-		res, err := (&http.Client{Transport: &http.Transport{ExpectContinueTimeout: patience, DisableKeepAlives: true}}).Do(req)
+		res, err := (&http.Client{Transport: &http.Transport{ExpectContinueTimeout: machinetest.Patience, DisableKeepAlives: true}}).Do(req)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -278,7 +279,7 @@ func TestUpgrade(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer nc.Close()
-	_ = nc.SetDeadline(time.Now().Add(patience))
+	_ = nc.SetDeadline(time.Now().Add(machinetest.Patience))
 	_, _ = io.WriteString(nc, "GET /ws HTTP/1.1\r\nHost: x\r\nConnection: keep-alive, Upgrade\r\nUpgrade: websocket\r\n\r\nearly")
 	_, _ = io.WriteString(nc, " and late")
 	_ = nc.(*net.TCPConn).CloseWrite()
@@ -427,7 +428,7 @@ func TestSlowUploadIsNotBad(t *testing.T) {
 		}
 	})
 	const answer = 2 * time.Second
-	s, addr := start(t, proxy.Options{HeaderTimeout: answer, ClientBody: patience})
+	s, addr := start(t, proxy.Options{HeaderTimeout: answer, ClientBody: machinetest.Patience})
 	s.Set(only(a))
 	begin := func(addr string) net.Conn {
 		nc, err := net.Dial("tcp", addr)
@@ -441,7 +442,7 @@ func TestSlowUploadIsNotBad(t *testing.T) {
 	nc := begin(addr)
 	time.Sleep(answer * 5 / 4) // all that the service has for its answer has to pass
 	_, _ = io.WriteString(nc, strings.Repeat("x", 100000))
-	_ = nc.SetReadDeadline(time.Now().Add(patience))
+	_ = nc.SetReadDeadline(time.Now().Add(machinetest.Patience))
 	res, err := http.ReadResponse(bufio.NewReader(nc), nil)
 	if err != nil {
 		t.Fatal(err)

@@ -11,6 +11,7 @@ import (
 
 	"github.com/sluicehq/sluice/internal/agent/proxy"
 	"github.com/sluicehq/sluice/internal/agent/wire"
+	"github.com/sluicehq/sluice/internal/machinetest"
 	"github.com/sluicehq/sluice/internal/porttest"
 )
 
@@ -178,7 +179,7 @@ func TestSafeRequestsAreCopiedToAShadow(t *testing.T) {
 			}
 		}
 	}
-	until(t, "all copies counted", func() bool { return shadowed(s).Requests == 30 })
+	machinetest.Until(t, "all copies counted", func() bool { return shadowed(s).Requests == 30 })
 	if c := shadowed(s); c.Bad != 30 || copies.Load() != 30 || withBody.Load() != 0 || header.Load() != "1 /x?y=1 u" {
 		t.Errorf("%+v; %d copies, %d of what has a body; %q", c, copies.Load(), withBody.Load(), header.Load())
 	}
@@ -203,7 +204,7 @@ func TestCopiesFollowTheirShare(t *testing.T) {
 	for range n {
 		fetch(t, "http://"+addr)
 	}
-	until(t, "all copies ended", func() bool {
+	machinetest.Until(t, "all copies ended", func() bool {
 		c := shadowed(s)
 		_, dropped := s.Shadow(candidate)
 		return dropped == 0 && c.Requests > 0 && s.ShadowsOpen() == 0
@@ -297,7 +298,7 @@ func TestSyntheticTrafficIsSpreadByWeight(t *testing.T) {
 		ended <- s.Synthesize(ctx, proxy.Synthetic{Rate: 500, Paths: []string{"/a", "/b"}, Host: "shop"})
 	}()
 	count := func() (n, m wire.Counters) { return sum(s.Synthetic(stable)), sum(s.Synthetic(candidate)) }
-	until(t, "400 requests", func() bool { n, m := count(); return n.Requests+m.Requests >= 400 })
+	machinetest.Until(t, "400 requests", func() bool { n, m := count(); return n.Requests+m.Requests >= 400 })
 	cancel()
 	if err := <-ended; err != nil {
 		t.Fatal(err)

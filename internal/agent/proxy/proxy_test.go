@@ -20,6 +20,7 @@ import (
 
 	"github.com/sluicehq/sluice/internal/agent/proxy"
 	"github.com/sluicehq/sluice/internal/agent/wire"
+	"github.com/sluicehq/sluice/internal/machinetest"
 	"github.com/sluicehq/sluice/internal/porttest"
 	"github.com/sluicehq/sluice/internal/release"
 )
@@ -73,7 +74,7 @@ func raw(t testing.TB, f func(net.Conn)) string {
 			}
 			wait.Go(func() {
 				defer nc.Close()
-				_ = nc.SetDeadline(time.Now().Add(patience))
+				_ = nc.SetDeadline(time.Now().Add(machinetest.Patience))
 				f(nc)
 			})
 		}
@@ -126,31 +127,11 @@ func counts(t testing.TB, s *proxy.Server, id release.ID) (c wire.Counters) {
 func want(t testing.TB, s *proxy.Server, id release.ID, requests, bad, cancelled uint64) {
 	t.Helper()
 	var c wire.Counters
-	if !eventually(func() bool {
+	if !machinetest.Eventually(func() bool {
 		c = counts(t, s, id)
 		return c.Requests == requests && c.Bad == bad && c.Cancelled == cancelled
 	}) {
 		t.Fatalf("counted %d requests, %d bad, %d cancelled; want %d, %d, %d", c.Requests, c.Bad, c.Cancelled, requests, bad, cancelled)
-	}
-}
-
-// patience is for machines that do much else; it is never what a test is about.
-const patience = time.Minute
-
-// eventually polls for something that other goroutines bring about.
-func eventually(is func() bool) bool {
-	for deadline := time.Now().Add(patience); !is(); time.Sleep(2 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			return false
-		}
-	}
-	return true
-}
-
-func until(t testing.TB, what string, is func() bool) {
-	t.Helper()
-	if !eventually(is) {
-		t.Fatalf("not in time: %s", what)
 	}
 }
 
@@ -176,7 +157,7 @@ func talk(t testing.TB, addr, s string) string {
 		t.Fatal(err)
 	}
 	defer nc.Close()
-	_ = nc.SetDeadline(time.Now().Add(patience))
+	_ = nc.SetDeadline(time.Now().Add(machinetest.Patience))
 	if _, err := io.WriteString(nc, s); err != nil {
 		t.Fatal(err)
 	}
@@ -415,7 +396,7 @@ func TestNothingIsDroppedWhileSwapping(t *testing.T) {
 		for _, w := range []int{500, 5000, 9000, 0} {
 			s.Set(split(w, a, b))
 			before := answered.Load()
-			until(t, "some are answered", func() bool { return answered.Load() >= before+20 || t.Failed() })
+			machinetest.Until(t, "some are answered", func() bool { return answered.Load() >= before+20 || t.Failed() })
 		}
 		s.Set(only(a))
 		if cut := s.Drained(t.Context(), at(b)[0]); cut != 0 {
@@ -475,7 +456,7 @@ func silence(status int) time.Duration {
 	if status == http.StatusGatewayTimeout {
 		return 300 * time.Millisecond
 	}
-	return patience
+	return machinetest.Patience
 }
 
 func reply(s string) func(net.Conn) {
@@ -598,7 +579,7 @@ func TestShutdownLetsOpenRequestsEnd(t *testing.T) {
 	<-began
 	over := make(chan error, 1)
 	go func() { over <- s.Shutdown(context.Background()) }()
-	_ = idle.SetReadDeadline(time.Now().Add(patience))
+	_ = idle.SetReadDeadline(time.Now().Add(machinetest.Patience))
 	if _, err := idle.Read(make([]byte, 1)); !errors.Is(err, io.EOF) {
 		t.Errorf("the idle connection: %v", err)
 	}
@@ -628,7 +609,7 @@ func TestClosedIdleConnectionsAreNotUsed(t *testing.T) {
 		if code, _ := fetch(t, "http://"+addr); code != 200 {
 			t.Errorf("answered %d", code)
 		}
-		until(t, "the service has closed the connection", func() bool { return closed.Load() > int64(i) })
+		machinetest.Until(t, "the service has closed the connection", func() bool { return closed.Load() > int64(i) })
 	}
 	want(t, s, stable, 5, 0, 0)
 }

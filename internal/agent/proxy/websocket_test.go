@@ -13,6 +13,7 @@ import (
 
 	"github.com/sluicehq/sluice/internal/agent/proxy"
 	"github.com/sluicehq/sluice/internal/agent/wire"
+	"github.com/sluicehq/sluice/internal/machinetest"
 	"github.com/sluicehq/sluice/internal/porttest"
 )
 
@@ -48,7 +49,7 @@ func dialWS(t testing.TB, addr, cookie string) (*websocket.Conn, error) {
 	ws, err := cfg.DialContext(t.Context())
 	if err == nil {
 		t.Cleanup(func() { _ = ws.Close() })
-		_ = ws.SetDeadline(time.Now().Add(patience))
+		_ = ws.SetDeadline(time.Now().Add(machinetest.Patience))
 	}
 	return ws, err
 }
@@ -76,7 +77,7 @@ func TestWebSocketIsOneRequest(t *testing.T) {
 	}
 	want(t, s, stable, 1, 0, 0)
 	_ = ws.Close()
-	until(t, "the service's side ended", func() bool { return open.Load() == 0 })
+	machinetest.Until(t, "the service's side ended", func() bool { return open.Load() == 0 })
 	want(t, s, stable, 1, 0, 0)
 
 	// A handshake that the service refuses is an answer like any other.
@@ -154,7 +155,7 @@ func TestWebSocketsEndWithTheirRevision(t *testing.T) {
 			if err := websocket.Message.Receive(ws, &m); err == nil {
 				t.Errorf("it goes on with %q", m)
 			}
-			until(t, "the service's side ended", func() bool { return open.Load() == 0 })
+			machinetest.Until(t, "the service's side ended", func() bool { return open.Load() == 0 })
 			want(t, s, candidate, 1, 0, 0)
 		})
 	}
@@ -175,7 +176,7 @@ func TestHalfATunnelEnds(t *testing.T) {
 		t.Fatal(err)
 	}
 	_ = ws.Close()
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	ctx, cancel := context.WithTimeout(t.Context(), machinetest.Patience)
 	defer cancel()
 	s.Set(only(porttest.Refused(t)))
 	if n := s.Drained(ctx, at(deaf.Listener.Addr().String())[0]); n != 0 {

@@ -7,6 +7,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/sluicehq/sluice/internal/machinetest"
 )
 
 // An instance that was ready and fails its health check is out of rotation, and
@@ -32,20 +34,20 @@ func TestUnwellUnderTraffic(t *testing.T) {
 	sp.Health.HTTP, sp.Health.Failing = "/healthz", 2
 	g := open(t, t.TempDir()).Group(sp, 1)
 	defer g.Stop()
-	eventually(t, "ready", func() bool { return g.Status().Ready == 1 })
+	machinetest.Until(t, "ready", func() bool { return g.Status().Ready == 1 })
 	first := g.Status().Instances[0]
 	become(false)
-	eventually(t, "out of rotation", func() bool { return g.Status().Ready == 0 })
+	machinetest.Until(t, "out of rotation", func() bool { return g.Status().Ready == 0 })
 	if i := g.Status().Instances[0]; i.PID != first.PID || i.Restarts != 0 {
 		t.Errorf("it was %+v and is %+v", first, i)
 	}
 	become(true)
-	eventually(t, "ready again", func() bool { return g.Status().Ready == 1 })
+	machinetest.Until(t, "ready again", func() bool { return g.Status().Ready == 1 })
 	if i := g.Status().Instances[0]; i.PID != first.PID || i.Restarts != 0 {
 		t.Errorf("it was %+v and is %+v", first, i)
 	}
 	sp.Health.StartIn = 50 * time.Millisecond
 	g.Update(sp)
 	become(false)
-	eventually(t, "another process", func() bool { i := g.Status().Instances[0]; return i.Restarts > 0 && i.LastExit != "" })
+	machinetest.Until(t, "another process", func() bool { i := g.Status().Instances[0]; return i.Restarts > 0 && i.LastExit != "" })
 }

@@ -66,7 +66,7 @@ func TestAnAdoptedLogIsNotShownWithoutItsSecrets(t *testing.T) {
 	with := func(dirs ...string) *Supervisor { return openWith(t, Options{Dir: dir, Secrets: dirs}) }
 	first := with(secrets)
 	g := first.Group(sp, 1)
-	eventually(t, "its log", func() bool {
+	machinetest.Until(t, "its log", func() bool {
 		return strings.Contains(g.Status().Instances[0].LogTail, "token ***")
 	})
 	pid := g.Status().Instances[0].PID
@@ -83,7 +83,7 @@ func TestAnAdoptedLogIsNotShownWithoutItsSecrets(t *testing.T) {
 	}
 	// Nor when it has ended, and can't be started anew.
 	killSession(pid)
-	eventually(t, "the refusal", func() bool {
+	machinetest.Until(t, "the refusal", func() bool {
 		i := g.Status().Instances[0]
 		if strings.Contains(i.LogTail, "hunter2") {
 			t.Fatalf("its log: %q", i.LogTail)
@@ -95,7 +95,7 @@ func TestAnAdoptedLogIsNotShownWithoutItsSecrets(t *testing.T) {
 	// Nor by one that never saw it run.
 	third := with()
 	g = third.Group(sp, 1)
-	eventually(t, "the refusal", func() bool {
+	machinetest.Until(t, "the refusal", func() bool {
 		i := g.Status().Instances[0]
 		if i.LastExit != "" && !strings.Contains(i.LogTail, "its log is not shown") {
 			t.Fatalf("its log: %q", i.LogTail)
@@ -118,7 +118,7 @@ func TestRunningServicesKeepTheirUser(t *testing.T) {
 	sp := spec(t, "exec sleep 1000")
 	first := openWith(t, confined)
 	g := first.Group(sp, 1)
-	eventually(t, "a process", func() bool { return g.Status().Instances[0].PID > 0 })
+	machinetest.Until(t, "a process", func() bool { return g.Status().Instances[0].PID > 0 })
 	before, _, err := first.users.Of(sp.Key.String())
 	if err != nil {
 		t.Fatal(err)

@@ -16,6 +16,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/sluicehq/sluice/internal/agent/wire"
+	"github.com/sluicehq/sluice/internal/machinetest"
 	"github.com/sluicehq/sluice/internal/release"
 )
 
@@ -62,16 +63,6 @@ func serve(t *testing.T) string {
 	return `echo serving; python3 -m http.server --bind 127.0.0.1 $PORT; exit 7`
 }
 
-func eventually(t *testing.T, what string, ok func() bool) {
-	t.Helper()
-	const patience = 2 * time.Minute // for machines that do much else
-	for deadline := time.Now().Add(patience); !ok(); time.Sleep(5 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatalf("did not come to be within %s: %s", patience, what)
-		}
-	}
-}
-
 func alive(pid int) bool {
 	s, err := readStat(pid)
 	return err == nil && !s.dead()
@@ -92,7 +83,7 @@ func TestProcessOutlivesItsSupervisor(t *testing.T) {
 	sp := spec(t, serve(t))
 	first := open(t, dir)
 	g := first.Group(sp, 2)
-	eventually(t, "two ready", func() bool { return g.Status().Ready == 2 })
+	machinetest.Until(t, "two ready", func() bool { return g.Status().Ready == 2 })
 	before := g.Status().Instances
 	first.Close()
 	for _, i := range before {
@@ -110,11 +101,11 @@ func TestProcessOutlivesItsSupervisor(t *testing.T) {
 	pid := before[0].PID
 	children := session(pid)
 	_ = syscall.Kill(pid, syscall.SIGKILL)
-	eventually(t, "a new process", func() bool {
+	machinetest.Until(t, "a new process", func() bool {
 		i := g.Status().Instances[0]
 		return i.Ready && i.PID != pid && i.Restarts == 1 && i.LastExit != ""
 	})
-	eventually(t, "the end of the old session's children", func() bool {
+	machinetest.Until(t, "the end of the old session's children", func() bool {
 		for _, c := range children {
 			if alive(c) {
 				return false
@@ -123,14 +114,14 @@ func TestProcessOutlivesItsSupervisor(t *testing.T) {
 		return true
 	})
 	g.Stop()
-	eventually(t, "the end of the whole session", func() bool { return len(session(before[1].PID)) == 0 })
+	machinetest.Until(t, "the end of the whole session", func() bool { return len(session(before[1].PID)) == 0 })
 }
 
 func TestSweepEndsWhatNobodyAskedFor(t *testing.T) {
 	dir := t.TempDir()
 	first := open(t, dir)
 	g := first.Group(spec(t, serve(t)), 1)
-	eventually(t, "ready", func() bool { return g.Status().Ready == 1 })
+	machinetest.Until(t, "ready", func() bool { return g.Status().Ready == 1 })
 	recorded := g.Status().Instances[0].PID
 	first.Close()
 	// As after a crash between the start and the record.
@@ -150,7 +141,7 @@ func TestSweepEndsWhatNobodyAskedFor(t *testing.T) {
 	}
 	second := open(t, dir)
 	second.Sweep()
-	eventually(t, "both gone", func() bool { return !alive(recorded) && !alive(unrecorded.Process.Pid) })
+	machinetest.Until(t, "both gone", func() bool { return !alive(recorded) && !alive(unrecorded.Process.Pid) })
 	if !alive(other.Process.Pid) {
 		t.Error("a stranger was killed")
 	}
@@ -176,7 +167,7 @@ func TestRecycledPidIsLeftAlone(t *testing.T) {
 	s.Close()
 	second := open(t, dir)
 	g := second.Group(sp, 1)
-	eventually(t, "a process of our own", func() bool { i := g.Status().Instances[0]; return i.PID != 0 && i.PID != r.PID })
+	machinetest.Until(t, "a process of our own", func() bool { i := g.Status().Instances[0]; return i.PID != 0 && i.PID != r.PID })
 	second.Sweep()
 	g.Stop()
 	if !alive(stranger.Process.Pid) {
@@ -189,7 +180,7 @@ func TestBackOff(t *testing.T) {
 	sp := spec(t, "exit 3")
 	start := time.Now()
 	g := s.Group(sp, 1)
-	eventually(t, "a crash loop", func() bool { return g.Status().Failed != "" })
+	machinetest.Until(t, "a crash loop", func() bool { return g.Status().Failed != "" })
 	// 100 + 200 + 400 + 800 ms lie between five exits.
 	if d := time.Since(start); d < 1500*time.Millisecond {
 		t.Errorf("five exits within %s: no back-off", d)
@@ -213,7 +204,7 @@ func TestFullDiskCostsOnlyTheLog(t *testing.T) {
 		t.Fatal(err)
 	}
 	g := s.Group(sp, 1)
-	eventually(t, "ready", func() bool { return g.Status().Ready == 1 })
+	machinetest.Until(t, "ready", func() bool { return g.Status().Ready == 1 })
 	for range 3 {
 		res, err := http.Get("http://" + g.Status().Instances[0].Addr())
 		if err != nil {
@@ -231,7 +222,7 @@ func TestFloodedLogIsBounded(t *testing.T) {
 	s := open(t, t.TempDir())
 	g := s.Group(spec(t, `yes "a line of the log that is repeated for ever"`), 1)
 	path := func() string { g.mu.Lock(); defer g.mu.Unlock(); return g.slots[0].logPath() }()
-	eventually(t, "a rotation", func() bool {
+	machinetest.Until(t, "a rotation", func() bool {
 		a, err := os.Stat(path + ".1")
 		return err == nil && a.Size() >= maxLog/2
 	})
@@ -253,7 +244,7 @@ func TestDrainComesBeforeTheEnd(t *testing.T) {
 		}
 	}})
 	g := s.Group(spec(t, serve(t)), 1)
-	eventually(t, "ready", func() bool { return g.Status().Ready == 1 })
+	machinetest.Until(t, "ready", func() bool { return g.Status().Ready == 1 })
 	g.Stop()
 	if order.Load() != "drained while alive" || alive(int(pid.Load())) {
 		t.Errorf("%v; alive after the stop: %v", order.Load(), alive(int(pid.Load())))
@@ -269,7 +260,7 @@ func TestEnvironmentIsScrubbed(t *testing.T) {
 	sp := spec(t, `env > env.txt; touch $TMPDIR/writable && echo ok > done.txt; sleep 1000`)
 	sp.Env = map[string]string{"LOG_LEVEL": "info", "PORT": "1"}
 	g := s.Group(sp, 1)
-	eventually(t, "the script", func() bool { _, err := os.Stat(filepath.Join(sp.Dir, "done.txt")); return err == nil })
+	machinetest.Until(t, "the script", func() bool { _, err := os.Stat(filepath.Join(sp.Dir, "done.txt")); return err == nil })
 	b, err := os.ReadFile(filepath.Join(sp.Dir, "env.txt"))
 	if err != nil {
 		t.Fatal(err)

@@ -12,6 +12,7 @@ import (
 
 	"github.com/sluicehq/sluice/internal/agent/agenttest"
 	"github.com/sluicehq/sluice/internal/agent/wire"
+	"github.com/sluicehq/sluice/internal/machinetest"
 	"github.com/sluicehq/sluice/internal/porttest"
 	"github.com/sluicehq/sluice/internal/release"
 )
@@ -50,7 +51,7 @@ func TestWhatInstancesAnswer(t *testing.T) {
 	wait := func(what string, ok func(s []Sample, err error) bool) {
 		t.Helper()
 		var last string
-		agenttest.Eventually(t, what, func() bool {
+		machinetest.Until(t, what, func() bool {
 			_ = d.Append(t.Context(), plane.Observed("one").Scrapes)
 			s, err := d.Query(t.Context(), shop, "depth")
 			last = fmt.Sprint(s, err)
@@ -81,7 +82,7 @@ func TestWhatInstancesAnswer(t *testing.T) {
 	// Nobody scrapes any more: what was said is late.
 	agent.Kill()
 	var last string
-	agenttest.Eventually(t, "late", func() bool {
+	machinetest.Until(t, "late", func() bool {
 		s, err := d.Query(t.Context(), shop, "depth")
 		last = fmt.Sprint(s, err)
 		return why("old, and one is due every 1s")(s, err)

@@ -10,34 +10,14 @@ import (
 	"time"
 
 	"github.com/sluicehq/sluice/internal/control"
+	"github.com/sluicehq/sluice/internal/machinetest"
 )
 
 // Client talks to one server's API for a test.
 type Client struct {
 	T          testing.TB
 	URL, Token string
-	Patience   time.Duration // bounds every wait for a run; default [Patience]
-}
-
-// Patience is for machines that do much else; it is never what a test is about.
-const Patience = 4 * time.Minute
-
-// Until polls for what must come to be.
-func Until(t testing.TB, what string, ok func() bool) {
-	t.Helper()
-	if !Eventually(ok) {
-		t.Fatalf("not within %s: %s", Patience, what)
-	}
-}
-
-// Eventually is Until whose failure the caller tells.
-func Eventually(ok func() bool) bool {
-	for deadline := time.Now().Add(Patience); !ok(); time.Sleep(10 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			return false
-		}
-	}
-	return true
+	Patience   time.Duration // bounds every wait for a run; default [machinetest.Patience]
 }
 
 // Refused is an answer with status 400 or more.
@@ -116,7 +96,7 @@ func (c *Client) Wait(run, what string, ok func(control.Status) bool) control.St
 	c.T.Helper()
 	patience := c.Patience
 	if patience == 0 {
-		patience = Patience
+		patience = machinetest.Patience
 	}
 	for deadline := time.Now().Add(patience); ; time.Sleep(20 * time.Millisecond) {
 		var s control.Status // a new one: absent fields must not be an earlier answer's

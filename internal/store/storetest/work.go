@@ -9,13 +9,12 @@ import (
 	"testing"
 	"time"
 
+	"pgregory.net/rapid"
+
+	"github.com/sluicehq/sluice/internal/machinetest"
 	"github.com/sluicehq/sluice/internal/release"
 	"github.com/sluicehq/sluice/internal/store"
-	"pgregory.net/rapid"
 )
-
-// patience is how long a test waits for what must happen.
-const patience = 30 * time.Second
 
 // dueRun adds a run that is due now and returns its ID.
 func dueRun(t *testing.T, s *store.Store) string {
@@ -39,7 +38,7 @@ func One(got []store.Lease, err error) (l store.Lease, ok bool, _ error) {
 // acquire waits until a row can be leased.
 func acquire(t *testing.T, s *store.Store, table, owner string, ttl time.Duration) store.Lease {
 	t.Helper()
-	for deadline := time.Now().Add(patience); ; {
+	for deadline := time.Now().Add(machinetest.Patience); ; {
 		l, ok, err := One(s.Acquire(t.Context(), table, owner, ttl, 1))
 		if err != nil {
 			t.Fatal(err)
@@ -211,7 +210,7 @@ func pausedWorker(t *testing.T, s *store.Store) {
 	if lapsed.ID != short {
 		t.Fatalf("leased %s", lapsed)
 	}
-	for deadline := time.Now().Add(patience); ; {
+	for deadline := time.Now().Add(machinetest.Patience); ; {
 		err := s.Update(t.Context(), func(tx *store.Tx) error { return tx.Check(lapsed) })
 		if errors.Is(err, store.ErrFenced) {
 			break
@@ -425,7 +424,7 @@ func wakeProperty(t *testing.T, s *store.Store) {
 func wakeHammer(t *testing.T, s *store.Store) {
 	const writers, messages = 6, 25
 	id := dueRun(t, s)
-	ctx, cancel := context.WithTimeout(t.Context(), 2*patience)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*machinetest.Patience)
 	defer cancel()
 	topics, stop := s.Subscribe()
 	defer stop()
@@ -518,7 +517,7 @@ func commitOrder(t *testing.T, s *store.Store) {
 	const total = writers * each * 4 / 5
 	var seen []store.Feed
 	var last, generation int64
-	for deadline := time.Now().Add(patience); len(seen) < total; {
+	for deadline := time.Now().Add(machinetest.Patience); len(seen) < total; {
 		if time.Now().After(deadline) {
 			t.Fatalf("%d of %d feed lines came", len(seen), total)
 		}
@@ -564,7 +563,7 @@ func next(t *testing.T, topics <-chan string) string {
 			t.Fatal("the subscription ended")
 		}
 		return topic
-	case <-time.After(patience):
+	case <-time.After(machinetest.Patience):
 		t.Fatal("nothing was notified")
 		return ""
 	}
@@ -653,7 +652,7 @@ func wakeLive(t *testing.T, s *store.Store) {
 	if d, ok, err := s.NextWake(t.Context(), "rollouts"); err != nil || !ok || d > time.Second {
 		t.Fatalf("all were woken, the next in %v: %v %v", d, ok, err)
 	}
-	for deadline := time.Now().Add(patience); ; time.Sleep(time.Millisecond) { // each comes a little after the one before
+	for deadline := time.Now().Add(machinetest.Patience); ; time.Sleep(time.Millisecond) { // each comes a little after the one before
 		l, ok, err := One(s.Acquire(t.Context(), "rollouts", "w", time.Minute, 1))
 		if err != nil || time.Now().After(deadline) {
 			t.Fatalf("nobody was woken: %v", err)

@@ -40,13 +40,10 @@ func Require(t testing.TB) {
 	}
 }
 
-// patience is for machines that do much else; it is never what a test is about.
-const patience = 2 * time.Minute
-
 // Beats waits until a daemon, whose heart writes ever new text to the file, lives.
 func Beats(t testing.TB, file string) {
 	t.Helper()
-	for deadline := time.Now().Add(patience); ; time.Sleep(10 * time.Millisecond) {
+	for deadline := time.Now().Add(machinetest.Patience); ; time.Sleep(10 * time.Millisecond) {
 		if info, err := os.Stat(file); err == nil && info.Size() > 0 {
 			return
 		}
@@ -61,7 +58,7 @@ func Beats(t testing.TB, file string) {
 func StopsBeating(t testing.TB, file string) {
 	t.Helper()
 	last, since := "", time.Now()
-	for deadline := time.Now().Add(patience); time.Since(since) < 500*time.Millisecond; time.Sleep(20 * time.Millisecond) {
+	for deadline := time.Now().Add(machinetest.Patience); time.Since(since) < 500*time.Millisecond; time.Sleep(20 * time.Millisecond) {
 		b, err := os.ReadFile(file)
 		if err != nil {
 			t.Fatalf("the daemon never lived: %v", err)
