@@ -64,3 +64,17 @@ func (w *world) frozen(b, a State, e Event, override bool, fail func(string)) {
 		fail("8: another took its place while it lived")
 	}
 }
+
+// asked holds what a rollout does while checks can't ask a host where it says that it
+// answers: it is held, no time passes, and its release is blamed for nothing.
+func (w *world) asked(b, a State, e Event, fail func(string)) {
+	if a.Phase != Checking || a.CheckOK || a.Seen.Misplaced == "" {
+		return
+	}
+	switch {
+	case !a.Held.On:
+		fail("checks can't be made, and it is not held")
+	case e.Tick != nil && b.Phase == Checking && b.Held.On && a.InAction != b.InAction:
+		fail("time passed while checks could not be made")
+	}
+}

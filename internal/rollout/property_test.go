@@ -33,6 +33,7 @@ func TestInvariants(t *testing.T) {
 
 type wish struct {
 	weight        int
+	shadow        int
 	capacity, old bool
 	shares        []Share
 }
@@ -58,6 +59,8 @@ type host struct {
 	weight           int
 	candidate, old   bool // is there
 	run, keep        int  // instances of them
+	strange          bool // somebody else had it run something
+	astray           bool // it says that it answers where checks can't ask
 	candReady, ready bool // is ready; ready is the previous release's
 }
 
@@ -113,9 +116,12 @@ func drawPlan(t *rapid.T) Plan {
 			bake = rapid.SampledFrom([]time.Duration{time.Second, 2 * time.Minute}) // 0 can't be judged
 		}
 	}
+	if rapid.IntRange(0, 2).Draw(t, "shadow") == 0 && env.Rollout.Strategy != pipeline.Rolling && env.Rollout.Strategy != pipeline.Immutable {
+		env.Shadow = &pipeline.Shadow{Share: rapid.SampledFrom([]float64{1, 100}).Draw(t, "share"), Bake: bake.Draw(t, "shadowBake")}
+	}
 	env.Target = pipeline.Target{Type: "host", Listen: ":1", Instances: rapid.IntRange(1, 3).Draw(t, "instances"), Hosts: []string{"a", "b", "c"}[:rapid.IntRange(1, 3).Draw(t, "planned hosts")]}
 	if env.Rollout.Strategy != pipeline.Immutable && rapid.IntRange(0, 3).Draw(t, "worker") == 0 {
-		env.Target.Listen, env.Target.Instances = "", 3
+		env.Target.Listen, env.Target.Instances, env.Shadow = "", 3, nil
 	}
 	if env.Rollout.Strategy == pipeline.Rolling {
 		env.Rollout.Batches = &pipeline.Batches{Batch: pipeline.Amount{Count: rapid.IntRange(1, env.Target.Total()).Draw(t, "batch")}, Additional: rapid.Bool().Draw(t, "additional")}
@@ -163,7 +169,7 @@ func (w *world) actions() map[string]func(*rapid.T) {
 		"almost": func(t *rapid.T) { // all is as wanted but for one thing
 			w.obey()
 			h := some(t)
-			switch rapid.IntRange(0, 5).Draw(t, "but") {
+			switch rapid.IntRange(0, 7).Draw(t, "but") {
 			case 0, 1:
 				h.weight = rapid.SampledFrom([]int{0, 100, 500, 2500, FullWeight}).Draw(t, "weight")
 			case 2:
@@ -174,6 +180,10 @@ func (w *world) actions() map[string]func(*rapid.T) {
 				h.old, h.ready, h.keep = false, false, 0
 			case 5:
 				h.down = true
+			case 6:
+				h.strange = true
+			case 7:
+				h.astray = true
 			}
 			w.see(t, w.observe())
 		},
@@ -212,9 +222,12 @@ func (w *world) actions() map[string]func(*rapid.T) {
 		"drift": func(t *rapid.T) {
 			some(t).weight = rapid.SampledFrom([]int{0, 100, 500, 2500, FullWeight}).Draw(t, "weight")
 		},
-		"seen":  func(t *rapid.T) { w.see(t, w.observe()) },
-		"later": func(t *rapid.T) { w.late = append(w.late, w.observe()) },
-		"late":  func(t *rapid.T) { w.seeLate(t) },
+		"stranger":      func(t *rapid.T) { some(t).strange = true },
+		"astray":        func(t *rapid.T) { some(t).astray = true },
+		"finds its way": func(t *rapid.T) { some(t).astray = false },
+		"seen":          func(t *rapid.T) { w.see(t, w.observe()) },
+		"later":         func(t *rapid.T) { w.late = append(w.late, w.observe()) },
+		"late":          func(t *rapid.T) { w.seeLate(t) },
 		"crash": func(t *rapid.T) {
 			if rapid.IntRange(0, 3).Draw(t, "really") == 0 {
 				o := w.observe()
@@ -250,7 +263,7 @@ func (w *world) apply(i int, gen int64) {
 		return
 	}
 	x := w.wishes[gen]
-	h.applied, h.weight = gen, x.of(i).Weight
+	h.applied, h.weight, h.strange = gen, x.of(i).Weight, false
 	h.run, h.keep = x.of(i).Candidate, x.of(i).Old
 	h.candReady, h.ready = h.candReady && x.capacity, h.ready && x.old
 	h.candidate, h.old = x.capacity, x.old
@@ -265,7 +278,7 @@ func (w *world) behave(t *rapid.T) {
 func (w *world) obey() {
 	for i := range w.hosts {
 		h := &w.hosts[i]
-		h.down = false
+		h.down, h.strange, h.astray = false, false, false
 		w.apply(i, w.gen)
 		if w.gen > 0 { // what drifted is put back by the next one
 			x := w.wishes[w.gen].of(i)
@@ -288,6 +301,12 @@ func (w *world) observe() Observation {
 			o.Generation = h.applied
 		}
 		o.Hosts++
+		if h.astray {
+			o.Misplaced = "a host says a wrong address"
+		}
+		if h.strange {
+			o.Off = "somebody started something"
+		}
 		if shares != nil {
 			w.held(&o, h, shares[i])
 			continue
@@ -369,7 +388,7 @@ func (w *world) do(t *rapid.T, e Event) {
 	w.log(e, Quiet(before, after, e, effects))
 	if wants(effects) {
 		w.gen++
-		w.wishes[w.gen] = wish{after.Weight, after.Capacity, after.Old, w.plan.Shares(after)}
+		w.wishes[w.gen] = wish{after.Weight, after.Shadow, after.Capacity, after.Old, w.plan.Shares(after)}
 		if rapid.IntRange(0, 9).Draw(t, "between") == 0 {
 			w.seeLate(t) // before the generation is known
 		}
@@ -434,7 +453,7 @@ func (w *world) after(t *rapid.T, b, a State, e Event, effects []Effect) {
 		}
 		return seen.MinWeight == weight && seen.MaxWeight == weight
 	}
-	asSet := func(weight int) bool { return at(weight) && (!counted || seen.Off == "") }
+	asSet := func(weight int) bool { return at(weight) && seen.Off == "" }
 	override := e.Command != nil && e.Command.Kind == Advance && e.Command.Override && e.Command.Reason != ""
 	advance := e.Command != nil && e.Command.Kind == Advance
 
@@ -450,6 +469,15 @@ func (w *world) after(t *rapid.T, b, a State, e Event, effects []Effect) {
 			fail("10: raised on drift, or while paused")
 		}
 	}
+	// Copies are made where the plan says so, before any user comes; nobody goes on with
+	// them who goes back.
+	if a.Shadow > 0 && !a.Phase.Terminal() && (a.Weight > 0 || a.Phase == RollingBack || a.Shadow != w.plan.Steps[a.Step].Shadow) {
+		fail("1: copies where the plan has none")
+	}
+	if known && !a.Applying && w.wishes[a.Wanted].shadow != a.Shadow && !a.Phase.Terminal() {
+		fail("1: hosts were told to copy another share")
+	}
+	w.asked(b, a, e, fail)
 	switch a.Phase {
 	case Preparing, Checking, Baking, Finishing:
 		if b.Phase != Pending && fresh && a.Wanted == wanted && b.Weight == a.Weight && seen.Hosts > 0 && !asSet(a.Weight) && (!counted || b.Run == a.Run && b.Keep == a.Keep) && a.Held.Cause != CauseDrift {
@@ -516,7 +544,7 @@ func (w *world) after(t *rapid.T, b, a State, e Event, effects []Effect) {
 	if b.Stuck.On && !a.Stuck.On && a.Phase == RollingBack {
 		fail("4: no longer stuck without an end")
 	}
-	if j := e.Judged; j != nil && j.Verdict == verdict.Fail && b.Exposed && !b.Phase.Terminal() && b.Phase != RollingBack {
+	if j := e.Judged; j != nil && j.Verdict == verdict.Fail && b.Judged() && !b.Phase.Terminal() && b.Phase != RollingBack {
 		does, waived := w.plan.on(b.open(*j)), len(j.Failed) > 0 && len(b.open(*j)) == 0
 		switch {
 		case a.Weight > b.Weight:
@@ -555,7 +583,7 @@ func (w *world) after(t *rapid.T, b, a State, e Event, effects []Effect) {
 	}
 	w.facts(t, b, a, e, fail)
 	// The wish and the effect go together, once.
-	if (a.Weight != b.Weight || a.Capacity != b.Capacity || a.Run != b.Run || a.Keep != b.Keep || a.Moved != b.Moved) && !wants(effects) {
+	if (a.Weight != b.Weight || a.Capacity != b.Capacity || a.Run != b.Run || a.Keep != b.Keep || a.Moved != b.Moved || a.Shadow != b.Shadow) && !wants(effects) {
 		fail("what is wanted changed and nobody is told")
 	}
 	if wants(effects) && !a.Applying {

@@ -80,6 +80,13 @@ func (s *sim) checkStep(r *row, x *step) {
 			}
 		}
 	}
+	if p := plan.Steps[a.Step]; a.Shadow > 0 && !a.Phase.Terminal() && (a.Weight > 0 || a.Phase == rollout.RollingBack || a.Shadow != p.Shadow) {
+		s.violated(1, "%d of the requests are copied in %s at step %d, whose share is %d, at weight %d", a.Shadow, a.Phase, a.Step, p.Shadow, a.Weight)
+	}
+	// What a host says of itself blames no release, and no time passes for it.
+	if a.Seen.Misplaced != "" && a.Phase == rollout.Checking && !a.CheckOK && (!a.Held.On || e.Tick != nil && b.Phase == a.Phase && a.InAction != b.InAction) {
+		s.violated(0, "checks can't be made, and it is not held for it: %s", a.Seen.Misplaced)
+	}
 	// 2
 	if k := &s.releases[r.rel]; a.Weight > 0 && b.Weight == 0 {
 		if !k.promoted || k.altered {
@@ -306,6 +313,9 @@ func (s *sim) checkDrift(t *turn, r *row) {
 		}
 		w, want := 0, st.Weight
 		for _, v := range svc.Revisions {
+			if v.Release == id(stranger) {
+				differs = q.Host + " runs a release of which nobody knows"
+			}
 			if v.Release == id(r.rel) {
 				w = v.Weight
 			}
@@ -365,10 +375,13 @@ func (s *sim) checkWorld() {
 			if l == nil || v.rel != l.rel || r.drift != nil || l.state.Applying || r.doc.Generation != l.state.Wanted {
 				continue
 			}
+			if v.shadow != l.state.Shadow {
+				s.violated(1, "%s copies %d to the candidate at generation %d, and %d is recorded", r.name, v.shadow, l.state.Wanted, l.state.Shadow)
+			}
 			if v.want != l.state.Weight && l.plan.Instances == 0 {
 				s.violated(1, "%s was told %d at generation %d, and %d is recorded", r.name, v.want, l.state.Wanted, l.state.Weight)
 			}
-			if v.weight > l.plan.Steps[l.state.Step].Weight && l.plan.Instances == 0 {
+			if v.weight > l.plan.Steps[l.state.Step].Weight && l.plan.Instances == 0 && !r.stays {
 				s.violated(1, "%s gives %d at a step of %d", r.name, v.weight, l.plan.Steps[l.state.Step].Weight)
 			}
 		}

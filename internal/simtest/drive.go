@@ -64,7 +64,7 @@ func (s *sim) compileRollback() rollout.Plan {
 // drivable is what a driven target does of an environment.
 func (s *sim) drivable(e *pipeline.Environment) {
 	if s.fleet != nil {
-		e.Rollout.OnFail, e.Rollout.OnDrift = "", ""
+		e.Rollout.OnFail, e.Rollout.OnDrift, e.Shadow = "", "", nil
 	}
 }
 

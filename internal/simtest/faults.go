@@ -40,6 +40,7 @@ const (
 	commandTwice   //
 	secondStart    // another rollout of the same service and environment
 	forgedRelease  // not promoted, or altered
+	wrongAddress   // a host says that it answers where checks must not ask
 	nFaults        = iota
 )
 
@@ -49,7 +50,7 @@ var faultNames = [nFaults]string{
 	"commit's answer lost", "effect's answer lost", "report lost", "report twice", "report late",
 	"desired state lost", "desired state late", "drift", "metric gap", "clock forward", "clock back",
 	"lease lost in a turn", "router unreachable", "router restarts", "instance dies", "candidate fails",
-	"stale command", "command twice", "second rollout", "forged release",
+	"stale command", "command twice", "second rollout", "forged release", "wrong address",
 }
 
 func (f Fault) String() string { return faultNames[f] }

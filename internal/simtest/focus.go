@@ -34,7 +34,7 @@ func (s *sim) struck() bool {
 
 // ofWorld are the faults that strike by themselves, and not at a point of a turn
 // or of a message.
-var ofWorld = []Fault{driftFault, metricGap, clockForward, clockBack, routerDown, routerRestart, instanceDies, candidateFails, commandStale, commandTwice, secondStart}
+var ofWorld = []Fault{driftFault, metricGap, clockForward, clockBack, routerDown, routerRestart, instanceDies, candidateFails, commandStale, commandTwice, secondStart, wrongAddress}
 
 // ofEffects are the faults that need an effect under way.
 func ofEffects(f Fault) bool {
@@ -79,9 +79,14 @@ func (s *sim) phaseChanged() {
 	}
 }
 
-// drifts lets somebody else set the candidate's weight.
+// drifts lets somebody else set the candidate's weight, or start a release on a host.
 func (s *sim) drifts(r *router) {
 	s.traffic(r)
+	if !s.unfenced && s.chance(0.3) {
+		r.strange, r.tell = true, s.now
+		s.say("somebody starts a release on %s", r.name)
+		return
+	}
 	w := one(s, 0, 100, 500, 2500, 5000, rollout.FullWeight)
 	r.drift, r.tell = &w, s.now
 	s.effect(r)

@@ -198,6 +198,11 @@ func (s *sim) work(_ int, t *task) {
 		s.drop(t)
 		s.notify()
 	case atRequest:
+		if s.cantAsk(t.row) { // the check stays promised
+			s.say("plane %d: checks wait for an address", t.plane)
+			s.drop(t)
+			return
+		}
 		t.ok, t.pc = s.releases[s.store.rollouts[t.row].rel].check, atChecked
 	case atChecked:
 		s.checked(t)

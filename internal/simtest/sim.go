@@ -315,7 +315,7 @@ func (s *sim) heal() {
 	s.say("from here on nothing goes wrong")
 	s.gapUntil = s.now
 	for _, r := range s.routers {
-		r.down = min(r.down, s.now)
+		r.down, r.astray, r.tell = min(r.down, s.now), min(r.astray, s.now), min(r.tell, s.now)
 		for _, v := range r.revs {
 			v.ready = min(v.ready, s.now+time.Second)
 			if l := s.store.live(); !s.releases[v.rel].broken && v.verified && (l == nil || l.rel != v.rel) {

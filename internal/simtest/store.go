@@ -244,7 +244,7 @@ func shape(a, b wire.Observed) bool {
 	}
 	for i := range a.Services {
 		x, y := &a.Services[i], &b.Services[i]
-		if x.Generation != y.Generation || len(x.Revisions) != len(y.Revisions) {
+		if x.Generation != y.Generation || x.Address != y.Address || x.Refused != y.Refused || len(x.Revisions) != len(y.Revisions) {
 			return true
 		}
 		for j := range x.Revisions {

@@ -24,7 +24,11 @@ type router struct {
 	tell time.Duration // when it reports
 	told time.Duration // traffic is counted up to here
 
-	drift   *int // a weight that somebody else gave the candidate
+	drift   *int          // a weight that somebody else gave the candidate
+	strange bool          // somebody else had it run a release of which nobody knows
+	astray  time.Duration // until when it says a wrong address
+	twin    string        // another's; empty: one that the server takes out
+	stays   bool          // what has users goes on until what shall have them can serve
 	read    int64
 	weights []int // candidate's weights that were reported at generation read
 	full    bool  // and once with all instances ready that were wanted of it
@@ -38,6 +42,7 @@ type revision struct {
 	want      int // weight
 	n, have   int // instances: wanted, and ready at least
 	weight    int // in effect
+	shadow    int // share of requests that are copied to it
 	candidate bool
 	pulled    time.Duration // when content and promotion are looked at
 	ready     time.Duration // from then on
@@ -49,6 +54,9 @@ type revision struct {
 	fails     float64
 	requests  int64 // since boot
 	bad       int64
+	copies    int64 // as requests, of those that were copied to it
+	badCopies int64
+	part      [2]float64 // of a copy, and of a bad one
 }
 
 func id(rel int) release.ID { return ids[rel] }
@@ -109,7 +117,7 @@ func (s *sim) take(r *router, d wire.Desired) {
 			v.weight = v.want
 		}
 	}
-	r.doc, r.drift = d, nil
+	r.doc, r.drift, r.strange = d, nil, false
 	r.journal = append(r.journal, d.Generation)
 	for _, x := range d.Revisions {
 		rel := relOf(x.Release)
@@ -119,7 +127,7 @@ func (s *sim) take(r *router, d wire.Desired) {
 			r.revs = append(r.revs, v)
 			r.tell = min(r.tell, v.pulled)
 		}
-		v.want, v.candidate = x.Weight, x.Candidate
+		v.want, v.candidate, v.shadow = x.Weight, x.Candidate, x.Shadow
 		n := x.Instances
 		if own, ok := x.Shares[r.name]; ok {
 			v.want, n = own.Weight, own.Instances
@@ -172,7 +180,8 @@ func (s *sim) effect(r *router) {
 			stable = v
 		}
 	}
-	if blocked && (blockedStable || stable == nil) && slices.ContainsFunc(r.revs, func(v *revision) bool { return v.weight > 0 && v.served }) {
+	r.stays = blocked && (blockedStable || stable == nil) && slices.ContainsFunc(r.revs, func(v *revision) bool { return v.weight > 0 && v.served })
+	if r.stays {
 		return
 	}
 	for _, v := range r.revs {
@@ -214,10 +223,22 @@ func (s *sim) traffic(r *router) {
 		return
 	}
 	for _, v := range r.revs {
+		k := &s.releases[v.rel]
+		if v.shadow > 0 && v.running(s.now) > 0 { // nobody sees what comes of it
+			v.part[0] += s.rps * d.Seconds() * float64(v.shadow) / wire.FullWeight
+			n := int64(v.part[0])
+			v.part[0] -= float64(n)
+			v.part[1] += float64(n) * k.errors
+			bad := int64(v.part[1])
+			v.part[1] -= float64(bad)
+			v.copies, v.badCopies = v.copies+n, v.badCopies+bad
+			if row := s.store.live(); row != nil && row.rel == v.rel {
+				s.served += n
+			}
+		}
 		if v.weight == 0 {
 			continue
 		}
-		k := &s.releases[v.rel]
 		v.share += s.rps * d.Seconds() * float64(v.weight) / wire.FullWeight
 		n := int64(v.share)
 		v.share -= float64(n)
@@ -241,7 +262,7 @@ func (s *sim) report(r *router) wire.Observed {
 	s.effect(r)
 	r.seq++
 	o := wire.Observed{Protocol: wire.Protocol, Host: r.name, Boot: boots[r.boot%len(boots)], Sequence: r.seq}
-	svc := wire.Service{Key: key, Generation: r.doc.Generation, Listening: true, Address: r.name, Revisions: make([]wire.RevisionObserved, 0, len(r.revs))}
+	svc := wire.Service{Key: key, Generation: r.doc.Generation, Listening: true, Address: r.address(""), Revisions: make([]wire.RevisionObserved, 0, len(r.revs))}
 	for _, v := range r.revs {
 		x := wire.RevisionObserved{Release: id(v.rel), Phase: wire.Pulling, Weight: v.weight}
 		switch {
@@ -256,13 +277,37 @@ func (s *sim) report(r *router) wire.Observed {
 		if v.verified {
 			x.Instances = instances[:min(v.n, len(instances))]
 		}
+		if v.copies > 0 {
+			x.Shadow = []wire.Counters{{Requests: uint64(v.copies), Bad: uint64(v.badCopies)}}
+		}
 		if v.requests > 0 {
 			x.Counters = []wire.Counters{{Requests: uint64(v.requests), Bad: uint64(v.bad)}}
 		}
 		svc.Revisions = append(svc.Revisions, x)
 	}
+	if r.strange {
+		svc.Revisions = append(svc.Revisions, wire.RevisionObserved{Release: id(stranger), Phase: wire.Ready, Ready: 1, Wanted: true})
+	}
+	if r.astray > s.now {
+		if svc.Address = r.address(r.twin); r.twin == "" {
+			svc.Address, svc.Refused = "", "it says that it answers at 192.0.2.7:1, which is not its own"
+		}
+	}
 	o.Services = []wire.Service{svc}
 	return o
+}
+
+// stranger is a release that nobody ever made here.
+const stranger = 255
+
+var addresses = map[string]string{"a": "a:8080", "b": "b:8080", "c": "c:8080"}
+
+// address is where a router answers; another's if that is named.
+func (r *router) address(twin string) string {
+	if twin != "" {
+		return addresses[twin]
+	}
+	return addresses[r.name]
 }
 
 var instances = make([]wire.Instance, 16)

@@ -118,7 +118,7 @@ func (t *turn) close() {
 		if t.s.fleet != nil {
 			e.kind, e.ask = t.row.state.Asked, t.row.state.Ask()
 		} else {
-			e.doc = t.document()
+			e.doc = t.document(t.apply)
 		}
 		t.effects = append(t.effects, e)
 	}
@@ -134,7 +134,7 @@ func (t *turn) close() {
 	if d, ok := rollout.NextWake(t.row.plan, t.row.state); ok {
 		next = min(next, d)
 	}
-	if w := &t.row.watch; (w.rate != nil || w.limit != nil) && t.row.state.Exposed && t.row.state.Phase != rollout.RollingBack {
+	if w := &t.row.watch; (w.rate != nil || w.limit != nil) && t.row.state.Judged() && t.row.state.Phase != rollout.RollingBack {
 		next = min(next, max(0, minBin-w.binElapsed))
 		if w.flush {
 			next = 0
@@ -146,15 +146,15 @@ func (t *turn) close() {
 }
 
 // document is what hosts shall run for the state, as control makes it.
-func (t *turn) document() wire.Desired {
-	d := host.Document(key, t.s.target, t.apply)
+func (t *turn) document(gen int64) wire.Desired {
+	d := host.Document(key, t.s.target, gen)
 	st := &t.row.state
 	var old, cand *wire.Revision
 	if st.Old && t.row.old >= 0 {
 		old = &wire.Revision{Release: id(t.row.old), Weight: wire.FullWeight - st.Weight, Instances: t.s.target.Instances}
 	}
 	if st.Capacity {
-		cand = &wire.Revision{Release: id(t.row.rel), Weight: st.Weight, Candidate: true, Instances: t.s.target.Instances}
+		cand = &wire.Revision{Release: id(t.row.rel), Weight: st.Weight, Candidate: true, Instances: t.s.target.Instances, Shadow: st.Shadow}
 	}
 	t.wanted().Put(&d, old, cand)
 	for _, r := range []*wire.Revision{old, cand} {
@@ -168,6 +168,31 @@ func (t *turn) document() wire.Desired {
 // wanted is the share of each host, where the plan counts instances.
 func (t *turn) wanted() *host.Wanted {
 	return host.WantedOf(t.row.plan, t.row.state, t.s.target.Hosts, t.s.target.Instances)
+}
+
+// instructed is what hosts are held to, as told of control.
+func (t *turn) instructed() *host.Wanted {
+	w := t.wanted()
+	if t.row.state.Wanted == 0 || t.row.state.Phase == rollout.RollingBack {
+		return w
+	}
+	return w.Tell(t.document(t.row.state.Wanted))
+}
+
+// misplaced says why hosts can't be asked, where a step of the plan would.
+func (s *sim) misplaced(r *row, reports []host.Report) string {
+	if s.worker || s.fleet != nil || !slices.ContainsFunc(r.plan.Steps, func(p rollout.PlanStep) bool { return p.Kind == rollout.StepCheck }) {
+		return ""
+	}
+	if err := host.Misplaced(reports, key, s.target); err != nil {
+		return err.Error()
+	}
+	return ""
+}
+
+// cantAsk reports whether checks of a rollout wait for a host's address.
+func (s *sim) cantAsk(id int) bool {
+	return s.misplaced(s.store.rollouts[id], s.reports()) != ""
 }
 
 // commit puts the turn into the store, all of it in one moment.
@@ -257,7 +282,8 @@ func (t *turn) events(ask answer) error {
 		seen.Generation = t.s.store.acked
 		t.told = seen
 	} else {
-		seen = t.wanted().Observe(reports, key, t.s.target.Hosts, id(t.row.rel), idOf(old), t.at)
+		seen = t.instructed().Observe(reports, key, t.s.target.Hosts, id(t.row.rel), idOf(old), t.at)
+		seen.Misplaced = t.s.misplaced(&t.row, reports)
 	}
 	elapsed := time.Duration(0)
 	if !w.ticked.IsZero() {
@@ -292,7 +318,7 @@ func (t *turn) binDue() bool {
 	if !w.ticked.IsZero() {
 		e = max(0, min(t.at.Sub(w.ticked), 2*w.planned))
 	}
-	return t.row.state.Exposed && (w.binElapsed+e >= minBin || w.flush)
+	return t.row.state.Judged() && (w.binElapsed+e >= minBin || w.flush)
 }
 
 // judge closes a bin that is due, through the real tests of package analysis.
@@ -302,8 +328,11 @@ func (t *turn) judge(reports []host.Report, ask answer) *rollout.Judged {
 		return nil
 	}
 	counts := host.Counters(reports, key, t.s.target.Hosts)
-	if !st.Exposed || st.Phase == rollout.RollingBack {
-		if !st.Exposed {
+	if t.s.env.Shadow != nil {
+		counts = append(counts, host.ShadowCounters(reports, key, t.s.target.Hosts)...)
+	}
+	if !st.Judged() || st.Phase == rollout.RollingBack {
+		if !st.Judged() {
 			w.increase(counts, t.row.rel)
 			w.increase(counts, t.row.old)
 			w.binElapsed = 0

@@ -29,6 +29,9 @@ func (s *sim) fetch(r *router) {
 func (s *sim) tell(r *router) {
 	s.events++
 	r.tell = s.now + time.Second
+	if r.astray > s.now {
+		r.tell = min(r.tell, r.astray)
+	}
 	for _, v := range r.revs {
 		for _, at := range []time.Duration{v.pulled, v.ready} {
 			if at > s.now {
@@ -111,11 +114,22 @@ func (s *sim) mischief() {
 	case routerRestart:
 		s.strike(f)
 		s.traffic(r)
-		r.boot, r.seq, r.drift, r.tell = r.boot+1, 0, nil, s.now+time.Second
+		r.boot, r.seq, r.drift, r.strange, r.tell = r.boot+1, 0, nil, false, s.now+time.Second
 		for _, v := range r.revs {
+			v.copies, v.badCopies = 0, 0
 			v.requests, v.bad, v.have, v.ready, v.served = 0, 0, 0, s.now+s.dur(0, s.releases[v.rel].slow), false
 		}
 		s.effect(r)
+	case wrongAddress:
+		s.strike(f)
+		r.astray, r.tell, r.twin = s.now+s.dur(time.Second, 40*time.Second), s.now, ""
+		if len(s.routers) > 1 && s.chance(0.5) {
+			r.twin = s.routers[0].name
+			if r == s.routers[0] {
+				r.twin = s.routers[1].name
+			}
+		}
+		s.say("%s says that it answers at a wrong address", r.name)
 	case instanceDies:
 		if len(r.revs) == 0 {
 			return
@@ -266,7 +280,7 @@ func (s *sim) start(rel int, plan rollout.Plan) {
 	for _, r := range s.routers {
 		r.read = -1
 		for _, v := range r.revs {
-			s.disturbed = s.disturbed || v.failed != ""
+			s.disturbed = s.disturbed || v.failed != "" || v.ready > s.now
 		}
 	}
 }
@@ -325,6 +339,9 @@ func (s *sim) draw() pipeline.Environment {
 		r.RetireAfter = time.Second
 	}
 	s.shape(r, bake)
+	if !s.worker && r.Strategy != pipeline.Rolling && r.Strategy != pipeline.Immutable && s.chance(0.25) {
+		e.Shadow = &pipeline.Shadow{Share: one(s, 10.0, 50, 100), Bake: bake()}
+	}
 	r.OnFail = one(s, "", "", "", pipeline.Freeze, pipeline.RollForward)
 	r.OnDrift = one(s, "", "", "", pipeline.DriftHold)
 	s.drivable(&e)
