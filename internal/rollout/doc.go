@@ -60,7 +60,8 @@
 // they drained), the second moves the users, with which the old ones go. None are
 // let go while others are missing, but by a person's override where only the previous
 // release lacks some: a broken one must not hold up its own fix (State.Lame). The observation holds each host to its own share
-// (Observation.Off names the first that differs), so that drift is found by host.
+// (Observation.Off names the first that differs), so that drift is found by host. Of any
+// plan it names the first host that runs what it was not told to.
 // A worker has no router: its weight is its share of the instances.
 //
 // # Safe actions
@@ -154,12 +155,13 @@
 //  8. One live rollout per service and environment is the store's unique row.
 //  9. [Facts] has one fact for each change of phase, step, weight, verdict, flag,
 //     capacity, extension and result, and for each command and check.
-//  10. Weights other than the recorded ones, read at the wanted generation while
-//     nothing shifts, hold the rollout and are put back; no advance goes on, not
-//     even by override, until they are read right.
+//  10. Weights, releases or instances other than the recorded ones, read at the wanted
+//     generation while nothing shifts, hold the rollout and are put back; no advance
+//     goes on, not even by override, until they are read right. While it shifts they
+//     keep it from the next step, and what is wanted is asked for again.
 //
 // 1, 3–7, 9 and 10 are properties in property_test.go, against a target that is
-// late, lossy, repetitive, drifting and short of hosts; so is that a rollout ends
+// late, lossy, repetitive, drifting, misplaced and short of hosts; so is that a rollout ends
 // once its target behaves. testdata holds the stories, to be reviewed as diffs.
 //
 // # Failure

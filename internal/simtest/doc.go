@@ -30,7 +30,7 @@
 // agent, as its rules of generations, verification and effective weights; and load
 // balancers, which have no generations. Users are an even stream: that a share of
 // requests is the weight, and that raising one only moves users to the candidate,
-// is the proxy's own test.
+// is the proxy's own test. Copies of requests are counted apart from them.
 //
 // # Points
 //
@@ -49,7 +49,7 @@
 // (the environment and its rollout are leased apart); the router is read back after.
 // What remains is a clock that jumps while a call is under way, which lets two
 // workers in: then, and only then, an older wish may come true after a newer one,
-// and it must be found as drift.
+// and it must be found as drift. So must a release that somebody else starts on a host.
 //
 // # Driven
 //
@@ -64,7 +64,8 @@
 //
 // check.go has one check for each invariant, by what truly happened: what routers
 // told (and not what the state says was seen), what a release truly is, how many
-// users it truly had. Replaying is checked after each commit, from the last entry
+// users it truly had. While a host says a wrong address, where checks must not ask, the
+// rollout is held and no time passes for it. Replaying is checked after each commit, from the last entry
 // that can still be merged, and over the whole log at the end of a rollout.
 //
 // # Biting

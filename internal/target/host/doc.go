@@ -10,6 +10,10 @@
 // say one place ([Misplaced]): checks are asked there. A rollout whose checks can't ask
 // is held meanwhile, and its release is blamed for nothing.
 //
+// A host that has applied a document and runs something else than it says was changed by
+// somebody ([Differs]). What passes by itself is no difference: what drains, crashed or
+// starts, and what serves until others can, which agents tell apart.
+//
 // Beside users' traffic a document may ask for an address of the candidate alone
 // (Preview), which reports name once it is open, and for traffic that agents make
 // themselves (Synthesize), whose counts are apart from users'.
