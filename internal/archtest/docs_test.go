@@ -77,3 +77,21 @@ func TestLinks(t *testing.T) {
 		t.Errorf("found %d links only", links)
 	}
 }
+
+// TestMap finds each package below internal on the map of README.md.
+func TestMap(t *testing.T) {
+	text, err := os.ReadFile("../../README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, list, _ := strings.Cut(string(text), "is the map.")
+	entries, err := os.ReadDir("..")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range entries {
+		if e.IsDir() && !strings.Contains(list, "`"+e.Name()+"`") {
+			t.Errorf("README.md's map lacks internal/%s", e.Name())
+		}
+	}
+}
