@@ -246,19 +246,35 @@ func (l Latency) Result() Metric {
 		return m
 	}
 	v := l.Verdict()
-	var told Metric
-	found := false
-	for _, q := range l.Quantiles {
-		m := q.Rate.Result()
-		if m.Verdict == v && (!found || m.LogPass < told.LogPass) {
-			told, found = m, true
-		}
-	}
+	_, told := l.told(v)
 	told.Verdict, told.DecidedAtBin = v, 0
 	if v == verdict.Pass {
 		told.DecidedAtBin = l.PassedAt
 	}
 	return told
+}
+
+// told is the quantile that tells a verdict: of those that came to it the one with
+// the least evidence for a pass.
+func (l Latency) told(v verdict.Verdict) (Rate, Metric) {
+	var rate Rate
+	var told Metric
+	for _, q := range l.Quantiles {
+		if m := q.Rate.Result(); m.Verdict == v && (rate.V == 0 || m.LogPass < told.LogPass) {
+			rate, told = q.Rate, m
+		}
+	}
+	return rate, told
+}
+
+// Told returns the test of the quantile that [Latency.Result] tells of; false while
+// there is no bound, or after a fail.
+func (l Latency) Told() (Rate, bool) {
+	if l.Failed != nil || !l.Frozen() {
+		return Rate{}, false
+	}
+	r, _ := l.told(l.Verdict())
+	return r, r.V != 0
 }
 
 // boundBucket finds the bucket whose upper edge is at or above maxRatio × the

@@ -15,7 +15,14 @@ type PlanStep struct {
 	Bake  time.Duration // warm-up included
 }
 
-// PlanInput is what is known of a bake before anything moves.
+// Running is how far a bake is, and what it has shown.
+type Running struct {
+	Elapsed time.Duration // of PlanInput.Bake
+	Warm    time.Duration // that the warm-up has had
+	Test    Rate          // as it stands, with the bins of this bake and of those before
+}
+
+// PlanInput is what is known of a bake before anything moves, or while it runs.
 type PlanInput struct {
 	Settings     Settings
 	Metrics      int        // that alpha is split over; 0 is 1
@@ -26,9 +33,10 @@ type PlanInput struct {
 	Bake         time.Duration
 	Care         float64 // canary rate that the owner wants seen; 0: baseline + maxExcess
 	Seed         uint64
+	Running      *Running // the bake runs; nil: nothing moved yet. Its test has the evidence of Earlier
 }
 
-// PlanOutput is what the bake can do.
+// PlanOutput is what the bake can do by its end.
 type PlanOutput struct {
 	CanaryRequests        int64    `json:"canaryRequests"` // judged ones, in this bake
 	Detectable            float64  `json:"detectable"`     // canary rate that fails by its end 95 times of 100; 1: none
@@ -49,7 +57,8 @@ const (
 
 // Plan says what a bake can see and how likely a healthy canary is to pass at
 // its end. The same input gives the same answer. ExpectedSecondsToPass is the
-// median over simulated healthy canaries, from the start of this bake.
+// median over simulated healthy canaries, from the start of this bake, or from now
+// on if it runs.
 func Plan(in PlanInput) (PlanOutput, error) {
 	if err := in.validate(); err != nil {
 		return PlanOutput{}, fmt.Errorf("couldn't plan the bake: %w", err)
@@ -65,6 +74,10 @@ func Plan(in PlanInput) (PlanOutput, error) {
 	judged := max(0, in.Bake-warm)
 	out := PlanOutput{CanaryRequests: in.requests(in.Share, judged)}
 	all := before.plus(out.CanaryRequests, in.requests(1-in.Share, judged))
+	if in.Running != nil {
+		before, all, out.CanaryRequests = in.goesOn()
+		warm = max(0, in.Bake-in.takes(out.CanaryRequests))
+	}
 	out.Detectable = in.detectable(all.K, all.N)
 	out.ExpectedSecondsToPass, out.ChanceOfExtension = in.simulate()
 	out.Advice = in.advise(out, before, warm)
@@ -93,10 +106,42 @@ func (in PlanInput) validate() error {
 	if !(in.RPS >= 0 && in.RPS <= 1e7) {
 		return fmt.Errorf("the traffic is %v requests per second: it is from 0 to 10 million", in.RPS)
 	}
+	if r := in.Running; r != nil && (r.Elapsed < 0 || r.Warm < 0 || r.Test.check() != nil) {
+		return fmt.Errorf("the bake has run for %v and warmed up for %v: neither is below 0, and its test must be one", r.Elapsed, r.Warm)
+	}
 	if !(in.Care >= 0 && in.Care <= 1) {
 		return fmt.Errorf("the rate to be seen is %v: it is a fraction from 0 to 1", in.Care)
 	}
 	return nil
+}
+
+// goesOn is what a bake that runs will have judged at its end, canary's and
+// baseline's requests: all of it, what is from before this step, and the canary's
+// of this step.
+func (in PlanInput) goesOn() (before, all counts, canary int64) {
+	r := in.Running
+	judged := max(0, in.left()-max(0, in.Settings.WarmUp-r.Warm))
+	more := in.requests(in.Share, judged)
+	all = counts{r.Test.Main.NC, r.Test.Main.NB}
+	if r.Test.basis() == BeforeAfter {
+		all = counts{K: r.Test.Solo.N}
+	}
+	all = all.plus(more, in.requests(1-in.Share, judged))
+	canary = satAdd(r.Test.StepN, more)
+	before.K = max(0, all.K-canary)
+	before.N = max(0, all.N-int64(float64(canary)*(1-in.Share)/in.Share))
+	return before, all, canary
+}
+
+// left is what a bake that runs has still before it.
+func (in PlanInput) left() time.Duration { return max(0, in.Bake-in.Running.Elapsed) }
+
+// takes is how long it takes the canary to get so many requests.
+func (in PlanInput) takes(n int64) time.Duration {
+	if in.RPS == 0 {
+		return 0
+	}
+	return time.Duration(min(float64(n)/(in.RPS*in.Share), 1e9) * float64(time.Second))
 }
 
 func (in PlanInput) requests(share float64, d time.Duration) int64 {
@@ -114,6 +159,12 @@ func (in PlanInput) rate() Rate {
 func (in PlanInput) detectable(n, nb int64) float64 {
 	r := in.rate()
 	m := Metric{NC: n, NB: nb, KB: int64(math.Round(float64(nb) * in.BaselineRate)), Basis: Concurrent}
+	if in.Running != nil {
+		if r = in.Running.Test; r.basis() == BeforeAfter {
+			m.Basis, m.KB, m.NB = BeforeAfter, r.Before.K, r.Before.N
+		}
+		return r.detectable(m)
+	}
 	if nb == 0 {
 		r.Before = counts{r.Frozen.Bad, r.Frozen.Total}
 		m.Basis, m.KB, m.NB = BeforeAfter, r.Before.K, r.Before.N
@@ -124,16 +175,22 @@ func (in PlanInput) detectable(n, nb int64) float64 {
 // simulate plays healthy canaries: the median seconds to the first pass in this
 // bake or its extensions, and the chance that the bake itself ends without.
 func (in PlanInput) simulate() (seconds, extension float64) {
-	if in.RPS == 0 || in.Bake == 0 {
+	rng := newRandom(in.Seed)
+	start, begun, bake := in.rate(), time.Duration(0), in.Bake
+	if in.Running != nil {
+		start, begun, bake = in.Running.Test, in.Running.Warm, in.left()
+	}
+	passes := start.Verdict() == verdict.Pass
+	switch {
+	case passes && (in.RPS == 0 || bake == 0):
+		return 0, 0
+	case in.RPS == 0 || in.Bake == 0 || start.Failed != nil:
 		return NeverPasses, 1
 	}
-	rng := newRandom(in.Seed)
-	start := in.rate()
 	var times []float64
 	extended := 0
 	for range planRuns {
-		r := start
-		var warmed time.Duration
+		r, warmed := start, begun
 		play := func(p PlanStep, until func(at time.Duration) bool) {
 			bins := max(1, planBins/(1+len(in.Earlier)/4))
 			for i := range bins {
@@ -157,19 +214,30 @@ func (in PlanInput) simulate() (seconds, extension float64) {
 				}
 			}
 		}
-		for _, e := range in.Earlier {
+		if in.Running == nil {
+			for _, e := range in.Earlier {
+				r.StartStep()
+				play(e, nil)
+			}
 			r.StartStep()
-			play(e, nil)
 		}
-		r.StartStep()
 		at := math.Inf(1)
+		if passes {
+			at = 0
+		}
+		var passed time.Duration // of the bake and its extensions
 		for round := range 1 + planExtends {
-			play(PlanStep{in.Share, in.Bake}, func(done time.Duration) bool {
+			d := in.Bake
+			if round == 0 {
+				d = bake
+			}
+			play(PlanStep{in.Share, d}, func(done time.Duration) bool {
 				if math.IsInf(at, 1) && r.PassedAt > 0 {
-					at = (time.Duration(round)*in.Bake + done).Seconds()
+					at = (passed + done).Seconds()
 				}
 				return round > 0 && !math.IsInf(at, 1)
 			})
+			passed += d
 			if round == 0 && r.Failed == nil && r.Verdict() != verdict.Pass {
 				extended++
 			}
@@ -188,6 +256,12 @@ func (in PlanInput) simulate() (seconds, extension float64) {
 
 func (in PlanInput) advise(out PlanOutput, before counts, warm time.Duration) []string {
 	var advice []string
+	if in.RPS == 0 && out.CanaryRequests >= in.Settings.MinEvents {
+		if out.ChanceOfExtension == 0 {
+			return nil
+		}
+		return []string{"there is no traffic any more: send synthetic traffic, or this bake ends undecided"}
+	}
 	if in.RPS == 0 {
 		return []string{"there is no traffic to judge by: send synthetic traffic, or this bake ends in no-data and holds"}
 	}

@@ -107,3 +107,82 @@ func BenchmarkPlan(b *testing.B) {
 		}
 	}
 }
+
+// underWay plays a bake up to a moment, at 20 canary requests of 400 a second.
+func underWay(rate float64, elapsed time.Duration) PlanInput {
+	in := PlanInput{Settings: Defaults(), BaselineRate: 0.005, RPS: 400, Share: 0.05, Bake: 15 * time.Minute}
+	r := NewRate("http-errors", in.Settings, 1, Frozen{Bad: 5000, Total: 1_000_000})
+	r.StartStep()
+	for at := time.Duration(0); at < elapsed; at += 10 * time.Second {
+		kind := Judged
+		if at < in.Settings.WarmUp {
+			kind = WarmUp
+		}
+		r.Add(Bin{NC: 200, KC: int64(math.Round(200 * rate)), NB: 3800, KB: 19}, kind)
+	}
+	in.Running = &Running{Elapsed: elapsed, Warm: elapsed, Test: r}
+	return in
+}
+
+// A bake that runs is foretold from what it has shown: as the plan said while all
+// goes as planned, and as its traffic now lets it see when that changed.
+func TestPlanOfABakeThatRuns(t *testing.T) {
+	in := underWay(0.005, 10*time.Minute)
+	before := in
+	before.Running = nil
+	was, now := planned(t, before), planned(t, in)
+	if now.CanaryRequests != was.CanaryRequests || math.Abs(now.Detectable/was.Detectable-1) > 0.02 {
+		t.Errorf("it goes as planned: %+v, was %+v", now, was)
+	}
+	sofar := in.Running.Test.Result().Detectable
+	if now.Detectable >= sofar {
+		t.Errorf("by its end it sees %v, and saw %v so far", now.Detectable, sofar)
+	}
+	if now.ExpectedSecondsToPass != 0 || now.ChanceOfExtension > 0.05 {
+		t.Errorf("it has passed: %+v", now)
+	}
+	less := in
+	less.RPS = 40
+	if got := planned(t, less); got.Detectable <= now.Detectable || got.Detectable > sofar || got.CanaryRequests != in.Running.Test.StepN+2*300 {
+		t.Errorf("with a tenth of the traffic: %+v", got)
+	}
+	less.RPS = 0
+	if got := planned(t, less); math.Abs(got.Detectable/sofar-1) > 0.01 || got.ExpectedSecondsToPass != 0 || got.ChanceOfExtension != 0 {
+		t.Errorf("without traffic any more it stays at what it has: %+v", got)
+	}
+	good, worse := underWay(0.005, 3*time.Minute), underWay(0.012, 3*time.Minute)
+	good.Bake, worse.Bake = 200*time.Second, 200*time.Second
+	if a, b := planned(t, good), planned(t, worse); b.ChanceOfExtension < a.ChanceOfExtension+0.3 || b.ExpectedSecondsToPass <= a.ExpectedSecondsToPass {
+		t.Errorf("with errors that it must make up for: %+v, without: %+v", b, a)
+	}
+	if failed := underWay(0.05, 10*time.Minute); planned(t, failed).ChanceOfExtension != 1 {
+		t.Errorf("it has failed: %+v", planned(t, failed))
+	}
+	early := underWay(0.005, time.Minute) // all of it warm-up
+	if got := planned(t, early); got.CanaryRequests != was.CanaryRequests || math.Abs(got.Detectable/was.Detectable-1) > 0.02 {
+		t.Errorf("during its warm-up: %+v, was %+v", got, was)
+	}
+	over := underWay(0.005, 15*time.Minute)
+	if got := planned(t, over); got.CanaryRequests != over.Running.Test.StepN || got.Detectable <= 0 {
+		t.Errorf("at its end: %+v", got)
+	}
+	// The advice is a bake that is longer than the one that can't see it.
+	thin := underWay(0.005, 10*time.Minute)
+	thin.RPS, thin.Care = 100, 0.008
+	if all := strings.Join(planned(t, thin).Advice, "\n"); !strings.Contains(all, "not 0.8 %: it takes about") || !strings.Contains(all, "so bake 4h") || !strings.Contains(all, "synthetic") {
+		t.Errorf("it advises: %s", all)
+	}
+	bad := in
+	bad.Running = &Running{Elapsed: -1, Test: in.Running.Test}
+	if _, err := Plan(bad); err == nil {
+		t.Error("a bake that has run for less than nothing is planned")
+	}
+	alone := in
+	alone.Share = 1
+	alone.Running = &Running{Elapsed: 5 * time.Minute, Warm: 10 * time.Minute, Test: in.Running.Test}
+	alone.Running.Test.StartStep()
+	alone.Running.Test.Add(Bin{NC: 4000, KC: 20}, Judged|Alone)
+	if got := planned(t, alone); got.Detectable > alone.Running.Test.Result().Detectable || got.CanaryRequests != 4000+400*600 {
+		t.Errorf("at 100 %%: %+v", got)
+	}
+}

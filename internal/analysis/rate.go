@@ -493,6 +493,20 @@ func (r Rate) Result() Metric {
 	return m
 }
 
+// Baseline is the stable's rate that the canary is compared with, as far as it is
+// known by now.
+func (r Rate) Baseline() float64 {
+	switch {
+	case r.basis() == BeforeAfter:
+		return r.Before.rate()
+	case r.Main.NB > 0:
+		return share(r.Main.KB, r.Main.NB)
+	case r.Frozen.Floor > 0:
+		return r.Frozen.Floor
+	}
+	return share(r.Frozen.Bad, r.Frozen.Total)
+}
+
 // measure fills in all but the verdict, from a window's counts. LogFail has the
 // window's part of alpha taken off, so that it compares with ln(1/Alpha).
 func (r Rate) measure(w window) Metric {

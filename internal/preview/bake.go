@@ -145,22 +145,35 @@ func bake(e pipeline.Environment, s rollout.PlanStep, earlier []analysis.PlanSte
 	if t.RPS <= 0 {
 		return b, nil
 	}
-	slowest := 0.0
-	for _, m := range e.Analysis.Metrics {
+	err := b.foretell(e, func(m pipeline.Metric) (MetricBake, bool, error) {
 		base, ok := baseline(m, t)
 		if !ok {
-			continue
+			return MetricBake{}, false, nil
 		}
 		out, err := analysis.Plan(analysis.PlanInput{
 			Settings: set, Metrics: len(e.Analysis.Metrics), BaselineRate: base, RPS: t.RPS, Earlier: earlier, Share: share, Bake: s.Bake, Seed: seed,
 		})
+		return MetricBake{Name: m.Name, BaselineRate: base, PlanOutput: out}, true, err
+	})
+	return b, err
+}
+
+// foretell fills in what a bake can see of each metric, and what that comes to.
+func (b *Bake) foretell(e pipeline.Environment, of func(pipeline.Metric) (MetricBake, bool, error)) error {
+	slowest := 0.0
+	for _, m := range e.Analysis.Metrics {
+		x, ok, err := of(m)
 		if err != nil {
-			return nil, err
+			return err
 		}
+		if !ok {
+			continue
+		}
+		out := x.PlanOutput
 		if len(b.Metrics) == 0 {
 			b.CanaryRequests, b.Detectable = out.CanaryRequests, out.Detectable
 		}
-		b.Metrics = append(b.Metrics, MetricBake{Name: m.Name, BaselineRate: base, PlanOutput: out})
+		b.Metrics = append(b.Metrics, x)
 		b.ChanceOfExtension = max(b.ChanceOfExtension, out.ChanceOfExtension)
 		switch {
 		case slowest == analysis.NeverPasses:
@@ -176,7 +189,7 @@ func bake(e pipeline.Environment, s rollout.PlanStep, earlier []analysis.PlanSte
 	if len(b.Metrics) > 0 {
 		b.ExpectedSecondsToPass = &slowest
 	}
-	return b, nil
+	return nil
 }
 
 // baseline is the stable's rate of bad events; false where events are not
@@ -273,18 +286,27 @@ func count(n int64) string {
 // Forecast says what the bake at a step of a compiled plan can do, after the
 // bakes before it; nil where the judge has nothing to say of it.
 func Forecast(e pipeline.Environment, p rollout.Plan, step int, t Traffic) (*Bake, error) {
-	if step < 0 || step >= len(p.Steps) {
+	s, earlier, ok := judged(p, step)
+	if !ok {
 		return nil, nil
 	}
-	var earlier []analysis.PlanStep
+	return bake(e, s, earlier, t)
+}
+
+// judged returns the bake at a step and the bakes before it; false if the judge has
+// nothing to say of it.
+func judged(p rollout.Plan, step int) (s rollout.PlanStep, earlier []analysis.PlanStep, ok bool) {
+	if step < 0 || step >= len(p.Steps) {
+		return s, nil, false
+	}
 	for i, s := range p.Steps[:step+1] {
 		if s.Kind != rollout.StepBake || !s.Analysis || s.Basis == rollout.BasisNone {
 			continue
 		}
 		if i == step {
-			return bake(e, s, earlier, t)
+			return s, earlier, true
 		}
 		earlier = append(earlier, analysis.PlanStep{Share: float64(s.Weight) / rollout.FullWeight, Bake: s.Bake})
 	}
-	return nil, nil
+	return s, nil, false
 }

@@ -112,6 +112,7 @@ type Bake struct {
 	ChanceOfExtension     float64      `json:"chanceOfExtension"`               // of the metric with the largest
 	Metrics               []MetricBake `json:"metrics,omitempty"`
 	Advice                []string     `json:"advice,omitempty"`
+	Running               *Running     `json:"running,omitempty"` // it runs: all is at the traffic that it measures, and of its end
 }
 
 // MetricBake is what a bake can see of one metric.
@@ -119,6 +120,7 @@ type MetricBake struct {
 	Name         string  `json:"name"`
 	BaselineRate float64 `json:"baselineRate"`
 	analysis.PlanOutput
+	DetectableSoFar float64 `json:"detectableSoFar,omitempty"` // of a bake that runs; as its verdict says
 }
 
 // Of previews a definition that was parsed without an error.
