@@ -133,7 +133,8 @@ func (t *runTurn) packet(e *run.Environment, env pipeline.Environment, plan roll
 		if p.RollbackPlan, err = t.rollbackPlan(e, plan); err != nil {
 			return Packet{}, nil, err
 		}
-		p.Findings = findingsOf(t.row.Service, e.Name, p.RollbackPlan.Drill, t.tx.Now())
+		d := p.RollbackPlan.Drill
+		p.Findings = findingsOf(t.row.Service, e.Name, d, t.rehearsedWithin(d), t.tx.Now())
 		if p.Changes, err = t.configChanges(e); err != nil {
 			return Packet{}, nil, err
 		}
@@ -212,17 +213,31 @@ func (t *runTurn) lastDrill(env string) (*Drill, error) {
 // slower is how much longer going back may take than going forward.
 const slower = time.Second
 
-// drillDue is how old the last rehearsal may be where no gate says it.
+// drillDue is how old the last rehearsal may be where nobody says it.
 const drillDue = 90 * 24 * time.Hour
 
-func findingsOf(service, env string, d *Drill, now time.Time) []string {
+// rehearsedWithin is how old a rehearsal may be: where its environment rehearses by
+// itself, a tenth more than that, as the next one takes its time too.
+func (t *runTurn) rehearsedWithin(d *Drill) time.Duration {
+	if d != nil {
+		if env, ok := t.def.Environment(d.Environment); ok && env.Rehearse != nil {
+			return env.Rehearse.Every + env.Rehearse.Every/10
+		}
+	}
+	return drillDue
+}
+
+// findingsOf is what a person should know of a rollback before deciding. It changes
+// when a rehearsal does or its time is over, not from day to day, as whoever decides
+// does so on these very words.
+func findingsOf(service, env string, d *Drill, within time.Duration, now time.Time) []string {
 	switch {
 	case d == nil:
 		return []string{fmt.Sprintf("no rollback of %s was ever rehearsed; `sluice rehearse %s --env %s` does it and measures it", service, service, env)}
 	case !d.Succeeded:
 		return []string{fmt.Sprintf("the last rehearsal of a rollback, in %s by run %s, failed: %s", d.Environment, d.Run, d.Reason)}
-	case now.Sub(d.At) > drillDue:
-		return []string{fmt.Sprintf("the last rehearsal of a rollback, in %s by run %s, was %d days ago; `sluice rehearse %s --env %s` does it again", d.Environment, d.Run, int(now.Sub(d.At).Hours()/24), service, env)}
+	case now.Sub(d.At) > within:
+		return []string{fmt.Sprintf("the last rehearsal of a rollback, in %s by run %s on %s, is longer ago than %s; `sluice rehearse %s --env %s` does it again", d.Environment, d.Run, d.At.UTC().Format("2006-01-02"), pipeline.Short(within), service, d.Environment)}
 	case d.BackMillis > d.OnMillis+slower.Milliseconds():
 		return []string{fmt.Sprintf("in the last rehearsal, in %s by run %s, going back took %.1f s and going forward %.1f s: the way back is slower than the deployment", d.Environment, d.Run, float64(d.BackMillis)/1000, float64(d.OnMillis)/1000)}
 	}

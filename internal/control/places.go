@@ -27,7 +27,9 @@ type place struct {
 	Before      *pipeline.Environment `json:"before,omitempty"`   // as it was with the release before, for the way back
 	Measured    []Measured            `json:"measured,omitempty"` // the last one of each kind of way
 	Drill       *Drill                `json:"drill,omitempty"`
-	Since       time.Time             `json:"since,omitzero"` // what runs there does so; zero: from before this was kept
+	Rehearsed   time.Time             `json:"rehearsed,omitzero"` // the last rehearsal that began by itself did
+	Strayed     *strayed              `json:"strayed,omitempty"`  // what hosts were found to run otherwise since the last rollout
+	Since       time.Time             `json:"since,omitzero"`     // what runs there does so; zero: from before this was kept
 	TickedAt    time.Time             `json:"tickedAt,omitzero"`
 	Planned     time.Duration         `json:"planned,omitempty"` // until the next turn
 }
@@ -192,6 +194,20 @@ func (c *Controller) stepPlace(ctx context.Context, lease store.Lease) error {
 		case row.RetireAt.Before(next):
 			next = *row.RetireAt
 		}
+		if !busy {
+			again, err := c.lookAround(tx, &row, &p, *current)
+			if err != nil {
+				return err
+			}
+			if at := tx.Now().Add(again); again > 0 && at.Before(next) {
+				next = at
+			}
+		}
+		if !busy {
+			if err := c.rehearseOnTime(tx, key, &p); err != nil {
+				return err
+			}
+		}
 		row.WakeAt, p.Planned = &next, next.Sub(tx.Now())
 		return c.putPlace(tx, &row, p)
 	})
@@ -276,7 +292,7 @@ func (t *turn) finish() error {
 			row.WakeAt = &now // its time may have come meanwhile
 		}
 	}
-	p.V = 1
+	p.V, p.Strayed = 1, nil
 	t.measure(&p)
 	if err := t.c.putPlace(t.tx, &row, p); err != nil {
 		return fmt.Errorf("couldn't write what runs in %s: %w", key, err)

@@ -72,6 +72,54 @@ func (c *Controller) Rehearse(ctx context.Context, project, service, env, reason
 	return id, err
 }
 
+// rehearseOnTime starts the rehearsal that an environment asks for every so often,
+// at its row's next turn after the time has come. Where there is no way back, such
+// as with a first release, there is nothing to rehearse until there is. Whether the
+// way back can be used is not proven before: that is what is found out.
+//
+// Nothing runs there meanwhile but another rehearsal, which is why that is looked
+// for: its rollouts come and go.
+func (c *Controller) rehearseOnTime(tx *store.Tx, key release.Key, p *place) error {
+	due, asked := p.rehearsalDue(tx.Now())
+	if !asked || due.After(tx.Now()) {
+		return nil
+	}
+	live := true
+	runs, err := tx.Runs(store.RunFilter{Project: key.Project, Service: key.Service, Live: &live})
+	if err != nil {
+		return fmt.Errorf("couldn't look for a rehearsal of %s: %w", key, err)
+	}
+	if slices.ContainsFunc(runs, func(r store.Run) bool { return r.Kind == run.KindRehearse && r.To == key.Environment }) {
+		return nil
+	}
+	way, point, err := c.wayBack(tx, key, "")
+	if errors.Is(err, ErrRefused) || errors.Is(err, ErrMissing) || err == nil && point == nil {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	p.Rehearsed = tx.Now()
+	_, err = c.startBack(tx, key, *point, run.KindRehearse, way.From, "rehearsed here every "+pipeline.Short(p.Environment.Rehearse.Every), release.System)
+	return err
+}
+
+// rehearsalDue is when the next rehearsal shall begin by itself, if any shall.
+func (p *place) rehearsalDue(now time.Time) (time.Time, bool) {
+	ask := p.Environment.Rehearse
+	if ask == nil {
+		return time.Time{}, false
+	}
+	last := p.Rehearsed
+	if p.Drill != nil && p.Drill.At.After(last) {
+		last = p.Drill.At
+	}
+	if last.IsZero() {
+		return now, true
+	}
+	return last.Add(ask.Every), true
+}
+
 // startLeg writes the rollout of the next way of a rehearsal: back, or forward
 // again to what ran there.
 func (t *runTurn) startLeg(e *run.Environment, key release.Key) error {

@@ -162,10 +162,10 @@ func TestFindings(t *testing.T) {
 		"no rollback of shop was ever rehearsed": nil,
 		"failed: it never got ready":             {Run: "3", Environment: "staging", Reason: "it never got ready", At: epoch},
 		"the way back is slower":                 {Run: "3", Environment: "staging", Succeeded: true, BackMillis: 9000, OnMillis: 1000, At: epoch},
-		"was 91 days ago":                        {Run: "3", Environment: "staging", Succeeded: true, BackMillis: 1900, OnMillis: 1000, At: epoch.Add(-91 * 24 * time.Hour)},
+		"is longer ago than 2160h":               {Run: "3", Environment: "staging", Succeeded: true, BackMillis: 1900, OnMillis: 1000, At: epoch.Add(-91 * 24 * time.Hour)},
 		"":                                       {Run: "3", Environment: "staging", Succeeded: true, BackMillis: 1900, OnMillis: 1000, At: epoch.Add(-89 * 24 * time.Hour)},
 	} {
-		if got := strings.Join(findingsOf("shop", "staging", d, epoch), "\n"); want == "" && got != "" || !strings.Contains(got, want) {
+		if got := strings.Join(findingsOf("shop", "staging", d, drillDue, epoch), "\n"); want == "" && got != "" || !strings.Contains(got, want) {
 			t.Errorf("%+v: %q", d, got)
 		}
 	}

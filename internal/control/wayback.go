@@ -35,8 +35,17 @@ type Way struct {
 	Artifact    string     `json:"artifact,omitempty"`    // where the release's files come from
 	Quarantines release.ID `json:"quarantines,omitempty"` // release that is kept out afterwards, until a person lifts it
 	Drill       *Drill     `json:"drill,omitempty"`       // the last rehearsal here
+	NextDrill   *time.Time `json:"nextDrill,omitempty"`   // when the next one begins by itself, or as soon as it can
 	Aborts      string     `json:"aborts,omitempty"`      // run that is live, and is ended for it
 	why         string     // it is impossible, without what a rollback alone could do about it
+}
+
+// drills says when it was rehearsed last, and will be next.
+func (w *Way) drills(p place, now time.Time) {
+	w.Drill = p.Drill
+	if due, asked := p.rehearsalDue(now); asked {
+		w.NextDrill = &due
+	}
 }
 
 // blocked says why there is no way.
@@ -149,7 +158,7 @@ func (c *Controller) provable(ctx context.Context, key release.Key, point restor
 		way.Sentence += ". Its files come from what hosts still have unpacked: the registry can't be asked now"
 	default:
 		id := point.Release
-		*way = Way{Kind: impossible, From: way.From, Drill: way.Drill}
+		*way = Way{Kind: impossible, From: way.From, Drill: way.Drill, NextDrill: way.NextDrill}
 		way.blocked(fmt.Sprintf("release %s can't be brought back: %s", id.Short(), lacks), ". Name another with --to, or ship it anew: it is built again from its commit")
 	}
 	return nil
@@ -193,7 +202,7 @@ func (c *Controller) wayOut(tx *store.Tx, live store.Rollout, to string) (way Wa
 	if err != nil {
 		return way, false, err
 	}
-	way.Drill = p.Drill
+	way.drills(p, tx.Now())
 	if way.Kind == warm {
 		way.expect(p, way.Seconds)
 	}
@@ -232,7 +241,8 @@ func (c *Controller) wayBack(tx *store.Tx, key release.Key, to string) (Way, *re
 	if err != nil {
 		return Way{}, nil, err
 	}
-	way := Way{Kind: impossible, From: current.Release, Drill: p.Drill}
+	way := Way{Kind: impossible, From: current.Release}
+	way.drills(p, tx.Now())
 	var point *restorePoint
 	if previous != nil {
 		point = &restorePoint{Revision: *previous, Environment: p.Environment}

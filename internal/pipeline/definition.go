@@ -94,6 +94,13 @@ type Environment struct {
 
 	Synthetic *Synthetic `json:"synthetic,omitempty"`
 	Shadow    *Shadow    `json:"shadow,omitempty"`
+	Rehearse  *Rehearse  `json:"rehearse,omitempty"`
+}
+
+// Rehearse has rollbacks rehearsed by themselves: the first one as soon as there is
+// a release to go back to.
+type Rehearse struct {
+	Every time.Duration `json:"every"`
 }
 
 // Shadow begins a rollout with copies of users' requests: the candidate answers

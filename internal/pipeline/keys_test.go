@@ -33,6 +33,7 @@ environments:
     target: {type: host, listen: ':1', run: ./shop}
     rollout: {all-at-once: {bake: 15m}}
     shadow: {share: 20, bake: 30m}
+    rehearse: {every: 168h}
   - name: prod
     after: [dev]
     target:
@@ -198,6 +199,8 @@ var rows = map[string][2]string{
 	"hooks.afterStep":           {"      afterStep: [{name: shown, browser: {path: /shown}}]\n", ""},
 	"hooks.afterTraffic":        {"afterTraffic: [{name: last", "afterTraffic: [{name: end"},
 	"environment.shadow":        {"    shadow: {share: 20, bake: 30m}\n", ""},
+	"environment.rehearse":      {"    rehearse: {every: 168h}\n", ""},
+	"rehearse.every":            {"every: 168h", "every: 24h"},
 	"shadow.share":              {"share: 20", "share: 30"},
 	"shadow.bake":               {"share: 20, bake: 30m", "share: 20, bake: 31m"},
 	"synthetic.rate":            {"{rate: 5}", "{rate: 7}"},

@@ -204,6 +204,9 @@ func (l *linter) production(at string, e Environment) {
 			l.warn(name, "no-path", fmt.Sprintf("a release enters %s without having run anywhere before", e.Name), "write after: [the environment before]")
 		}
 	}
+	if e.Rehearse != nil {
+		l.warn(at+".rehearse", "rehearsal-in-production", fmt.Sprintf("every %s all users of %s get the previous release for a while, with nobody watching", Short(e.Rehearse.Every), e.Name), "rehearse in an environment before it, and ask for that here: gates: [{name: rehearsed, within: 168h, env: staging}]")
+	}
 	if e.Approval == nil {
 		l.add(l.positions.Value(name), name, Note, "no-approval", fmt.Sprintf("no person is asked before a release enters %s", e.Name), "write approval: {} where somebody should decide on the evidence")
 	}

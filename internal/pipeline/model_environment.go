@@ -37,6 +37,7 @@ var environmentModel = object("environment", Environment{Analysis: defaultAnalys
 	key("hooks", "Checks around the moves of traffic. One that fails ends the rollout by its safe action.", hooksModel, func(e *Environment, v Hooks) { e.Hooks = v }),
 	key("synthetic", "Requests that Sluice makes itself while the new release is judged, where real traffic is thin. They are marked, and apart from users' metrics.", syntheticModel, func(e *Environment, v Synthetic) { e.Synthetic = &v }, byDefault("none are made")),
 	key("shadow", "Begin with copies of users' requests: the new release answers them, nobody sees its answers, and it is judged by them before any user reaches it.", shadowModel, func(e *Environment, v Shadow) { e.Shadow = &v }, byDefault("no request is copied")),
+	key("rehearse", "Rehearse a rollback here by itself, again and again: all users go back to the previous release and forward again, which is timed. For environments below production.", rehearseModel, func(e *Environment, v Rehearse) { e.Rehearse = &v }, byDefault("only when somebody asks: sluice rehearse")),
 
 	notYet[Environment]("alarms", "watch alarms", "use an analysis metric of kind limit"),
 	notYet[Environment]("config", "load versioned configuration", "write the variables into target.env; they are part of the release"),
@@ -50,6 +51,10 @@ var environmentModel = object("environment", Environment{Analysis: defaultAnalys
 var shadowModel = object("shadow", Shadow{Share: 10, Bake: defaultBake},
 	key("share", "Percent of the requests that are copied, in hundredths at the finest. Only those are that may be made twice: GET, HEAD and OPTIONS without a body.", hundredths(number(above(0, 100))), func(s *Shadow, v float64) { s.Share = v }, byDefault("10")),
 	key("bake", "How long it answers copies alone.", duration(time.Second), func(s *Shadow, v time.Duration) { s.Bake = v }, byDefault("15m")),
+)
+
+var rehearseModel = object("rehearse", Rehearse{},
+	key("every", "How long after the last rehearsal the next one begins. The first begins as soon as there is a release to go back to.", duration(time.Hour), func(r *Rehearse, v time.Duration) { r.Every = v }, required),
 )
 
 // TestsPassed is the built-in gate that holds when every test report of the

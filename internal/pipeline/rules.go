@@ -82,5 +82,6 @@ var rules = []rule{
 	{"no-verify", Warning, "Production: nothing is verified after the rollout."},
 	{"no-tests-gate", Warning, "Production: no gate on the tests, there or on the way."},
 	{"no-path", Warning, "Production: nothing comes before it."},
+	{"rehearsal-in-production", Warning, "Production: rollbacks are rehearsed there by themselves, with all users."},
 	{"no-approval", Note, "Production: no person is asked."},
 }
