@@ -410,31 +410,29 @@ func (p *Plane) Revision(t testing.TB, k release.Key, r Release) wire.Revision {
 // WithSecrets gives a revision's release secrets and promotes it anew.
 func (p *Plane) WithSecrets(t testing.TB, k release.Key, rev wire.Revision, secrets map[string]release.SecretRef) wire.Revision {
 	t.Helper()
-	m, err := release.ParseManifest(rev.Manifest, rev.Release)
-	if err != nil {
-		t.Fatal(err)
-	}
-	c := m.Environments[k.Environment]
-	c.Secrets = secrets
-	m.Environments[k.Environment] = c
 	rev.Secrets = secrets
-	p.promote(t, k, m, &rev)
+	p.reconfigure(t, k, &rev, func(c *release.Config) { c.Secrets = secrets })
 	return rev
 }
 
 // WithRun gives a revision's release another command and promotes it anew.
 func (p *Plane) WithRun(t testing.TB, k release.Key, rev wire.Revision, run string) wire.Revision {
 	t.Helper()
+	rev.Run = run
+	p.reconfigure(t, k, &rev, func(c *release.Config) { c.Run = run })
+	return rev
+}
+
+func (p *Plane) reconfigure(t testing.TB, k release.Key, rev *wire.Revision, change func(*release.Config)) {
+	t.Helper()
 	m, err := release.ParseManifest(rev.Manifest, rev.Release)
 	if err != nil {
 		t.Fatal(err)
 	}
 	c := m.Environments[k.Environment]
-	c.Run = run
+	change(&c)
 	m.Environments[k.Environment] = c
-	rev.Run = run
-	p.promote(t, k, m, &rev)
-	return rev
+	p.promote(t, k, m, rev)
 }
 
 func (p *Plane) promote(t testing.TB, k release.Key, m release.Manifest, rev *wire.Revision) {
