@@ -278,7 +278,12 @@ func (a *app) printExplanation(x control.Explanation) {
 			s.put(p[0], prose(p[1]))
 		}
 	}
-	label := "you can"
+	label := "bake"
+	for _, line := range foretold(x.Forecast) {
+		s.put(label, line)
+		label = ""
+	}
+	label = "you can"
 	for _, c := range x.Choices {
 		if line := c.Line(); line != "" {
 			s.put(label, clean(line))

@@ -145,6 +145,11 @@ func (a *app) environmentLines(e control.EnvironmentStatus, s control.Status, w 
 		}
 		put("", line)
 	}
+	if e.Bake != nil {
+		for _, line := range foretold(e.Forecast) {
+			put("", a.paint(w, dim, "bake: ")+line)
+		}
+	}
 	if len(e.Preview) > 0 {
 		put("", a.paint(w, dim, "preview: ")+"the new release alone answers at "+clean(strings.Join(e.Preview, ", ")))
 	}

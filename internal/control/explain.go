@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"strings"
 
+	"github.com/sluicehq/sluice/internal/preview"
 	"github.com/sluicehq/sluice/internal/release"
 	"github.com/sluicehq/sluice/internal/rollout"
 	"github.com/sluicehq/sluice/internal/run"
@@ -24,6 +25,8 @@ type Explanation struct {
 	When        string   `json:"when"`
 	Choices     []Choice `json:"choices"` // what you can do
 	Can         []string `json:"can"`     // the same in lines, for readers of the first API
+
+	Forecast *preview.Bake `json:"forecast,omitempty"` // of the bake that runs
 }
 
 // Choice is one thing that a person can do.
@@ -126,6 +129,11 @@ func (t *runTurn) explain() (Explanation, error) {
 		}
 		x.Environment = e.Name
 		ro.explain(&x)
+		if f, err := ro.forecast(); err != nil {
+			return x, err
+		} else if f != nil && f.Running != nil {
+			x.Forecast = f
+		}
 		if ro.plan.Drill {
 			x.Now = "rehearsing a rollback: " + x.Now
 			if len(e.Legs) == 0 {
@@ -134,6 +142,9 @@ func (t *runTurn) explain() (Explanation, error) {
 		}
 	default:
 		t.explainEnd(&x)
+		if err := t.explainStrayed(&x); err != nil {
+			return x, err
+		}
 	}
 	return x, nil
 }

@@ -6,12 +6,14 @@ import (
 	"sync"
 	"time"
 
+	"github.com/sluicehq/sluice/internal/analysis"
 	"github.com/sluicehq/sluice/internal/pipeline"
 	"github.com/sluicehq/sluice/internal/preview"
 	"github.com/sluicehq/sluice/internal/release"
 	"github.com/sluicehq/sluice/internal/rollout"
 	"github.com/sluicehq/sluice/internal/run"
 	"github.com/sluicehq/sluice/internal/store"
+	"github.com/sluicehq/sluice/internal/verdict"
 )
 
 // Traffic is what the router of an environment counted for the release that runs
@@ -71,7 +73,8 @@ func (t *runTurn) forecast(e run.Environment) (*preview.Bake, error) {
 		return nil, err
 	}
 	step := nextBake(plan, 0)
-	return t.c.forecasts.of(fmt.Sprintf("%s/%s/%s/%s/%.2g/%.2g", t.row.Project, t.row.ID, e.Name, e.Packet, traffic.RPS, traffic.BaselineRate), func() (*preview.Bake, error) {
+	of := fmt.Sprintf("%s/%s/%s", t.row.Project, t.row.ID, e.Name)
+	return t.c.forecasts.of(of, fmt.Sprintf("%s/%.2g/%.2g", e.Packet, traffic.RPS, traffic.BaselineRate), func() (*preview.Bake, error) {
 		return preview.Forecast(env, plan, step, traffic)
 	})
 }
@@ -83,45 +86,84 @@ func nextBake(p rollout.Plan, step int) int {
 	return step
 }
 
-// forecasts keeps what bakes are foretold to see: a simulation of some ten
-// milliseconds that a page would otherwise ask for each second.
+// forecast is what the bake that runs can see by its end at the traffic that it
+// measures itself, or else what the next one can at the traffic that was measured
+// last. Nil: nothing can be said.
+func (t *turn) forecast() (*preview.Bake, error) {
+	s, w, env := t.state, &t.watch, t.plan.Environment
+	step := nextBake(t.plan.Plan, s.Step)
+	if !t.row.Live || s.Phase == rollout.RollingBack || s.Verdict == verdict.Fail || step >= len(t.plan.Steps) || t.plan.First {
+		return nil, nil
+	}
+	of := t.row.Project + "/" + t.row.ID
+	if s.Phase != rollout.Baking || w.Pace.Step != s.Step || w.Pace.Took <= 0 {
+		traffic := w.Traffic
+		if all := float64(w.Pace.Canary + w.Pace.Stable); w.Pace.Took > 0 && all > 0 {
+			traffic.RPS = min(1e7, all/w.Pace.Took.Seconds()) // an earlier bake knows better than the hour before
+		}
+		return t.c.forecasts.of(of, fmt.Sprintf("%d/%d", step, w.Closed), func() (*preview.Bake, error) {
+			return preview.Forecast(env, t.plan.Plan, step, traffic)
+		})
+	}
+	b, err := t.c.forecasts.of(of, fmt.Sprintf("%d/%d/%d", step, s.Extended, w.Closed), func() (*preview.Bake, error) {
+		now := preview.Now{Took: w.Pace.Took, Canary: w.Pace.Canary, Stable: w.Pace.Stable, Elapsed: s.InPhase, Warm: w.Warm, Extended: s.Extended, Tests: map[string]analysis.Rate{}}
+		for _, x := range w.Tests {
+			if x.Rate != nil {
+				now.Tests[x.Metric.Name] = *x.Rate
+			} else if x.Latency != nil {
+				if r, ok := x.Latency.Told(); ok {
+					now.Tests[x.Metric.Name] = r
+				}
+			}
+		}
+		return preview.Live(env, t.plan.Plan, step, now)
+	})
+	if err != nil || b == nil {
+		return nil, err
+	}
+	// The time goes on between two bins, and what is kept is for all who look.
+	out, r := *b, *b.Running
+	left := max(0, t.plan.Steps[step].Bake-s.InPhase)
+	if out.Running, r.RemainingSeconds = &r, left.Seconds(); left > 0 && !s.Paused.On && !s.Held.On && !w.TickedAt.IsZero() {
+		r.EndsAt = w.TickedAt.Add(left)
+	}
+	return &out, nil
+}
+
+// forecasts keeps what bakes are foretold to see, one for each that is looked at: a
+// simulation of some ten milliseconds that each page would otherwise ask for each
+// second. It is made anew when something was measured, once for all who look.
 type forecasts struct {
 	mu   sync.Mutex
-	kept map[string]*preview.Bake
+	kept map[string]*foretold
+}
+
+type foretold struct {
+	from string // what it was made of
+	once sync.Once
+	bake *preview.Bake
+	err  error
 }
 
 // maxForecasts bounds them; all are forgotten when there are more.
 const maxForecasts = 1000
 
-// forecast is what the bake that runs, or else the next one, can see at the
-// traffic that was measured before the exposure. Nil: nothing can be said.
-func (t *turn) forecast() (*preview.Bake, error) {
-	step := nextBake(t.plan.Plan, t.state.Step)
-	if !t.row.Live || t.state.Phase == rollout.RollingBack || step >= len(t.plan.Steps) || t.plan.First {
-		return nil, nil
-	}
-	return t.c.forecasts.of(fmt.Sprintf("%s/%s/%d", t.row.Project, t.row.ID, step), func() (*preview.Bake, error) {
-		return preview.Forecast(t.plan.Environment, t.plan.Plan, step, t.watch.Traffic)
-	})
-}
-
-// of returns what was foretold under a key, or foretells it.
-func (f *forecasts) of(key string, foretell func() (*preview.Bake, error)) (*preview.Bake, error) {
+// of returns what was foretold of something from what is known of it, or foretells it.
+func (f *forecasts) of(key, from string, foretell func() (*preview.Bake, error)) (*preview.Bake, error) {
 	f.mu.Lock()
-	b, ok := f.kept[key]
+	x := f.kept[key]
+	if x == nil || x.from != from {
+		if f.kept == nil || len(f.kept) >= maxForecasts {
+			f.kept = map[string]*foretold{}
+		}
+		x = &foretold{from: from}
+		f.kept[key] = x
+	}
 	f.mu.Unlock()
-	if ok {
-		return b, nil
-	}
-	b, err := foretell()
-	if err != nil {
-		return nil, fmt.Errorf("couldn't foretell what the bake of %s can see: %w", key, err)
-	}
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if f.kept == nil || len(f.kept) >= maxForecasts {
-		f.kept = map[string]*preview.Bake{}
-	}
-	f.kept[key] = b
-	return b, nil
+	x.once.Do(func() {
+		if x.bake, x.err = foretell(); x.err != nil {
+			x.err = fmt.Errorf("couldn't foretell what the bake of %s can see: %w", key, x.err)
+		}
+	})
+	return x.bake, x.err
 }

@@ -1,10 +1,15 @@
 package control
 
 import (
+	"errors"
+	"fmt"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
+	"github.com/sluicehq/sluice/internal/preview"
 	"github.com/sluicehq/sluice/internal/rollout"
 	"github.com/sluicehq/sluice/internal/run"
 )
@@ -37,15 +42,98 @@ func TestForecast(t *testing.T) {
 		if now := w.env(r).Forecast; now == nil || now.Detectable != before.Detectable {
 			w.Errorf("while it bakes: %+v, and before: %+v", now, before)
 		}
-		w.until(r, "judged", func(s Status) bool {
+		s := w.until(r, "judged", func(s Status) bool {
 			ms := s.Environments[0].Metrics
 			return len(ms) == 1 && ms[0].Detectable > 0 && ms[0].Detectable < 1
 		})
+		// From then on it is what the bake itself measures, in the numbers of its verdict.
+		e := s.Environments[0]
+		f := e.Forecast
+		if f == nil || f.Running == nil || f.Running.CanaryRPS < 45 || f.Running.CanaryRPS > 55 || f.Running.EndsAt.IsZero() || f.Running.RemainingSeconds <= 0 ||
+			f.Metrics[0].DetectableSoFar != e.Metrics[0].Detectable || f.Detectable > e.Metrics[0].Detectable {
+			w.Errorf("while it is judged: %+v; %+v", f, e.Metrics)
+		}
+		x, err := w.front.Explain(w.Context(), "default", r)
+		if err != nil || x.Forecast == nil || x.Forecast.Running == nil {
+			w.Errorf("explained: %+v, %v", x, err)
+		}
 		w.untilState(r, run.Succeeded)
 		if f := w.env(r).Forecast; f != nil {
 			w.Errorf("after the end: %+v", f)
 		}
 	})
+}
+
+// While a bake runs the traffic of now decides what it will see: not what was known
+// before it began. A bake that nobody visits says so.
+func TestForecastOfABakeThatLosesItsTraffic(t *testing.T) {
+	stories(t, func(w *world) {
+		slow := strings.NewReplacer("bake: 1m", "bake: 10m").Replace(production)
+		w.first(slow)
+		w.hosts[0].rps = 100
+		w.pause(30 * time.Minute)
+		w.hosts[0].rps = 0
+		r, _ := w.ship(w.definition(slow), "v2")
+		w.untilPhase(r, rollout.Baking, 10)
+		before := w.env(r).Forecast
+		if before == nil || before.Running != nil || before.Detectable >= 1 {
+			w.Fatalf("before anything was measured: %+v", before)
+		}
+		w.pause(time.Minute)
+		f := w.env(r).Forecast
+		if f == nil || f.Running == nil || f.Running.CanaryRPS != 0 || !f.Running.NoData || f.Running.Undecided != "held" || f.Detectable != 1 || len(f.Advice) != 1 || !strings.Contains(f.Advice[0], "send synthetic traffic") {
+			w.Fatalf("nobody came: %+v", f)
+		}
+		w.hosts[0].rps = 20
+		w.pause(time.Minute)
+		now := w.env(r).Forecast
+		if now.Running.CanaryRPS <= 0 || now.Running.CanaryRPS > 3 || now.Running.NoData || now.Detectable <= before.Detectable || now.Detectable >= 1 {
+			w.Errorf("with a fifth of the traffic: %+v %+v; before: %+v", now, now.Running, before)
+		}
+		left := now.Running.RemainingSeconds
+		w.must(w.tell(r, rollout.Command{Kind: rollout.Pause, By: bob}))
+		w.pause(time.Minute)
+		if f := w.env(r).Forecast; f == nil || f.Running == nil || !f.Running.EndsAt.IsZero() || f.Running.RemainingSeconds < left-10 {
+			w.Errorf("paused: %+v", f.Running)
+		}
+	})
+}
+
+// What is foretold is worked out once for all who look, and anew only when
+// something was measured.
+func TestForecastsAreSharedUntilSomethingIsMeasured(t *testing.T) {
+	var f forecasts
+	var made atomic.Int32
+	look := func(from string) *preview.Bake {
+		b, err := f.of("o1", from, func() (*preview.Bake, error) {
+			return &preview.Bake{CanaryRequests: int64(made.Add(1))}, nil
+		})
+		if err != nil {
+			t.Error(err)
+		}
+		return b
+	}
+	var all sync.WaitGroup
+	for range 50 {
+		all.Go(func() {
+			if b := look("bin 1"); b.CanaryRequests != 1 {
+				t.Errorf("worked out %d times", b.CanaryRequests)
+			}
+		})
+	}
+	all.Wait()
+	if b := look("bin 2"); b.CanaryRequests != 2 || len(f.kept) != 1 {
+		t.Errorf("after a bin: %+v, %d kept", b, len(f.kept))
+	}
+	for i := range maxForecasts + 1 {
+		_, _ = f.of(fmt.Sprint(i), "", func() (*preview.Bake, error) { return nil, nil })
+	}
+	if len(f.kept) > maxForecasts {
+		t.Errorf("%d are kept", len(f.kept))
+	}
+	if _, err := f.of("bad", "", func() (*preview.Bake, error) { return nil, errors.New("no") }); err == nil || !strings.Contains(err.Error(), "bake of bad") {
+		t.Error(err)
+	}
 }
 
 // What counts as the time before is the last hour: not what was longer ago.

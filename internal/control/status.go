@@ -69,7 +69,7 @@ type EnvironmentStatus struct {
 	RollbackMillis  *int64             `json:"rollbackMillis,omitempty"`
 	DetectSeconds   *float64           `json:"detectSeconds,omitempty"` // first exposure → verdict fail
 	Points          []Point            `json:"points,omitempty"`
-	Forecast        *preview.Bake      `json:"forecast,omitempty"` // of the bake that runs or comes next, at the traffic measured before
+	Forecast        *preview.Bake      `json:"forecast,omitempty"` // of the bake that runs, at the traffic that it measures, or comes next, at that measured before
 }
 
 // BakeStatus is how far a bake is.
@@ -186,6 +186,11 @@ func (t *runTurn) status(single, points bool) (Status, error) {
 			}
 			ro.describe(&es)
 			if single {
+				if _, p, err := t.strayedOf(e.Name); err != nil {
+					return s, err
+				} else if p.Strayed.told() {
+					es.WaitingFor = p.Strayed.sentence()
+				}
 				if es.Forecast, err = ro.forecast(); err != nil {
 					return s, err
 				}

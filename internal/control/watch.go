@@ -33,6 +33,7 @@ type watch struct {
 	Base       map[string]cumulative `json:"base,omitempty"`  // router counters at the last close
 	Series     map[string]float64    `json:"series,omitempty"`
 	Traffic    preview.Traffic       `json:"traffic,omitzero"`  // of the stable, in the window before
+	Pace       pace                  `json:"pace,omitzero"`     // of the newest bake
 	Opening    *opening              `json:"opening,omitempty"` // to be kept with the first bin
 	Closed     int64                 `json:"closed,omitempty"`  // bins that were kept
 	Points     []Point               `json:"points,omitempty"`  // of rollouts from before bins had rows of their own
@@ -66,6 +67,26 @@ type cumulative struct {
 	Latency  map[int]uint64   `json:"l,omitempty"`
 	Buckets  map[int][2]int64 `json:"b,omitempty"` // bad and all by hash bucket
 	Slow     map[int][]int64  `json:"s,omitempty"` // slower than each frozen bound, by hash bucket
+}
+
+// pace is the traffic that a bake measures, from its beginning or its last extension
+// on: what is foretold of it is at this traffic.
+type pace struct {
+	Step     int           `json:"step,omitempty"`
+	Extended int           `json:"extended,omitempty"`
+	Took     time.Duration `json:"took,omitempty"`
+	Canary   int64         `json:"nc,omitempty"`
+	Stable   int64         `json:"nb,omitempty"`
+}
+
+func (p *pace) add(c closed) {
+	if !c.Baking {
+		return
+	}
+	if p.Step != c.Step || p.Extended != c.Extended {
+		*p = pace{Step: c.Step, Extended: c.Extended}
+	}
+	p.Took, p.Canary, p.Stable = p.Took+c.Took, p.Canary+c.NC, p.Stable+c.NB
 }
 
 // Point is one closed bin for the chart. Rates are fractions, times seconds.
@@ -227,6 +248,7 @@ func (t *turn) judge(reports []host.Report, ask answers, elapsed time.Duration) 
 	c.Spread, c.Slow = splits(stable, len(w.bounds()))
 	c.Read = t.readings(ask, c.Alone)
 	w.BinElapsed, w.Flush = 0, false
+	w.Pace.add(c)
 	res, err := w.bin(c, a, t.history)
 	if err != nil {
 		return nil, err

@@ -367,7 +367,12 @@ func baking() control.EnvironmentStatus {
 		Step: 4, Steps: len(canaryPlan), Weight: 25, Verdict: verdict.Inconclusive, Plan: canaryPlan, Gates: gatesPassed,
 		WaitingFor: "the judge has not passed it so far: http-errors: 2 of 4 310 requests failed; a canary at 0.9 % or more would have failed by now, and 0.5 points above the stable are not excluded yet",
 		Bake:       &control.BakeStatus{ElapsedSeconds: 402, TotalSeconds: 900, Extended: 1},
-		Forecast:   &preview.Bake{NeedRPS: 12, Advice: []string{"http-errors: bake 20m"}},
+		Forecast: &preview.Bake{
+			NeedRPS: 12, CanaryRequests: 9820, Detectable: 0.007, ExpectedSecondsToPass: ptr(310.0), ChanceOfExtension: 0.12,
+			Metrics: []preview.MetricBake{{Name: "http-errors", BaselineRate: 0.0004, DetectableSoFar: 0.009, PlanOutput: analysis.PlanOutput{CanaryRequests: 9820, Detectable: 0.007, ExpectedSecondsToPass: 310}}},
+			Advice:  []string{"http-errors: the smallest canary rate that this bake can see is 0.70 % or more, not 0.54 %: it takes about 14 500 canary requests, so bake 22m0s, or raise the share to 37.0 %, or add 6 synthetic requests per second to the canary"},
+			Running: &preview.Running{CanaryRPS: 10.7, MeasuredSeconds: 400, Undecided: "extended", RemainingSeconds: 498, EndsAt: noon.Add(498 * time.Second)},
+		},
 		Metrics: []analysis.Metric{
 			{Name: "http-errors", Kind: "http-errors", Verdict: verdict.Inconclusive, Basis: "concurrent", KC: 2, NC: 4310, KB: 7, NB: 18211, Detectable: 0.009, Sentence: "2 of 4310 requests failed (0.05 %); the stable has 0.04 %. A rate 0.5 points above it is not excluded yet"},
 			{Name: "http-latency", Kind: "http-latency", Verdict: verdict.Pass, Basis: "concurrent", KC: 38, NC: 4310, KB: 171, NB: 18211, Sentence: "38 of 4310 requests were slower than the stable's 99th percentile of 47 ms; at most 1.5 times as slow is proven"},

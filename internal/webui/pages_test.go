@@ -248,7 +248,11 @@ func TestRunInEveryState(t *testing.T) {
 		d.has("title", "25 % production · running · ledger · run 12")
 		d.has("#headline .where", "production")
 		d.has("#headline", "Baking at 25 % for 6 min 42 s of 15 min, extended once.")
-		d.has(".forecast li", "eeds about 12 requests per second to pass by its end")
+		d.has(".forecast li", "11 requests per second reach the new release in this bake; by its end about 9 820 are judged")
+		d.has(".forecast li", "so far it could see 0.90 % bad or more, by its end it will see 0.70 % or more (stable 0.04 %)")
+		d.has(".metrics .counts", "can see 0.9 % or more by now") // the same, as the verdict says it
+		d.has(".forecast li", "nds at about "+noon.Add(498*time.Second).UTC().Format("15:04 UTC")+", with a pass if the new release is as good as the stable one (12 % chance that it is undecided then and extended)")
+		d.has(".forecast li", "is 0.70 % or more, not 0.54 %: it takes about 14 500 canary requests, so bake 22 min")
 		d.has(".story dd", "On a pass the candidate gets 100 % of users")
 		d.has(".story dd", "In 8 min 18 s.")
 		d.has("#env-production .traffic figcaption .stable", "75 % stable")

@@ -1805,7 +1805,7 @@ func forecast(e envView) templ.Component {
 		if templ_7745c5c3_Err != nil {
 			return templ_7745c5c3_Err
 		}
-		for _, line := range e.Forecast.Sentence() {
+		for _, line := range e.Forecast.Telling(clock) {
 			templ_7745c5c3_Err = templruntime.WriteString(templ_7745c5c3_Buffer, 155, "<li>")
 			if templ_7745c5c3_Err != nil {
 				return templ_7745c5c3_Err

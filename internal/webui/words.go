@@ -255,6 +255,9 @@ func in(now, t time.Time) string {
 	return "in " + span(t.Sub(now).Truncate(time.Minute)+time.Minute)
 }
 
+// clock is the time of day: pages know no zone of who looks.
+func clock(t time.Time) string { return t.UTC().Format("15:04 UTC") }
+
 func utc(t time.Time) string { return t.UTC().Format("2006-01-02 15:04:05 UTC") }
 func iso(t time.Time) string { return t.UTC().Format(time.RFC3339) }
 
