@@ -5,6 +5,7 @@ import (
 	"cmp"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -117,7 +118,7 @@ func (c *Controller) Report(ctx context.Context, o wire.Observed) error {
 			before = was[0].Observed
 		}
 		for _, key := range changed(before, o) {
-			if err := tx.WakeLive(key); err != nil {
+			if err := errors.Join(tx.WakeLive(key), tx.WakeIdle(key)); err != nil {
 				return err
 			}
 		}

@@ -58,6 +58,11 @@ func (c *Controller) command(ctx context.Context, project, runID string, cmd Com
 		if building := t.state.Phase == run.Queued || t.state.Phase == run.Building; building && cmd.Kind == rollout.Abort {
 			return t.cancel(cmd.By, cmd.Reason)
 		}
+		if cmd.Kind == rollout.Resume {
+			if id, err = t.putBack(cmd); err != nil || id != "" {
+				return err
+			}
+		}
 		if t.state.Phase == run.Ended {
 			return refuse("run %s has ended (%s), so there is nothing to %s; `sluice explain %s` says what you can do", runID, t.state.Outcome, verb(cmd.Kind), runID)
 		}

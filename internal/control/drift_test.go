@@ -105,3 +105,132 @@ func (w *world) heldForMeddling(rollouts, onDrift string) {
 	}
 	w.untilState(r, run.Succeeded)
 }
+
+// Between rollouts somebody changes what hosts run. It is told once, where people look,
+// and put back at once, or when a person says so; then nothing is told of it any more.
+func TestBetweenRollouts(t *testing.T) {
+	stories(t, func(w *world) {
+		for _, onDrift := range []string{"restore", "hold"} {
+			w.straysBetween(onDrift)
+		}
+	})
+}
+
+func (w *world) straysBetween(onDrift string) {
+	w.Helper()
+	yaml := strings.Replace(production, "rollout: {", "rollout: {onDrift: "+onDrift+", ", 1)
+	if w.runs("production") == "" {
+		w.first(yaml)
+	}
+	w.pause(time.Minute)
+	r, _ := w.ship(w.definition(yaml), "v2 "+onDrift)
+	w.untilState(r, run.Succeeded)
+	w.pause(10 * time.Second)
+	h := w.hosts[0]
+	said := func() (out []string) {
+		feed, err := w.front.Feed(w.Context(), "default", r, 0, 0)
+		w.must(err)
+		for _, f := range feed {
+			if f.Kind == "drift" {
+				out = append(out, string(f.Data))
+			}
+		}
+		return out
+	}
+	leaves := func() (out []string) {
+		for _, l := range w.leaves(store.LeafFilter{Run: r, PredicateType: evidence.TypeRolloutStep}) {
+			st, err := w.front.trusted.Verify(l.Envelope)
+			w.must(err)
+			if p := string(st.Predicate); strings.Contains(p, `"kind":"drift"`) || strings.Contains(p, `"command":"resume"`) {
+				out = append(out, p)
+			}
+		}
+		return out
+	}
+	cell := func() string {
+		cells, err := w.front.Overview(w.Context(), "default")
+		w.must(err)
+		return cells[0].WaitingFor
+	}
+	// What a host says in between is not told of.
+	applied := len(h.shop("production").journal)
+	h.meddle("production", stranger)
+	w.pause(time.Second)
+	h.meddled = nil
+	h.next = w.clock.now()
+	w.pause(10 * time.Second)
+	if got := said(); len(got) > 0 || cell() != "" || len(h.shop("production").journal) != applied {
+		w.Errorf("%s: told of what passed by itself: %s", onDrift, got)
+	}
+
+	h.meddle("production", stranger)
+	what := "host local runs release " + strangeID.Short()
+	if onDrift == "hold" {
+		w.pause(time.Minute)
+		if len(h.shop("production").journal) != applied {
+			w.Errorf("somebody put it back though it is to be left")
+		}
+		if e := w.env(r); !strings.Contains(e.WaitingFor, what) || !strings.Contains(cell(), what) {
+			w.Errorf("status says %q, the overview %q", e.WaitingFor, cell())
+		}
+		if x := w.explained(r); !strings.Contains(x.Why, what) || !strings.Contains(strings.Join(x.Can, "\n"), "sluice resume "+r+" --env production") {
+			w.Errorf("explain: %+v", x)
+		}
+		if got, facts := said(), leaves(); len(got) != 1 || len(facts) != 1 || !strings.Contains(facts[0], what) {
+			w.Errorf("told %q, recorded %q", got, facts)
+		}
+		w.must(w.front.Rollout(w.Context(), "default", r, Command{Command: rollout.Command{Kind: rollout.Resume, By: bob, Reason: "put it back"}, Environment: "production"}))
+	}
+	w.pause(10 * time.Second)
+	if got := len(h.shop("production").journal); got != applied+1 {
+		w.Errorf("%s: it was asked for again %d times", onDrift, got-applied)
+	}
+	if e := w.env(r); e.WaitingFor != "" || cell() != "" || w.explained(r).Why != w.status(r).Reason {
+		w.Errorf("%s: told still: %q, %q", onDrift, e.WaitingFor, cell())
+	}
+	got, facts := said(), leaves()
+	if want := map[string]int{"restore": 2, "hold": 3}[onDrift]; len(got) != want || len(facts) != want || !strings.Contains(got[0], what) || !strings.Contains(got[want-1], "run again what was set") {
+		w.Errorf("%s: told %q, recorded %q", onDrift, got, facts)
+	}
+	if err := w.front.Rollout(w.Context(), "default", r, Command{Command: rollout.Command{Kind: rollout.Resume, By: bob}, Environment: "production"}); err == nil {
+		w.Error("there is nothing to resume")
+	}
+
+	// A host that doesn't follow is asked again, in time and with the same.
+	follows := false
+	always := func(s *wire.Service) {
+		if !follows {
+			stranger(s)
+		}
+	}
+	h.meddle("production", always)
+	h.meddled[h.shop("production").doc.Key] = meddling{anyGeneration, always}
+	w.pause(10 * time.Second)
+	if onDrift == "hold" {
+		w.must(w.front.Rollout(w.Context(), "default", r, Command{Command: rollout.Command{Kind: rollout.Resume, By: bob}}))
+	}
+	applied = len(h.shop("production").journal)
+	w.pause(2 * time.Minute)
+	if n := len(h.shop("production").journal) - applied; n < 3 || n > 5 {
+		w.Errorf("%s: asked %d times in two minutes", onDrift, n)
+	}
+	// A rollout doesn't build on it: nobody is exposed until all is as it was set.
+	next, id := w.ship(w.definition(yaml), "v3 "+onDrift)
+	w.pause(20 * time.Second)
+	if e := w.env(next); e.Phase != rollout.Preparing || !strings.Contains(e.Held, what) || h.shop("production").revisions[id].weight != 0 {
+		w.Errorf("%s: it began as %s, held %q", onDrift, e.Phase, e.Held)
+	}
+	if w.env(r).WaitingFor != "" {
+		w.Errorf("%s: the run before tells of it still", onDrift)
+	}
+	follows = true
+	h.next = w.clock.now()
+	if onDrift == "hold" {
+		w.must(w.tell(next, rollout.Command{Kind: rollout.Resume}))
+	}
+	w.untilState(next, run.Succeeded)
+	w.pause(5 * time.Minute)
+	if cell() != "" || w.env(next).WaitingFor != "" {
+		w.Errorf("%s: told after all is well: %q", onDrift, cell())
+	}
+}

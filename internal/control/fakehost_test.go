@@ -44,6 +44,8 @@ type meddling struct {
 	with       func(*wire.Service)
 }
 
+const anyGeneration = -1
+
 func (h *fakeHost) meddle(env string, with func(*wire.Service)) {
 	if h.meddled == nil {
 		h.meddled = map[release.Key]meddling{}
@@ -243,7 +245,7 @@ func (h *fakeHost) observed() wire.Observed {
 			}
 			x.Revisions = append(x.Revisions, y)
 		}
-		if m := h.meddled[key]; m.with != nil && m.generation == x.Generation {
+		if m := h.meddled[key]; m.with != nil && (m.generation == x.Generation || m.generation == anyGeneration) {
 			m.with(&x)
 		}
 		o.Services = append(o.Services, x)

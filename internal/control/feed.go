@@ -11,7 +11,7 @@ import (
 // FeedKinds are the kinds of the live feed's lines. Pages renew themselves at each of
 // them, so that another one is refused.
 func FeedKinds() []string {
-	return []string{"run", "step", "release", "promoted", "unchanged", "rollout", "approval", "approve", "reject", "alarm", "stopped", "rehearsed", "gap"}
+	return []string{"run", "step", "release", "promoted", "unchanged", "rollout", "approval", "approve", "reject", "alarm", "stopped", "rehearsed", "gap", "drift"}
 }
 
 // addFeed adds a line to the live feed.

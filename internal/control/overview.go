@@ -60,6 +60,9 @@ func (c *Controller) Overview(ctx context.Context, project string) ([]Cell, erro
 			if p, err := decodePlace(r); err == nil && !p.Since.IsZero() {
 				x.Since = p.Since
 			}
+			if p, err := decodePlace(r); err == nil && p.Strayed.told() {
+				x.WaitingFor = p.Strayed.sentence()
+			}
 			x.Commit = commitOf(cur)
 		}
 		live := true

@@ -293,6 +293,23 @@ func (tx *Tx) WakeLive(k release.Key) error {
 	return nil
 }
 
+// WakeIdle wakes the environment k, if no rollout is live there.
+func (tx *Tx) WakeIdle(k release.Key) error {
+	if err := tx.writable("set an alarm"); err != nil {
+		return err
+	}
+	n, err := affected(tx.db.NewUpdate().Table("environments").Set("wake_at = CASE WHEN wake_at IS NULL OR wake_at > ? THEN ? ELSE wake_at END, wakes = wakes + 1", tx.now, tx.now).
+		Where(byKey, k.Project, k.Service, k.Environment).
+		Where("NOT EXISTS (SELECT 1 FROM rollouts WHERE "+byKey+" AND live)", k.Project, k.Service, k.Environment).Exec(tx.ctx))
+	if err != nil {
+		return fmt.Errorf("couldn't wake %s: %w", k, err)
+	}
+	if n > 0 {
+		tx.Notify(TopicWork)
+	}
+	return nil
+}
+
 // WakeAllLive wakes every live rollout, each a little after the one before, so
 // that thousands don't come at once and are late: a few are due now, ten thousand
 // within a hundred seconds. What is due earlier stays so.

@@ -75,3 +75,27 @@ func instances(n int) string {
 	}
 	return fmt.Sprintf("%d instances", n)
 }
+
+// Astray names the hosts of d that have applied it and differ from it, and says in what.
+// A host's last word counts, also when it is silent now. The others that spoke of
+// another generation are unread.
+func Astray(reports []Report, d wire.Desired) (hosts []string, why string, unread []string) {
+	for _, h := range d.Hosts {
+		s := wire.Service{}
+		for _, r := range reports {
+			if i := slices.IndexFunc(r.Services, func(s wire.Service) bool { return s.Key == d.Key }); r.Host == h && i >= 0 {
+				s = r.Services[i]
+			}
+		}
+		if s.Generation != d.Generation {
+			unread = append(unread, h)
+		} else if x := Differs(s, h, d); x != "" {
+			hosts = append(hosts, h)
+			if why != "" {
+				why += "; "
+			}
+			why += x
+		}
+	}
+	return hosts, why, unread
+}
