@@ -255,11 +255,14 @@ func (tx *Tx) Check(l Lease) error {
 	return nil
 }
 
+// sooner makes a row due at a time, given twice, unless it is due earlier.
+const sooner = "wake_at = CASE WHEN wake_at IS NULL OR wake_at > ? THEN ? ELSE wake_at END, wakes = wakes + 1"
+
 // Wake makes the row due at the given time, or leaves it if it is due earlier.
 // No save loses it; see the package's documentation. A row that is not there has
 // nobody to wake.
 func (tx *Tx) Wake(table, project, id string, at time.Time) error {
-	return tx.setWake(table, project, id, bun.SafeQuery("wake_at = CASE WHEN wake_at IS NULL OR wake_at > ? THEN ? ELSE wake_at END, wakes = wakes + 1", at, at), bun.Safe("TRUE"))
+	return tx.setWake(table, project, id, bun.SafeQuery(sooner, at, at), bun.Safe("TRUE"))
 }
 
 // WakeRuns lets the live runs of a service, except one, be due at a time: what
@@ -268,7 +271,7 @@ func (tx *Tx) WakeRuns(project, service, except string, at time.Time) error {
 	if err := tx.writable("wake runs"); err != nil {
 		return err
 	}
-	_, err := tx.db.ExecContext(tx.ctx, "UPDATE runs SET wake_at = CASE WHEN wake_at IS NULL OR wake_at > ? THEN ? ELSE wake_at END, wakes = wakes + 1 WHERE project = ? AND service = ? AND live AND id <> ?",
+	_, err := tx.db.ExecContext(tx.ctx, "UPDATE runs SET "+sooner+" WHERE project = ? AND service = ? AND live AND id <> ?",
 		at, at, project, service, except)
 	if err != nil {
 		return fmt.Errorf("couldn't wake the runs of %s: %w", service, err)
@@ -282,7 +285,7 @@ func (tx *Tx) WakeLive(k release.Key) error {
 	if err := tx.writable("set an alarm"); err != nil {
 		return err
 	}
-	n, err := affected(tx.db.NewUpdate().Table("rollouts").Set("wake_at = CASE WHEN wake_at IS NULL OR wake_at > ? THEN ? ELSE wake_at END, wakes = wakes + 1", tx.now, tx.now).
+	n, err := affected(tx.db.NewUpdate().Table("rollouts").Set(sooner, tx.now, tx.now).
 		Where(byKey+" AND live", k.Project, k.Service, k.Environment).Exec(tx.ctx))
 	if err != nil {
 		return fmt.Errorf("couldn't wake the live rollout of %s: %w", k, err)
@@ -298,7 +301,7 @@ func (tx *Tx) WakeIdle(k release.Key) error {
 	if err := tx.writable("set an alarm"); err != nil {
 		return err
 	}
-	n, err := affected(tx.db.NewUpdate().Table("environments").Set("wake_at = CASE WHEN wake_at IS NULL OR wake_at > ? THEN ? ELSE wake_at END, wakes = wakes + 1", tx.now, tx.now).
+	n, err := affected(tx.db.NewUpdate().Table("environments").Set(sooner, tx.now, tx.now).
 		Where(byKey, k.Project, k.Service, k.Environment).
 		Where("NOT EXISTS (SELECT 1 FROM rollouts WHERE "+byKey+" AND live)", k.Project, k.Service, k.Environment).Exec(tx.ctx))
 	if err != nil {
