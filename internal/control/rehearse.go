@@ -208,6 +208,12 @@ func (t *runTurn) stateRehearsal(e *run.Environment, ok bool, why string) error 
 	if err := t.c.putPlace(t.tx, &row, pl); err != nil {
 		return err
 	}
+	if !ok && t.row.Actor == release.System { // nobody is looking
+		if err := t.tell(e.Name, "alarm", map[string]string{"reason": "a rehearsal of a rollback failed: " + d.Reason}); err != nil {
+			return err
+		}
+		t.c.log.Error("a rehearsal of a rollback failed", "environment", key.String(), "run", t.row.ID, "reason", d.Reason)
+	}
 	// Gates ask for rehearsals, and packets tell of them.
 	return t.tx.WakeRuns(t.row.Project, t.row.Service, t.row.ID, t.tx.Now())
 }

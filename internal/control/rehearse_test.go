@@ -3,6 +3,7 @@ package control
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -153,6 +154,81 @@ func TestGateWantsARehearsal(t *testing.T) {
 		r, _ = w.ship(w.definition(drilled), "v5")
 		if s := w.untilState(r, run.Failed); !strings.Contains(s.Reason, "is longer ago than 168h") {
 			w.Errorf("%s", s.Reason)
+		}
+	})
+}
+
+// An environment that asks for it rehearses by itself: as soon as there is a way
+// back, then every so often, never twice at once, and never into a live rollout. One
+// that fails is told loudly.
+func TestRehearsesByItself(t *testing.T) {
+	stories(t, func(w *world) {
+		env := strings.Replace(production, "    rollout:", "    rehearse: {every: 1h}\n    rollout:", 1)
+		rehearsals := func() (out []Status) {
+			runs, err := w.front.Runs(w.Context(), store.RunFilter{Project: "default", Limit: 100})
+			w.must(err)
+			for _, r := range runs {
+				if r.Kind == run.KindRehearse {
+					out = append(out, r)
+				}
+			}
+			return out
+		}
+		next := func() *time.Time {
+			way, err := w.front.WayBack(w.Context(), "default", "shop", "production", "")
+			w.must(err)
+			return way.NextDrill
+		}
+		v1 := w.first(env)
+		w.pause(10 * time.Minute)
+		if n := rehearsals(); len(n) != 0 {
+			w.Fatalf("of a first release: %+v", n)
+		}
+		v2 := w.released(env, "v2")
+		w.pause(10 * time.Minute)
+		first := rehearsals()
+		if len(first) != 1 || first[0].State != run.Succeeded || first[0].Actor != release.System || w.runs("production") != v2 {
+			w.Fatalf("once there was a way back: %+v", first)
+		}
+		if due := next(); due == nil || !due.After(w.clock.now().Add(45*time.Minute)) {
+			w.Errorf("the next one: %v, now it is %s", due, w.clock.now())
+		}
+		st, err := w.front.trusted.Verify(w.leaf(first[0].Run, evidence.TypeRehearsal).Envelope)
+		w.must(err)
+		if p, err := evidence.Decode[evidence.Rehearsal](st); err != nil || p.Result != evidence.RehearsalSucceeded {
+			w.Errorf("stated: %+v, %v", p, err)
+		}
+
+		// Its time comes in a live rollout, and is then when that has ended.
+		w.pause(48 * time.Minute)
+		r, _ := w.ship(w.definition(env), "v3")
+		w.untilPhase(r, rollout.Baking, 10)
+		w.must(w.tell(r, rollout.Command{Kind: rollout.Pause, By: "local:bob"}))
+		w.pause(20 * time.Minute)
+		if due := next(); due == nil || due.After(w.clock.now()) {
+			w.Fatalf("the next one is due %v, now it is %s", due, w.clock.now())
+		}
+		if n := rehearsals(); len(n) != 1 {
+			w.Errorf("%d rehearsals in a live rollout", len(n)-1)
+		}
+		w.must(w.tell(r, rollout.Command{Kind: rollout.Abort, By: "local:bob", Reason: "later"}))
+		w.untilState(r, run.RolledBack)
+		w.hosts[0].broken[v1] = "exit status 1: its database is gone"
+		w.pause(6 * time.Minute)
+		second := rehearsals()
+		if len(second) != 2 || second[0].State != run.Failed && second[0].State != run.RolledBack || w.runs("production") != v2 {
+			w.Fatalf("after it: %+v", second)
+		}
+		w.pause(40 * time.Minute)
+		if n := rehearsals(); len(n) != 2 {
+			w.Errorf("one that failed was tried again %d times within the hour", len(n)-2)
+		}
+		feed, err := w.front.Feed(w.Context(), "default", second[0].Run, 0, 0)
+		w.must(err)
+		if !slices.ContainsFunc(feed, func(f store.Feed) bool {
+			return f.Kind == "alarm" && strings.Contains(string(f.Data), "a rehearsal of a rollback failed")
+		}) {
+			w.Error("nobody was told that it failed")
 		}
 	})
 }
