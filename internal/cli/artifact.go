@@ -334,7 +334,7 @@ func (c *client) verify(ctx context.Context, prefix string, trusted []evidence.K
 			return v, fmt.Errorf("couldn't remove what was unpacked: %w", err)
 		}
 	}
-	res, err := c.send(ctx, http.MethodGet, c.path("evidence/bundle")+query("release", string(known.Release)), nil, nil)
+	res, err := c.send(ctx, http.MethodGet, c.path("evidence/bundle")+query("release", string(known.Release), "outputs", "none"), nil, nil)
 	if err != nil {
 		return v, err
 	}

@@ -18,8 +18,10 @@ import (
 	"github.com/sluicehq/sluice/internal/control"
 	"github.com/sluicehq/sluice/internal/httpapi"
 	"github.com/sluicehq/sluice/internal/pipeline"
+	"github.com/sluicehq/sluice/internal/preview"
 	"github.com/sluicehq/sluice/internal/release"
 	"github.com/sluicehq/sluice/internal/rollout"
+	"github.com/sluicehq/sluice/internal/run"
 	"github.com/sluicehq/sluice/internal/verdict"
 )
 
@@ -280,6 +282,37 @@ func TestAnEntryIsShownWithWhatItsCheckWasAnswered(t *testing.T) {
 	}
 	f.run("evidence", "show", "--entry", "-1").want(t, 2, "from 0")
 	f.run("evidence", "show", "--entry", "3", "--run", "1").want(t, 2, "--entry is one entry")
+}
+
+// What a bake saw and will see is in status and in explain, in the same words.
+func TestABakeTellsWhatItCanSee(t *testing.T) {
+	f := newFake(t)
+	ends := time.Date(2026, 5, 4, 12, 8, 0, 0, time.UTC)
+	b := &preview.Bake{
+		ChanceOfExtension: 0.12, Running: &preview.Running{CanaryRPS: 10.7, Undecided: "extended", RemainingSeconds: 498, EndsAt: ends},
+		Metrics: []preview.MetricBake{{Name: "http-errors", BaselineRate: 0.0004, DetectableSoFar: 0.009, PlanOutput: analysis.PlanOutput{CanaryRequests: 9820, Detectable: 0.007}}},
+		Advice:  []string{"http-errors: bake 22m0s"},
+	}
+	f.mu.Lock()
+	f.status = control.Status{Run: "7", Service: "shop", State: run.Running, Environments: []control.EnvironmentStatus{{
+		Name: "production", State: run.Running, Rollout: "o1", Phase: rollout.Baking, Bake: &control.BakeStatus{ElapsedSeconds: 402, TotalSeconds: 900}, Forecast: b,
+	}}}
+	f.mu.Unlock()
+	f.HandleFunc("GET "+api+"runs/7/explanation", func(w httpWriter, _ *httpRequest) {
+		answer(w, control.Explanation{Run: "7", Now: "baking", Forecast: b})
+	})
+	for _, command := range []string{"status", "explain"} {
+		r := f.run(command, "7")
+		r.want(t, 0)
+		for _, want := range []string{
+			"11 requests per second reach the new release", "so far it could see 0.90 % bad or more, by its end it will see 0.70 % or more",
+			"ends at about " + ends.Local().Format("15:04") + ", with a pass", "http-errors: bake 22",
+		} {
+			if !strings.Contains(strings.Join(strings.Fields(r.out), " "), want) {
+				t.Errorf("%s: %q is not in\n%s", command, want, r.out)
+			}
+		}
+	}
 }
 
 // TestLinesFit holds wrap, hung and cut to the widths that they are given.
