@@ -69,6 +69,26 @@ func TestDrift(t *testing.T) {
 	}
 }
 
+// Nobody ships anything, and somebody changes what the host runs: it is told where
+// people look, put back, and told no more.
+func TestDriftBetweenRollouts(t *testing.T) {
+	t.Parallel()
+	p, s := newPlane(t), newShop(t)
+	s.ship(behaviour{Version: "v0"})
+	run := p.Run(s.Dir)
+	id := production(p.WaitState(run, "succeeded")).Release
+	h := &host{t: t, dir: filepath.Join(p.dir, "agent")}
+	asked := len(h.weightsAsked(id))
+	p.tamper(t, `"instances":2`, `"instances":4`)
+	machinetest.Until(t, "it is told", func() bool {
+		said, err := os.ReadFile(p.log)
+		return err == nil && strings.Contains(string(said), "somebody changed what hosts run between rollouts") && strings.Contains(string(said), "host local runs ")
+	})
+	machinetest.Until(t, "the host is told again what to run", func() bool { return len(h.weightsAsked(id)) > asked })
+	p.Wait(run, "all is as it was set", func(s control.Status) bool { return production(s).WaitingFor == "" })
+	p.whole(t)
+}
+
 // A host whose agent dies routes as before once it is back: nobody changed anything,
 // and no person is asked.
 func TestAnAgentThatDiesIsNoDrift(t *testing.T) {
@@ -100,6 +120,7 @@ func TestAnAgentThatDiesIsNoDrift(t *testing.T) {
 // see it, and lets it start again from that.
 func (p *plane) tamper(t *testing.T, replace ...string) {
 	t.Helper()
+	p.tampered = true
 	pid := p.agentPID()
 	if err := syscall.Kill(pid, syscall.SIGSTOP); err != nil {
 		t.Fatal(err)

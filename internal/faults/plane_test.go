@@ -36,6 +36,8 @@ type plane struct {
 	env     []string // of it, beside this process's own
 	log     string   // what up wrote to standard error
 
+	tampered bool // somebody changed what its host runs
+
 	cmd  *exec.Cmd
 	done chan struct{} // closed when cmd has ended
 }
@@ -59,6 +61,9 @@ func planeAt(t *testing.T, dir string, args ...string) *plane {
 
 // tidy ends everything by `sluice down`, and says what is left.
 func (p *plane) tidy() {
+	if said, _ := os.ReadFile(p.log); strings.Contains(string(said), "somebody changed what hosts run") && !p.tampered {
+		p.t.Errorf("it says that somebody changed what its host runs, and nobody did:\n%s", said)
+	}
 	if p.t.Failed() {
 		p.t.Logf("log of up:\n%s", tail(p.log))
 		p.t.Logf("log of the agent:\n%s", tail(filepath.Join(p.dir, "agent.log")))
