@@ -477,6 +477,9 @@ func TestRehearsal(t *testing.T) {
 	d.has("#way-back dl", "It still runs on its hosts.")
 	d.has("#act-rollback form", "is then quarantined")
 	d.has("#drill", "went well (warm): back in 1.2 s, forward again in 1.1 s")
+	d.hasNot("#drill .dim")
+	f.way.NextDrill = ptr(noon.Add(30 * time.Hour))
+	get(t, f, at).has("#drill", "The next one begins by itself, in 30 h 1 min.")
 	post(t, f, at+"/rehearsals", url.Values{"reason": {"march"}}).leadsTo("/runs/12?done=rehearse")
 	if want := []string{`rehearse checkout production reason="march" by=local:unknown`}; !slices.Equal(f.told, want) {
 		t.Errorf("control was told %q", f.told)
