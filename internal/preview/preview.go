@@ -207,6 +207,9 @@ func environment(d pipeline.Definition, e pipeline.Environment, t Traffic) (Envi
 		return x, err
 	}
 	x.FirstNote, x.Rollback = firstNote(e, first), rollback(plan)
+	if e.Rehearse != nil {
+		x.Rollback = append(x.Rollback, fmt.Sprintf("A rollback is rehearsed here by itself, %s after the last rehearsal.", pipeline.Short(e.Rehearse.Every)))
+	}
 	x.Moves, x.Leaves = moves(e.Target, plan), leaves(plan)
 	return x, nil
 }

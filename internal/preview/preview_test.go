@@ -44,6 +44,18 @@ func bakes(e preview.Environment) []*preview.Bake {
 	return out
 }
 
+// A plan says where rollbacks are rehearsed by themselves.
+func TestPlanTellsOfRehearsals(t *testing.T) {
+	d := definition(t)
+	d.Environments[0].Rehearse = &pipeline.Rehearse{Every: 168 * time.Hour}
+	p := of(t, d, preview.Traffic{})
+	for i, want := range []bool{true, false} {
+		if text := strings.Join(p.Environments[i].Rollback, "\n"); strings.Contains(text, "rehearsed here by itself, 168h after the last rehearsal") != want {
+			t.Errorf("%s:\n%s", p.Environments[i].Name, text)
+		}
+	}
+}
+
 func TestEveryStageNamesTheRiskThatItRemoves(t *testing.T) {
 	p := of(t, definition(t), preview.Traffic{})
 	if len(p.Build) == 0 || len(p.Environments) != 2 {
