@@ -331,7 +331,7 @@ func (in PlanInput) enough(care float64, out PlanOutput, before counts, warm tim
 		if share := float64(hi) / (in.RPS * judged); share <= 0.5 {
 			a += fmt.Sprintf(", or raise the share to %s", percent(share))
 		}
-		a += fmt.Sprintf(", or add %s synthetic requests per second to the canary", number(math.Ceil((float64(hi)-float64(out.CanaryRequests))/judged)))
+		a += fmt.Sprintf(", or add %s per second to the canary", plural(int(math.Ceil((float64(hi)-float64(out.CanaryRequests))/judged)), "synthetic request"))
 	}
 	return a
 }
