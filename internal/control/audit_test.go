@@ -7,6 +7,7 @@ import (
 	"math"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/sluicehq/sluice/internal/evidence"
@@ -89,6 +90,9 @@ func (w *world) audit() {
 	leaves := w.leaves(store.LeafFilter{})
 	stated := map[string]int{}
 	for _, l := range leaves {
+		if strings.HasPrefix(l.ID, "drift/") && !slices.ContainsFunc(w.hosts, func(h *fakeHost) bool { return h.touched }) {
+			w.Errorf("it is told that somebody changed what a host runs, and nobody did: %s", w.said(l))
+		}
 		if strings.HasPrefix(l.ID, "rollout/") {
 			stated[l.ID[:strings.LastIndex(l.ID, "/")]]++
 		}

@@ -32,6 +32,7 @@ type fakeHost struct {
 	startIn time.Duration             // until an instance is ready
 	drift   func(wire.Desired) *int   // weight that somebody else gave the candidate
 	meddled map[release.Key]meddling  // what somebody else had it do
+	touched bool                      // somebody ever did
 	server  *httptest.Server          // answers for all services
 	nowhere bool                      // it does not say where it answers
 	refused map[release.Key]int       // lower generations that were offered
@@ -51,6 +52,7 @@ func (h *fakeHost) meddle(env string, with func(*wire.Service)) {
 		h.meddled = map[release.Key]meddling{}
 	}
 	s := h.shop(env)
+	h.touched = true
 	h.meddled[s.doc.Key] = meddling{s.doc.Generation, with}
 	h.next = h.w.clock.now()
 }
