@@ -26,7 +26,8 @@
 // to be mended by going forward makes room for the fix (displace.go).
 //
 // A live rollout is the only writer of what its environment runs; between
-// rollouts the environment's row is. A run reads how its rollout ended and goes
+// rollouts the environment's row is. It holds hosts to what they were last told, says
+// who differs, and tells them again (idle.go); a rollout begins by telling them all. A run reads how its rollout ended and goes
 // on. Whoever waits for an environment is woken when its rollout ends.
 //
 // # The order of every change

@@ -174,7 +174,7 @@ const (
 	StepWeight  = "weight"  // a weight was asked for, or read back (Observed)
 	StepFlag    = "flag"    // paused, held, stuck was set or cleared
 	StepCommand = "command" // a person's command was accepted
-	StepDrift   = "drift"   // the router differs from the record
+	StepDrift   = "drift"   // between rollouts hosts differ from the record, or no longer do
 
 	StepCheck    = "check"    // a check was answered as wanted, or not
 	StepExtended = "extended" // the bake was begun once more
