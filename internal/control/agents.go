@@ -5,7 +5,6 @@ import (
 	"cmp"
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -118,7 +117,11 @@ func (c *Controller) Report(ctx context.Context, o wire.Observed) error {
 			before = was[0].Observed
 		}
 		for _, key := range changed(before, o) {
-			if err := errors.Join(tx.WakeLive(key), tx.WakeIdle(key)); err != nil {
+			live, err := tx.WakeLive(key)
+			if err == nil && !live {
+				err = c.wakeIdle(tx, key, before, o)
+			}
+			if err != nil {
 				return err
 			}
 		}

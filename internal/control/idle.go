@@ -85,6 +85,16 @@ func (c *Controller) lookAround(tx *store.Tx, row *store.Environment, p *place, 
 	if left := s.quiet(why) - now.Sub(s.Since).Abs(); left > 0 {
 		return left, nil
 	}
+	for _, r := range reports {
+		switch {
+		case s.told() || !slices.Contains(hosts, r.Host) || r.Arrived.After(s.Since):
+		case host.Silent(r.Arrived, now):
+			p.Strayed = nil // its last word may have been in between
+			return 0, nil
+		default:
+			return strayFor, nil
+		}
+	}
 	if !s.told() || s.Why != why {
 		if s.Hosts, s.Why, s.Since = hosts, why, now; p.Environment.Rollout.OnDrift != pipeline.DriftHold && s.Again.IsZero() {
 			s.Again = now
@@ -113,6 +123,30 @@ func (s *strayed) quiet(why string) time.Duration {
 		return putBackEvery
 	}
 	return 0
+}
+
+// wakeIdle lets an environment without a live rollout look around when a host's report
+// of it differs from what hosts were told, or differed before, or is the first of what
+// they were told last. What else changes between rollouts, such as an instance that
+// ends and starts again, wakes nobody.
+func (c *Controller) wakeIdle(tx *store.Tx, key release.Key, before, now wire.Observed) error {
+	doc, ok, err := lastTold(tx, key)
+	if err != nil || !ok || !slices.Contains(doc.Hosts, now.Host) {
+		return err
+	}
+	was, is := serviceOf(before, key), serviceOf(now, key)
+	applies := is.Generation == doc.Generation && was.Generation != is.Generation
+	if !applies && host.Differs(was, now.Host, doc) == "" && host.Differs(is, now.Host, doc) == "" {
+		return nil
+	}
+	return tx.Wake("environments", key.Project, key.Service+"/"+key.Environment, tx.Now())
+}
+
+func serviceOf(o wire.Observed, key release.Key) wire.Service {
+	if i := slices.IndexFunc(o.Services, func(s wire.Service) bool { return s.Key == key }); i >= 0 {
+		return o.Services[i]
+	}
+	return wire.Service{}
 }
 
 // wait is how long until what was set is asked for again.

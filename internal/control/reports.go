@@ -169,7 +169,7 @@ func (c *Controller) lookAtHosts(ctx context.Context, r *reach) error {
 		}
 		for _, rep := range reports {
 			for _, s := range rep.Services {
-				if err := tx.WakeLive(s.Key); err != nil {
+				if _, err := tx.WakeLive(s.Key); err != nil {
 					return err
 				}
 			}

@@ -280,37 +280,20 @@ func (tx *Tx) WakeRuns(project, service, except string, at time.Time) error {
 	return nil
 }
 
-// WakeLive wakes the live rollout of k, if there is one.
-func (tx *Tx) WakeLive(k release.Key) error {
+// WakeLive wakes the live rollout of k, and says whether there is one.
+func (tx *Tx) WakeLive(k release.Key) (live bool, err error) {
 	if err := tx.writable("set an alarm"); err != nil {
-		return err
+		return false, err
 	}
-	n, err := affected(tx.db.NewUpdate().Table("rollouts").Set(sooner, tx.now, tx.now).
+	n, err := affected(tx.db.NewUpdate().Table("rollouts").Set("wake_at = CASE WHEN wake_at IS NULL OR wake_at > ? THEN ? ELSE wake_at END, wakes = wakes + 1", tx.now, tx.now).
 		Where(byKey+" AND live", k.Project, k.Service, k.Environment).Exec(tx.ctx))
 	if err != nil {
-		return fmt.Errorf("couldn't wake the live rollout of %s: %w", k, err)
+		return false, fmt.Errorf("couldn't wake the live rollout of %s: %w", k, err)
 	}
 	if n > 0 {
 		tx.Notify(TopicWork)
 	}
-	return nil
-}
-
-// WakeIdle wakes the environment k, if no rollout is live there.
-func (tx *Tx) WakeIdle(k release.Key) error {
-	if err := tx.writable("set an alarm"); err != nil {
-		return err
-	}
-	n, err := affected(tx.db.NewUpdate().Table("environments").Set(sooner, tx.now, tx.now).
-		Where(byKey, k.Project, k.Service, k.Environment).
-		Where("NOT EXISTS (SELECT 1 FROM rollouts WHERE "+byKey+" AND live)", k.Project, k.Service, k.Environment).Exec(tx.ctx))
-	if err != nil {
-		return fmt.Errorf("couldn't wake %s: %w", k, err)
-	}
-	if n > 0 {
-		tx.Notify(TopicWork)
-	}
-	return nil
+	return n > 0, nil
 }
 
 // WakeAllLive wakes every live rollout, each a little after the one before, so
