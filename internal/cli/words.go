@@ -236,6 +236,8 @@ func (a *app) sentence(e event, s control.Status) string {
 		return env + "release " + shorten(get("release")) + " runs already: nothing moves"
 	case "rehearsed":
 		return env + "rehearsal" + because(get("reason"))
+	case "drift":
+		return env + a.paint(a.err, yellow, "drift between rollouts") + because(get("reason"))
 	case "gap":
 		passed, _ := d["passedSeconds"].(float64)
 		counted, _ := d["countedSeconds"].(float64)
