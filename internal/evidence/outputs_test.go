@@ -79,6 +79,7 @@ func TestOutputsThatAreNotWhatWasSigned(t *testing.T) {
 	}
 	said(strings.Replace(whole, b64([]byte("could not log in\n")), b64([]byte("could now log in\n")), 1), evidence.KindAltered, shell, "output/shell was altered")
 	said(strings.Replace(whole, b64([]byte("200 OK\n")), "!"+b64([]byte("200 OK\n"))[1:], 1), evidence.KindAltered, home, "output/home was altered")
+	said(strings.Replace(whole, line("200 OK\n"), strings.Replace(line("200 OK\n"), `"blob":"`, `"blob":`, 1), 1), evidence.KindAltered, home, "output/home was altered")
 	// Somebody who knows the format gives the digest of what they put there.
 	forged := strings.Replace(line("200 OK\n"), b64([]byte("200 OK\n")), b64([]byte("404 no\n")), 1)
 	forged = strings.Replace(forged, string(release.DigestOf([]byte("200 OK\n"))), string(release.DigestOf([]byte("404 no\n"))), 1)

@@ -253,6 +253,11 @@ func TestPayloadsThatDoNotMatchAreNamed(t *testing.T) {
 		t.Errorf("got %+v", r.Findings)
 	}
 	l.blobs[comment] = real
+	// A line that is no JSON any more is told by the digest that stands in it.
+	r = refused(t, []byte(strings.Replace(string(whole), `{"blob":"`+b64(real), `{"blob":`+b64(real), 1)), evidence.VerifyOptions{}, evidence.KindAltered, 4)
+	if len(r.Findings) != 1 {
+		t.Errorf("got %+v", r.Findings)
+	}
 	// One that nobody committed to.
 	_, stray := evidence.Commit(evidence.NewSalt(), "x", "", nil)
 	text := string(whole)

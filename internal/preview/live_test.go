@@ -83,6 +83,19 @@ func TestABakeThatRunsIsToldByItsOwnTraffic(t *testing.T) {
 	}
 	says(t, b, "10 requests per second reach the new release in this bake", "so far it could see ", "by its end it will see ", "(stable 0.", "ends at about ")
 
+	// A few requests more may need one error more: what was seen stays seen.
+	noisy := start()
+	for n := range 200 {
+		if noisy.Add(analysis.Bin{NC: 10, NB: 190, KB: 1}, analysis.Judged); n < 100 {
+			continue
+		}
+		x := now
+		x.Elapsed, x.Tests = bake-time.Second, map[string]analysis.Rate{"http-errors": noisy}
+		if got := told(t, e, p, step, x).Metrics[0]; got.Detectable > got.DetectableSoFar {
+			t.Errorf("after %d bins it sees %v by its end, and saw %v", n, got.Detectable, got.DetectableSoFar)
+		}
+	}
+
 	// It asks for what it can't see, in the words of plan.
 	if b.Detectable > m.BaselineRate+e.Analysis.MaxExcess/100 {
 		says(t, b, "the smallest canary rate that this bake can see is", "synthetic")
