@@ -72,7 +72,7 @@ func (c *Controller) lookAround(tx *store.Tx, row *store.Environment, p *place, 
 		p.Strayed = &strayed{Hosts: hosts, Why: why, Since: now}
 		return strayFor, nil
 	case why == "" && slices.ContainsFunc(s.Hosts, func(h string) bool { return slices.Contains(unread, h) }):
-		return s.wait(now), nil // it was told again what to run, and did not say that it does
+		return 0, nil // it was told again what to run; when it says that it does, that wakes
 	case why == "":
 		p.Strayed = nil
 		if !s.told() {
@@ -100,7 +100,7 @@ func (c *Controller) lookAround(tx *store.Tx, row *store.Environment, p *place, 
 			s.Again = now
 		}
 		c.log.Warn("somebody changed what hosts run between rollouts", "service", row.Key.String(), "what", why)
-		if s.Run, err = c.factOfDrift(tx, row, current, evidence.RolloutStep{Kind: evidence.StepDrift, To: why, Reason: s.sentence()}, release.System, ""); err != nil {
+		if s.Run, err = c.factOfDrift(tx, row, current, evidence.RolloutStep{Kind: evidence.StepDrift, To: why, Reason: s.sentence()}, release.System, ""); err != nil || s.Run == "" {
 			return 0, err
 		}
 	}

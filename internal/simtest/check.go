@@ -407,7 +407,7 @@ func (s *sim) checkEnd() {
 			continue
 		}
 		if r.drift != nil || s.unfenced && s.turnedAt > 0 {
-			continue // nobody looks between rollouts
+			continue // between rollouts nobody looks here; see control
 		}
 		if v == nil || v.want != wire.FullWeight {
 			s.violated(4, "in the end %s does not give all to release %d: %s", r.name, p.current, r.shares())
