@@ -234,3 +234,33 @@ func (w *world) straysBetween(onDrift string) {
 		w.Errorf("%s: told after all is well: %q", onDrift, cell())
 	}
 }
+
+// While the release before is kept warm it is held to what it was told as well, and
+// what is put back brings nothing back that was let go.
+func TestWarmIsNoDriftAndRetiredStaysSo(t *testing.T) {
+	stories(t, func(w *world) {
+		v1 := w.first(production)
+		r, v2 := w.ship(w.definition(production), "v2")
+		w.untilState(r, run.Succeeded)
+		shop := w.hosts[0].shop("production")
+		w.pause(time.Minute)
+		told := len(shop.journal)
+		w.hosts[0].meddle("production", surplus)
+		w.pause(10 * time.Second)
+		if len(shop.journal) != told+1 || shop.revisions[v1] == nil || shop.revisions[v2] == nil {
+			w.Errorf("told %d times, and runs %d releases", len(shop.journal)-told, len(shop.revisions))
+		}
+		w.pause(time.Hour)
+		if shop.revisions[v1] != nil || shop.revisions[v2] == nil {
+			w.Error("the release before was not retired, or the one that runs was")
+		}
+		w.hosts[0].meddle("production", surplus)
+		w.pause(10 * time.Second)
+		if len(shop.doc.Revisions) != 1 || shop.doc.Revisions[0].Release != v2 || w.hosts[0].meddled[shop.doc.Key].generation == shop.doc.Generation {
+			w.Errorf("it was told to run %+v", shop.weights())
+		}
+		if e := w.env(r); e.WaitingFor != "" {
+			w.Errorf("told still: %q", e.WaitingFor)
+		}
+	})
+}

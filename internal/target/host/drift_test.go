@@ -152,3 +152,25 @@ func TestObserveHoldsHostsToWhatTheyWereTold(t *testing.T) {
 		t.Errorf("counts: %q", off)
 	}
 }
+
+// All hosts that differ are named, also one that is silent now; one that has not
+// applied the document yet is not read.
+func TestAstray(t *testing.T) {
+	told, s := asTold()
+	told.Hosts = []string{"a", "b", "c", "d"}
+	says := func(h string, change func(*wire.Service)) host.Report {
+		x := s
+		x.Revisions = append([]wire.RevisionObserved(nil), s.Revisions...)
+		change(&x)
+		return host.Report{Arrived: time.Unix(1, 0), Observed: wire.Observed{Host: h, Services: []wire.Service{x}}}
+	}
+	hosts, why, unread := host.Astray([]host.Report{
+		says("a", func(*wire.Service) {}),
+		says("b", func(x *wire.Service) { x.Revisions[0].Ready = 3 }),
+		says("c", func(x *wire.Service) { x.Generation, x.Revisions = 6, nil }),
+		says("e", func(x *wire.Service) { x.Revisions = nil }),
+	}, told)
+	if strings.Join(hosts, " ") != "b" || why != "host b runs 3 instances of release "+oldID.Short()+" where 2 were set" || strings.Join(unread, " ") != "c d" {
+		t.Errorf("%q %q %q", hosts, why, unread)
+	}
+}
