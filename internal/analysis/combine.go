@@ -18,16 +18,12 @@ type Result struct {
 	Unjudged bool `json:"unjudged,omitempty"`
 }
 
-// Failed names what failed: a metric by its name, an alarm as "alarm NAME".
-func (r Result) Failed() []string {
-	var out []string
+// Failed are the metrics and alarms that failed and count.
+func (r Result) Failed() []Metric {
+	var out []Metric
 	for _, m := range r.Metrics {
-		switch {
-		case m.Verdict != verdict.Fail || m.Advisory:
-		case m.Kind == "alarm":
-			out = append(out, "alarm "+m.Name)
-		default:
-			out = append(out, m.Name)
+		if m.Verdict == verdict.Fail && !m.Advisory {
+			out = append(out, m)
 		}
 	}
 	return out

@@ -51,11 +51,14 @@ func NewLimit(name string, lo, hi *float64, k int, need int64) (Limit, error) {
 	return Limit{V: stateVersion, Name: name, Min: lo, Max: hi, K: k, Need: need}, nil
 }
 
+// KindAlarm is the kind of a [Metric] that is an alarm.
+const KindAlarm = "alarm"
+
 // NewAlarm starts a limit that speaks as an alarm does: OK, ALARM after k
 // samples in a row outside, INSUFFICIENT_DATA without samples.
 func NewAlarm(name string, lo, hi *float64, k int) (Limit, error) {
 	l, err := NewLimit(name, lo, hi, max(1, k), 1)
-	l.Kind = "alarm"
+	l.Kind = KindAlarm
 	return l, err
 }
 
@@ -128,7 +131,7 @@ func (l *Limit) Add(x float64) {
 		m := l.measure()
 		m.Verdict, m.DecidedAtBin = verdict.Fail, l.Bins
 		m.Sentence = fmt.Sprintf("%s for %s in a row, last %s", l.breach(x), plural(l.Row, "sample"), number(x))
-		if l.Kind == "alarm" {
+		if l.Kind == KindAlarm {
 			m.Sentence = "ALARM: " + m.Sentence
 		}
 		l.Failed = &m
@@ -207,7 +210,7 @@ func (l Limit) Result() Metric {
 			m.Sentence = fmt.Sprintf("no data: %s, %s in a row; the last value was %s", why, plural(l.Gap, "sample"), number(l.Last))
 		}
 	}
-	if l.Kind == "alarm" {
+	if l.Kind == KindAlarm {
 		m.Sentence = alarmState(m.Verdict) + ": " + m.Sentence
 	}
 	return m

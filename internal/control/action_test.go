@@ -88,6 +88,26 @@ func TestASignalByItsOwnName(t *testing.T) {
 	})
 }
 
+// An alarm's own action is found by its name as a metric's is.
+func TestAnAlarmThatPauses(t *testing.T) {
+	stories(t, func(w *world) {
+		depth := 1.0
+		w.metrics.answer = func(string) ([]Sample, error) { return []Sample{{Series: "a", Value: depth}}, nil }
+		env := withMetrics("", "{name: dlq, query: dlq, above: 3, for: 10s, onFail: pause}")
+		w.first(env)
+		w.pause(time.Minute)
+		r, _ := w.ship(w.definition(env), "v2")
+		w.until(r, "baking", func(s Status) bool { return s.Environments[0].Phase == rollout.Baking })
+		depth = 4
+		w.until(r, "paused", func(s Status) bool { return s.Environments[0].Paused })
+		if x := w.explained(r); !strings.Contains(x.Why, "dlq") {
+			w.Errorf("explained: %+v", x)
+		}
+		w.must(w.tell(r, rollout.Command{Kind: rollout.Abort, Reason: "the queue is full"}))
+		w.untilState(r, run.RolledBack)
+	})
+}
+
 // The fix of a release that failed takes its place, and is aborted before its first
 // turn. The users of the failed release go back with it: no rollout is left that would
 // take them.

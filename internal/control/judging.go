@@ -36,12 +36,25 @@ type test struct {
 	Series  *analysis.Series  `json:"series,omitempty"`
 }
 
-// name is what readings are kept by. No metric has a name with a blank.
+// name is what readings are kept by.
 func (x test) name() string {
 	if x.Alarm != nil {
-		return "alarm " + x.Alarm.Name
+		return x.Alarm.Signal()
 	}
 	return x.Metric.Name
+}
+
+// failed names what failed, as a plan's actions do.
+func failed(r analysis.Result) []string {
+	var out []string
+	for _, m := range r.Failed() {
+		name := m.Name
+		if m.Kind == analysis.KindAlarm {
+			name = pipeline.Alarm{Name: name}.Signal()
+		}
+		out = append(out, name)
+	}
+	return out
 }
 
 // opening is what was known before the first bin: with it and the bins a rollout

@@ -263,7 +263,7 @@ func (t *turn) judge(reports []host.Report, ask answers, elapsed time.Duration) 
 	}
 	res.Sentence = t.counted(res.Sentence)
 	w.Result = res
-	judged := rollout.Judged{Step: t.state.Step, Verdict: res.Verdict, Sentence: res.Sentence, Failed: res.Failed()}
+	judged := rollout.Judged{Step: t.state.Step, Verdict: res.Verdict, Sentence: res.Sentence, Failed: failed(res)}
 	if t.state.Heard(judged) || res.Unjudged {
 		return nil, nil
 	}

@@ -61,6 +61,9 @@ type Alarm struct {
 	OnFail string `json:"onFail,omitempty"` // rollback, freeze, pause; empty: the rollout's
 }
 
+// Signal is its name among those of metrics. No metric has a name with a blank.
+func (a Alarm) Signal() string { return "alarm " + a.Name }
+
 // Actions are what a fail of one metric or alarm does, by the name that the judge
 // has for it, of those that don't leave it to the rollout.
 func (a Analysis) Actions() map[string]string {
@@ -72,7 +75,7 @@ func (a Analysis) Actions() map[string]string {
 	}
 	for _, x := range a.Alarms {
 		if x.OnFail != "" {
-			out["alarm "+x.Name] = x.OnFail
+			out[x.Signal()] = x.OnFail
 		}
 	}
 	if len(out) == 0 {

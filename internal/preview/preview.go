@@ -273,7 +273,7 @@ func metric(m pipeline.Metric) string {
 }
 
 func alarm(a pipeline.Alarm) string {
-	s := "alarm " + a.Name + ":"
+	s := a.Signal() + ":"
 	if a.Above != nil {
 		s += " above " + number(*a.Above)
 	}
