@@ -103,6 +103,17 @@ func TestCrossOrigin(t *testing.T) {
 	})
 }
 
+// The name of a scheme is read in any case, and another scheme is none.
+func TestSchemeInAnyCase(t *testing.T) {
+	edges(t, func(t testing.TB, e *edge) {
+		for scheme, want := range map[string]int{"Bearer ": 200, "bearer ": 200, "BEARER  ": 200, "Token ": 401, "": 401, "Bearer": 401} {
+			if a := e.call("GET", project+"runs", "", "Authorization", scheme+token); a.status != want {
+				t.Errorf("%q: %d", scheme, a.status)
+			}
+		}
+	})
+}
+
 // A code logs one browser in, once, and not for ever.
 func TestLogin(t *testing.T) {
 	a, err := NewAccess(token)

@@ -132,11 +132,21 @@ func (a *Access) Bears(r *http.Request) bool {
 
 // borne is the token in a request's header: a bearer's, or the password of OCI clients.
 func borne(r *http.Request) (token string, ok bool) {
-	if t, ok := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer "); ok {
+	if t := bearerToken(r); t != "" {
 		return t, true
 	}
 	_, password, ok := r.BasicAuth()
 	return password, ok
+}
+
+// bearerToken is the bearer token of a request (RFC 6750); the name of the scheme is read
+// in any case (RFC 9110, section 11.1).
+func bearerToken(r *http.Request) string {
+	scheme, token, _ := strings.Cut(r.Header.Get("Authorization"), " ")
+	if !strings.EqualFold(scheme, "Bearer") {
+		return ""
+	}
+	return strings.TrimLeft(token, " ")
 }
 
 type actorKey struct{}

@@ -108,8 +108,7 @@ func (a *Access) Agent(r *http.Request) Speaks {
 	if a.Bears(r) {
 		return func(string) error { return nil }
 	}
-	token, _ := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
-	of, ok := a.agentOf(token)
+	of, ok := a.agentOf(bearerToken(r))
 	if !ok {
 		return nil
 	}
@@ -138,8 +137,7 @@ func (a *Access) answers(r *http.Request) func(address string) bool {
 	var names []string
 	var ips []netip.Addr
 	anywhere := false // see unbound
-	token, _ := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
-	of, ok := a.agentOf(token)
+	of, ok := a.agentOf(bearerToken(r))
 	switch {
 	case r.TLS != nil && len(r.TLS.VerifiedChains) > 0:
 		leaf := r.TLS.VerifiedChains[0][0]
@@ -180,8 +178,7 @@ func (a *Access) unbound(r *http.Request) bool {
 	if r.TLS != nil && len(r.TLS.VerifiedChains) > 0 {
 		return false
 	}
-	token, _ := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
-	of, ok := a.agentOf(token)
+	of, ok := a.agentOf(bearerToken(r))
 	return ok && !of.bound
 }
 
