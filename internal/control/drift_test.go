@@ -127,8 +127,9 @@ func (w *world) straysBetween(onDrift string) {
 	w.untilState(r, run.Succeeded)
 	w.pause(10 * time.Second)
 	h := w.hosts[0]
+	about := r
 	said := func() (out []string) {
-		feed, err := w.front.Feed(w.Context(), "default", r, 0, 0)
+		feed, err := w.front.Feed(w.Context(), "default", about, 0, 0)
 		w.must(err)
 		for _, f := range feed {
 			if f.Kind == "drift" {
@@ -154,8 +155,10 @@ func (w *world) straysBetween(onDrift string) {
 	}
 	// What a host says in between is not told of.
 	applied := len(h.shop("production").journal)
-	h.meddle("production", stranger)
-	w.pause(time.Second)
+	for _, with := range []func(*wire.Service){stranger, surplus} {
+		h.meddle("production", with)
+		w.pause(500 * time.Millisecond)
+	}
 	h.meddled = nil
 	h.next = w.clock.now()
 	w.pause(10 * time.Second)
@@ -166,6 +169,13 @@ func (w *world) straysBetween(onDrift string) {
 	h.meddle("production", stranger)
 	what := "host local runs release " + strangeID.Short()
 	if onDrift == "hold" {
+		w.pause(10 * time.Second)
+		for range 5 { // a host that changes all the time fills no record
+			h.meddle("production", surplus)
+			w.pause(time.Second)
+			h.meddle("production", stranger)
+			w.pause(time.Second)
+		}
 		w.pause(time.Minute)
 		if len(h.shop("production").journal) != applied {
 			w.Errorf("somebody put it back though it is to be left")
@@ -230,7 +240,8 @@ func (w *world) straysBetween(onDrift string) {
 	}
 	w.untilState(next, run.Succeeded)
 	w.pause(5 * time.Minute)
-	if cell() != "" || w.env(next).WaitingFor != "" {
+	about = next // which found all that it was told of itself
+	if cell() != "" || w.env(next).WaitingFor != "" || len(said()) > 0 {
 		w.Errorf("%s: told after all is well: %q", onDrift, cell())
 	}
 }
