@@ -73,20 +73,35 @@ func TestDrift(t *testing.T) {
 // people look, put back, and told no more.
 func TestDriftBetweenRollouts(t *testing.T) {
 	t.Parallel()
-	p, s := newPlane(t), newShop(t)
-	s.ship(behaviour{Version: "v0"})
-	run := p.Run(s.Dir)
-	id := production(p.WaitState(run, "succeeded")).Release
-	h := &host{t: t, dir: filepath.Join(p.dir, "agent")}
-	asked := len(h.weightsAsked(id))
-	p.tamper(t, `"instances":2`, `"instances":4`)
-	machinetest.Until(t, "it is told", func() bool {
-		said, err := os.ReadFile(p.log)
-		return err == nil && strings.Contains(string(said), "somebody changed what hosts run between rollouts") && strings.Contains(string(said), "host local runs ")
-	})
-	machinetest.Until(t, "the host is told again what to run", func() bool { return len(h.weightsAsked(id)) > asked })
-	p.Wait(run, "all is as it was set", func(s control.Status) bool { return production(s).WaitingFor == "" })
-	p.whole(t)
+	for _, onDrift := range []string{"restore", "hold"} {
+		t.Run(onDrift, func(t *testing.T) {
+			t.Parallel()
+			p, s := newPlane(t), newShop(t)
+			s.rollout = strings.Replace(oneStep, "{canary:", fmt.Sprintf("{onDrift: %s, canary:", onDrift), 1)
+			s.ship(behaviour{Version: "v0"})
+			run := p.Run(s.Dir)
+			id := production(p.WaitState(run, "succeeded")).Release
+			h := &host{t: t, dir: filepath.Join(p.dir, "agent")}
+			asked := len(h.weightsAsked(id))
+			p.tamper(t, `"instances":2`, `"instances":4`)
+			machinetest.Until(t, "it is told", func() bool {
+				said, err := os.ReadFile(p.log)
+				return err == nil && strings.Contains(string(said), "somebody changed what hosts run between rollouts") && strings.Contains(string(said), "host local runs ")
+			})
+			if onDrift == "hold" {
+				p.Wait(run, "told", func(s control.Status) bool { return strings.Contains(production(s).WaitingFor, "host local runs ") })
+				if out, code := p.sluice("explain", run); code != 0 || !strings.Contains(out, "sluice resume "+run+" --env production") {
+					t.Errorf("explain ended with %d and offers: %s", code, out)
+				}
+				if out, code := p.sluice("resume", run, "--env", "production", "--reason", "put it back"); code != 0 {
+					t.Errorf("resume ended with %d: %s", code, out)
+				}
+			}
+			machinetest.Until(t, "the host is told again what to run", func() bool { return len(h.weightsAsked(id)) > asked })
+			p.Wait(run, "all is as it was set", func(s control.Status) bool { return production(s).WaitingFor == "" })
+			p.whole(t)
+		})
+	}
 }
 
 // A host whose agent dies routes as before once it is back: nobody changed anything,
