@@ -94,7 +94,7 @@ func (m *machine) advance(c Command) error {
 			return refused("it is held: %s. Nothing is built on a wrong weight: abort reverts it, or resume it once %s is as it was", s.Held.Reason, m.plan.Mover.Name)
 		}
 		if m.plan.OnDrift == pipeline.DriftHold && !s.Resumed {
-			return refused("it is held: %s. Nothing is built on a wrong weight: resume puts it back, abort goes back", s.Held.Reason)
+			return refused("it is held: %s. Nothing is built on it: resume puts it back, abort goes back", s.Held.Reason)
 		}
 		return refused("it is held: %s. The weight is being put back and nothing is built on a wrong one: wait, or abort", s.Held.Reason)
 	case s.Held.Cause == CauseUnreachable && m.plan.driven():
