@@ -222,7 +222,7 @@ func (f *fake) withPacket() (decided *[]httpapi.DecisionRequest, digest release.
 		}},
 		Changes: []control.Change{{Path: "env.LOG_LEVEL", Was: "info", Now: "debug"}},
 		RollbackPlan: control.RollbackPlan{
-			Kind: "warm", Sentence: "It keeps running at weight 0 for 1h.", Warm: "1h", Cold: "it must be started first, which takes at most 1m", OnFail: "all users go back to the release before, at once",
+			Kind: "warm", Sentence: "It keeps running at weight 0 for 1h.", Warm: "1h", Cold: "it must be started first, which takes at most 1m", OnFail: "At any time, also while paused or held, a failing verdict, health, check or timeout moves all users back to the previous release in one step.",
 			Drill: &control.Drill{Run: "5", Environment: "staging", At: time.Unix(1767319200, 0), Succeeded: true, Way: "warm", BackMillis: 9100, OnMillis: 1140},
 		},
 		Findings:   []string{"in the last rehearsal, in staging by run 5, going back took 9.1 s and going forward 1.1 s: the way back is slower than the deployment"},

@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"maps"
 	"reflect"
 	"slices"
 	"strings"
@@ -14,6 +13,7 @@ import (
 	"github.com/sluicehq/sluice/internal/evidence"
 	"github.com/sluicehq/sluice/internal/gate"
 	"github.com/sluicehq/sluice/internal/pipeline"
+	"github.com/sluicehq/sluice/internal/preview"
 	"github.com/sluicehq/sluice/internal/release"
 	"github.com/sluicehq/sluice/internal/rollout"
 	"github.com/sluicehq/sluice/internal/run"
@@ -139,7 +139,7 @@ func (t *runTurn) packet(e *run.Environment, env pipeline.Environment, plan roll
 			return Packet{}, nil, err
 		}
 	}
-	p.RollbackPlan.OnFail = onFailWords(plan)
+	p.RollbackPlan.OnFail = preview.Failing(plan)
 	body, err := release.Canonical(p)
 	return p, body, err
 }
@@ -164,31 +164,6 @@ func (t *runTurn) rollbackPlan(e *run.Environment, plan rollout.Plan) (RollbackP
 	out.Warm = stays
 	out.Drill, err = t.lastDrill(e.Name)
 	return out, err
-}
-
-// onFailWords say what a failure does, and of which signals something else.
-func onFailWords(p rollout.Plan) string {
-	out := failWords(p, p.OnFail)
-	for _, name := range slices.Sorted(maps.Keys(p.Actions)) {
-		out += "; where it is " + name + ", " + failWords(p, p.Actions[name])
-	}
-	return out
-}
-
-func failWords(p rollout.Plan, action string) string {
-	back := "all users go back to the release before, at once"
-	if p.First {
-		back = "it is taken out of traffic, and users get 503: there is nothing to go back to"
-	}
-	switch action {
-	case pipeline.Pause:
-		return "the rollout pauses, until a person goes on or aborts it"
-	case pipeline.Freeze:
-		return "the rollout freezes where it is, until a person aborts it or goes on"
-	case pipeline.RollForward:
-		return "the rollout freezes where it is, until the next release takes its place or a person aborts it"
-	}
-	return back
 }
 
 // lastDrill is the last rehearsal in an environment, or where there was none the

@@ -19,7 +19,14 @@ func TestPlanNamesTheActionsOfSignals(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got := failing(p); !strings.HasSuffix(got, "in one step. A fail of alarm disk alone freezes it. A fail of backlog alone pauses it until a person resumes.") {
+	if got := Failing(p); !strings.HasSuffix(got, "in one step. A fail of alarm disk alone freezes it. A fail of backlog alone pauses it until a person resumes.") {
+		t.Error(got)
+	}
+	first, err := rollout.Compile(env, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := Failing(first); !strings.Contains(got, "users then get 503") {
 		t.Error(got)
 	}
 }

@@ -301,7 +301,7 @@ func firstNote(e pipeline.Environment, p rollout.Plan) string {
 }
 
 func rollback(p rollout.Plan) []string {
-	out := []string{failing(p)}
+	out := []string{Failing(p)}
 	if p.RetireAfter > 0 && p.Warm() {
 		out = append(out, fmt.Sprintf("The previous release stays warm at weight 0 for %s after the rollout; until then going back takes about a second and needs neither registry nor network.", pipeline.Short(p.RetireAfter)))
 	}

@@ -76,8 +76,8 @@ func leaves(p rollout.Plan) string {
 	return fmt.Sprintf("the old release runs on at weight 0 for %s after the rollout, then it stops; its files stay on the hosts", pipeline.Short(p.RetireAfter))
 }
 
-// failing says what a failure does, and which signals do something else.
-func failing(p rollout.Plan) string {
+// Failing says what a failure does, and which signals do something else.
+func Failing(p rollout.Plan) string {
 	out := failure(p)
 	does := map[string]string{pipeline.Pause: "pauses it until a person resumes", pipeline.Freeze: "freezes it", pipeline.GoBack: "takes it back"}
 	for _, name := range slices.Sorted(maps.Keys(p.Actions)) {
@@ -93,6 +93,8 @@ func failure(p rollout.Plan) string {
 		return when + "freezes it: nothing moves until a person aborts, which moves all users back, or overrides."
 	case p.OnFail == pipeline.RollForward:
 		return when + "freezes it until the fix takes its place, without going back first; a person may abort, which moves all users back."
+	case p.First:
+		return when + "takes it out of traffic; users then get 503, as there is nothing to go back to."
 	case p.Worker:
 		return when + "stops the new instances at once and starts the old ones again; work waits meanwhile."
 	case !p.Warm():

@@ -401,7 +401,7 @@ func packetBody(id string) ([]byte, release.Digest) {
 		Plan:    rollout.Plan{Engine: 1, Strategy: "canary", Steps: canaryPlan, Timeout: 30 * time.Minute, RollbackTimeout: 5 * time.Minute, RetireAfter: time.Hour},
 		Changes: []control.Change{{Path: "env.LOG_LEVEL", Was: "info", Now: "debug"}, {Path: "env.NEW_PRICES", Now: "on"}},
 		RollbackPlan: control.RollbackPlan{To: rel2, Kind: "warm", Sentence: "Release " + rel2.Short() + " keeps running at weight 0 for 1h0m0s after the rollout; all traffic goes back to it in one step, without registry or network.",
-			Warm: "1h", Cold: "it must be started first, which takes at most 1m", OnFail: "all users go back to the release before, at once",
+			Warm: "1h", Cold: "it must be started first, which takes at most 1m", OnFail: "At any time, also while paused or held, a failing verdict, health, check or timeout moves all users back to the previous release in one step.",
 			Drill: &control.Drill{Run: "09", Environment: "dev", At: at(30 * time.Hour), Succeeded: true, Way: "cold", BackMillis: 9130, OnMillis: 1140}},
 		Findings:   []string{"in the last rehearsal, in dev by run 09, going back took 9.1 s and going forward 1.1 s: the way back is slower than the deployment"},
 		Monitoring: control.Monitoring{Metrics: []string{"http-errors", "http-latency"}, Owner: "payments"},
