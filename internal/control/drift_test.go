@@ -40,6 +40,9 @@ func TestStrangersAndSurplusAreDrift(t *testing.T) {
 		"at once":    "{onDrift: %s, all-at-once: {bake: 2m}}",
 		"rolling":    "{onDrift: %s, rolling: {batch: 1, bake: 1m}}",
 	} {
+		if raceDetector && strategy != "canary" {
+			continue // which is after something else, and slow
+		}
 		t.Run(strategy, func(t *testing.T) {
 			w := newWorld(t, store.SQLite)
 			for _, onDrift := range []string{"restore", "hold"} {
