@@ -379,7 +379,10 @@ func (t *turn) judge(reports []host.Report, ask answer) *rollout.Judged {
 	if res.Verdict != verdict.Fail && st.Phase != rollout.Baking {
 		return nil
 	}
-	judged := rollout.Judged{Step: st.Step, Verdict: res.Verdict, Sentence: res.Sentence, Failed: res.Failed()}
+	judged := rollout.Judged{Step: st.Step, Verdict: res.Verdict, Sentence: res.Sentence}
+	for _, m := range res.Failed() { // no alarm is among them
+		judged.Failed = append(judged.Failed, m.Name)
+	}
 	if st.Heard(judged) || res.Unjudged {
 		return nil
 	}
