@@ -179,6 +179,15 @@ func (c *Controller) about(tx *store.Tx, project string, all iter.Seq2[evidence.
 	}, nil
 }
 
+// CountLeaves counts all statements that a filter's Before and Limit choose from.
+func (c *Controller) CountLeaves(ctx context.Context, project string, f store.LeafFilter) (n int64, err error) {
+	err = c.store.View(ctx, func(tx *store.Tx) error {
+		n, err = tx.CountLeaves(project, f)
+		return err
+	})
+	return n, err
+}
+
 // Leaves lists statements, oldest first.
 func (c *Controller) Leaves(ctx context.Context, project string, f store.LeafFilter) ([]store.Leaf, error) {
 	var out []store.Leaf

@@ -17,6 +17,7 @@ import (
 // Statement is one entry of the evidence log.
 type Statement struct {
 	Index         *int64          `json:"index" doc:"place in the log; null for the moment before it is integrated"`
+	Number        int64           `json:"number" doc:"place in the order of commits, from 1"`
 	ID            string          `json:"id"`
 	At            time.Time       `json:"at"`
 	Run           string          `json:"run,omitempty"`
@@ -34,7 +35,7 @@ func statement(l store.Leaf) (Statement, error) {
 		return Statement{}, err
 	}
 	return Statement{
-		Index: l.Index, ID: l.ID, At: l.At, Run: l.Run, Environment: l.Environment, Subject: l.Subject,
+		Index: l.Index, Number: l.Number, ID: l.ID, At: l.At, Run: l.Run, Environment: l.Environment, Subject: l.Subject,
 		PredicateType: l.PredicateType, Predicate: st.Predicate, Outputs: st.Outputs(),
 	}, nil
 }
@@ -51,8 +52,10 @@ func (s *Server) evidence() {
 		Run         string `query:"run"`
 		Release     string `query:"release" doc:"digest of a release"`
 		Environment string `query:"environment"`
+		Before      int64  `query:"before" minimum:"0" doc:"only those before the statement of this number"`
+		Limit       int    `query:"limit" minimum:"0" maximum:"10000" doc:"only so many, the newest of them; 0: all"`
 	}) (*output[[]Statement], error) {
-		f := store.LeafFilter{Run: in.Run, Environment: in.Environment, Subject: release.Digest(in.Release)}
+		f := store.LeafFilter{Run: in.Run, Environment: in.Environment, Subject: release.Digest(in.Release), Before: in.Before, Limit: in.Limit}
 		leaves, err := s.cfg.Control.Leaves(ctx, in.Project.Project, f)
 		list := make([]Statement, 0, len(leaves))
 		for _, l := range leaves {

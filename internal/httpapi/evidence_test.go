@@ -3,6 +3,7 @@ package httpapi
 import (
 	"bytes"
 	"encoding/json"
+	"fmt"
 	"net/http"
 	"strings"
 	"testing"
@@ -68,6 +69,46 @@ func TestWhatAChecksEntryNames(t *testing.T) {
 		}
 		if !strings.Contains(bundle(""), `"outputs":[`) || strings.Contains(bundle("?outputs=none"), `"outputs":[`) {
 			t.Errorf("%.200s\n%.200s", bundle(""), bundle("?outputs=none"))
+		}
+	})
+}
+
+// A long log is read a page at a time, from the newest back.
+func TestEvidenceByThePage(t *testing.T) {
+	edges(t, func(t testing.TB, e *edge) {
+		id := release.DigestOf([]byte("a manifest"))
+		if err := e.store.Update(t.Context(), func(tx *store.Tx) error {
+			for _, name := range []string{"one", "two", "three"} {
+				s, err := e.keys.State(evidence.TestResult{Result: evidence.TestsPassed, At: evidence.StampOf(time.Unix(1767322800, 0)), Configuration: []evidence.Resource{{Name: "unit"}}}, evidence.ReleaseSubject("default", "shop", id))
+				if err != nil {
+					return err
+				}
+				if err := tx.AppendLeaf(&store.Leaf{Project: "default", ID: name, Envelope: s.Envelope, PredicateType: evidence.TestResult{}.PredicateType(), Subject: id, At: tx.Now()}); err != nil {
+					return err
+				}
+			}
+			return nil
+		}); err != nil {
+			t.Fatal(err)
+		}
+		for q, want := range map[string]string{"": "1 one, 2 two, 3 three", "?limit=2": "2 two, 3 three", "?limit=2&before=2": "1 one", "?before=1": ""} {
+			var list []Statement
+			a := e.call("GET", Prefix+"/projects/default/evidence"+q, nil)
+			if err := json.Unmarshal(a.body, &list); err != nil {
+				t.Fatalf("%d %s %v", a.status, a.body, err)
+			}
+			var got []string
+			for _, s := range list {
+				got = append(got, fmt.Sprintf("%d %s", s.Number, s.ID))
+			}
+			if strings.Join(got, ", ") != want {
+				t.Errorf("%s: %v", q, got)
+			}
+		}
+		for _, q := range []string{"?limit=-1", "?limit=10001", "?before=x"} {
+			if a := e.call("GET", Prefix+"/projects/default/evidence"+q, nil); a.status != http.StatusUnprocessableEntity || a.problem(t).Detail == "" {
+				t.Errorf("%s: %d %s", q, a.status, a.body)
+			}
 		}
 	})
 }

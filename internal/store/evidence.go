@@ -15,7 +15,6 @@ import (
 type leafRow struct {
 	bun.BaseModel `bun:"table:leaves,alias:l"`
 	Leaf
-	Number int64 // in the order of commits, which the sequencer follows
 }
 
 // AppendLeaf adds a signed statement to its project's log, in the transaction
@@ -46,16 +45,15 @@ func (tx *Tx) AppendLeaf(l *Leaf) error {
 		l.At = tx.now
 	}
 	l.Index = nil
-	n, err := tx.next(l.Project, "leaf")
-	if err != nil {
+	if l.Number, err = tx.next(l.Project, "leaf"); err != nil {
 		return err
 	}
-	if n == 1 {
+	if l.Number == 1 {
 		if _, err := tx.insert(&logRow{Project: l.Project}); err != nil {
 			return fmt.Errorf("couldn't begin the log of %s: %w", l.Project, err)
 		}
 	}
-	if _, err := tx.db.NewInsert().Model(&leafRow{Leaf: *l, Number: n}).Exec(tx.ctx); err != nil {
+	if _, err := tx.db.NewInsert().Model(&leafRow{Leaf: *l}).Exec(tx.ctx); err != nil {
 		return fmt.Errorf("couldn't add statement %s/%s: %w", l.Project, l.ID, err)
 	}
 	return nil
@@ -67,17 +65,41 @@ type LeafFilter struct {
 	Run           string
 	Environment   string
 	PredicateType string
+	Before        int64 // number of a leaf: only those before it
+	Limit         int   // only so many, the newest of them
 }
 
 // LeavesOf lists statements in the order of commits.
 func (tx *Tx) LeavesOf(project string, f LeafFilter) ([]Leaf, error) {
 	var rows []leafRow
-	q := tx.db.NewSelect().Model(&rows).Where("project = ?", project).Order("number")
+	q := leavesOf(tx.db.NewSelect().Model(&rows), project, f).Order("number DESC")
+	if f.Before > 0 {
+		q.Where("number < ?", f.Before)
+	}
+	if f.Limit > 0 {
+		q.Limit(int64(f.Limit))
+	}
+	out, err := tx.leaves(q, rows0(&rows))
+	slices.Reverse(out)
+	return out, err
+}
+
+// CountLeaves counts statements, whatever the filter's Before and Limit.
+func (tx *Tx) CountLeaves(project string, f LeafFilter) (int64, error) {
+	n, err := leavesOf(tx.db.NewSelect().Model((*leafRow)(nil)), project, f).Count(tx.ctx)
+	if err != nil {
+		return 0, fmt.Errorf("couldn't count the statements of %s: %w", project, err)
+	}
+	return n, nil
+}
+
+func leavesOf(q *bun.SelectQuery, project string, f LeafFilter) *bun.SelectQuery {
+	q.Where("project = ?", project)
 	filter(q, "subject", string(f.Subject))
 	filter(q, "run", f.Run)
 	filter(q, "environment", f.Environment)
 	filter(q, "predicate_type", f.PredicateType)
-	return tx.leaves(q, rows0(&rows))
+	return q
 }
 
 // LeafRange returns the leaves with from <= Index < to, in order.

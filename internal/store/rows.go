@@ -182,6 +182,7 @@ type Quarantine struct {
 type Leaf struct {
 	Project       string
 	ID            string // unique; the writer's idempotency key
+	Number        int64  // from 1, in the order of commits, which the sequencer follows
 	Index         *int64 `bun:"leaf_index"` // nil until the sequencer gave it one
 	Envelope      []byte // canonical DSSE JSON: what the leaf hash covers
 	PredicateType string

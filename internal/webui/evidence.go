@@ -25,7 +25,7 @@ type evidenceView struct {
 	Run, Env   string
 	Release    release.ID
 	Statements []statement // newest first
-	Total      int
+	Total      int64
 	Older      string // address of the next page
 }
 
@@ -59,29 +59,29 @@ func (u *ui) evidence(w http.ResponseWriter, r *http.Request) error {
 		}
 		v.Release = rel.ID
 	}
-	all, err := u.c.Leaves(r.Context(), project, store.LeafFilter{Subject: v.Release, Run: v.Run, Environment: v.Env})
+	// One more than is shown tells whether there are older ones.
+	f := store.LeafFilter{Subject: v.Release, Run: v.Run, Environment: v.Env, Limit: shownLeaves + 1}
+	if text := q.Get("before"); text != "" {
+		if f.Before, err = strconv.ParseInt(text, 10, 64); err != nil || f.Before < 1 {
+			return invalid("before= wants the number of a statement, from 1")
+		}
+	} else {
+		v.Live = l
+	}
+	leaves, err := u.c.Leaves(r.Context(), project, f)
 	if err != nil {
 		return err
 	}
-	v.Total = len(all)
-	end := len(all)
-	if text := q.Get("end"); text != "" {
-		n, err := strconv.Atoi(text)
-		if err != nil || n < 0 {
-			return invalid("end= wants a number")
-		}
-		end = min(n, end)
+	if v.Total, err = u.c.CountLeaves(r.Context(), project, f); err != nil {
+		return err
 	}
-	from := max(0, end-shownLeaves)
-	for _, leaf := range slices.Backward(all[from:end]) {
-		v.Statements = append(v.Statements, newStatement(leaf))
-	}
-	if from > 0 {
-		q.Set("end", strconv.Itoa(from))
+	if len(leaves) > shownLeaves {
+		leaves = leaves[1:]
+		q.Set("before", strconv.FormatInt(leaves[0].Number, 10))
 		v.Older = "/evidence?" + q.Encode()
 	}
-	if end == len(all) {
-		v.Live = l
+	for _, leaf := range slices.Backward(leaves) {
+		v.Statements = append(v.Statements, newStatement(leaf))
 	}
 	u.show(w, r, http.StatusOK, v.page, evidenceContent(v))
 	return nil

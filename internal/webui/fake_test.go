@@ -125,12 +125,22 @@ func (f *fake) Log(_ context.Context, _, id, step string, offset int64) (control
 
 func (f *fake) Leaves(_ context.Context, _ string, q store.LeafFilter) ([]store.Leaf, error) {
 	var out []store.Leaf
-	for _, l := range f.leaves {
-		if (q.Run == "" || q.Run == l.Run) && (q.Subject == "" || q.Subject == l.Subject) && (q.Environment == "" || q.Environment == l.Environment) {
+	for i, l := range f.leaves {
+		l.Number = int64(i) + 1
+		if (q.Run == "" || q.Run == l.Run) && (q.Subject == "" || q.Subject == l.Subject) && (q.Environment == "" || q.Environment == l.Environment) && (q.Before == 0 || l.Number < q.Before) {
 			out = append(out, l)
 		}
 	}
+	if q.Limit > 0 {
+		out = out[max(0, len(out)-q.Limit):]
+	}
 	return out, f.err
+}
+
+func (f *fake) CountLeaves(ctx context.Context, project string, q store.LeafFilter) (int64, error) {
+	q.Before, q.Limit = 0, 0
+	all, err := f.Leaves(ctx, project, q)
+	return int64(len(all)), err
 }
 
 func (f *fake) FindRelease(_ context.Context, _, prefix string) (store.Release, error) {

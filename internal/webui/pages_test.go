@@ -443,7 +443,7 @@ func TestEvidence(t *testing.T) {
 	}
 	get(t, f, "/evidence?release=ffff").status(http.StatusNotFound)
 	get(t, f, "/evidence?run=<x>").status(http.StatusUnprocessableEntity)
-	get(t, f, "/evidence?end=-1").status(http.StatusUnprocessableEntity)
+	get(t, f, "/evidence?before=0").status(http.StatusUnprocessableEntity)
 	get(t, f, "/evidence?environment=nowhere").has("p", "There is none.")
 
 	leaf := f.leaves[0]

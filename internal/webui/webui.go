@@ -26,6 +26,7 @@ type Control interface {
 	PacketOf(ctx context.Context, project, run, env string) (store.Packet, error)
 	Log(ctx context.Context, project, run, step string, offset int64) (control.StepLog, error)
 	Leaves(ctx context.Context, project string, f store.LeafFilter) ([]store.Leaf, error)
+	CountLeaves(ctx context.Context, project string, f store.LeafFilter) (int64, error)
 	FindRelease(ctx context.Context, project, prefix string) (store.Release, error)
 	WayBack(ctx context.Context, project, service, env, to string) (control.Way, error)
 	Quarantines(ctx context.Context, project, service string) ([]store.Quarantine, error)

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 
@@ -248,6 +249,26 @@ func leaves(t *testing.T, s *store.Store) {
 		}{{store.LeafFilter{}, 3}, {store.LeafFilter{Subject: digest("a")}, 2}, {store.LeafFilter{PredicateType: "t/b"}, 1}, {store.LeafFilter{Run: "1", Environment: "prod"}, 3}, {store.LeafFilter{Run: "2"}, 0}} {
 			if got, err := tx.LeavesOf("default", c.f); err != nil || len(got) != c.n {
 				t.Errorf("%+v: %d statements, want %d, %v", c.f, len(got), c.n, err)
+			}
+		}
+		for _, c := range []struct {
+			f    store.LeafFilter
+			want string
+			all  int64
+		}{
+			{store.LeafFilter{Limit: 2}, "a2 b1", 3},
+			{store.LeafFilter{Limit: 2, Before: 2}, "a1", 3},
+			{store.LeafFilter{Subject: digest("a"), Limit: 1, Before: 3}, "a2", 2},
+			{store.LeafFilter{Before: 1}, "", 3},
+		} {
+			got, err := tx.LeavesOf("default", c.f)
+			ids := make([]string, len(got))
+			for i, l := range got {
+				ids[i] = l.ID
+			}
+			n, cerr := tx.CountLeaves("default", c.f)
+			if err != nil || cerr != nil || strings.Join(ids, " ") != c.want || n != c.all {
+				t.Errorf("%+v: %v of %d; %v, %v", c.f, ids, n, err, cerr)
 			}
 		}
 		if logs, err := tx.LeafProjects(); err != nil || fmt.Sprint(logs) != "[default other]" {
