@@ -143,7 +143,7 @@ type Controller struct {
 	isolation runner.Isolation
 	secret    func(ctx context.Context, ref string) (string, error)
 	redact    func(ctx context.Context, ref string) (string, error)
-	places    places
+	addresses addresses
 	parse     []pipeline.Option
 	full      func()
 	probed    atomic.Bool

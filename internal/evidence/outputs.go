@@ -145,21 +145,12 @@ func (v *verifier) outputs() error {
 	if v.withOutputs {
 		s := section{l: v.lines, name: "outputs", end: "]}", limit: maxOutputLine}
 		last := v.namings + 1
-		for {
-			e, ok, err := s.next()
-			if err != nil {
-				return err
-			}
-			if !ok {
-				break
-			}
-			v.layout(e)
-			if e.data == nil {
-				continue
-			}
-			if last, err = v.output(e, last); err != nil {
-				return err
-			}
+		err := v.each(s, func(e element) (err error) {
+			last, err = v.output(e, last)
+			return err
+		})
+		if err != nil {
+			return err
 		}
 	}
 	if v.full > 0 {

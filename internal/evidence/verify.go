@@ -256,6 +256,23 @@ func (v *verifier) layout(e element) {
 	}
 }
 
+// each hands over what a section's elements hold, and reports what is wrong around them.
+func (v *verifier) each(s section, f func(e element) error) error {
+	for {
+		e, ok, err := s.next()
+		if err != nil || !ok {
+			return err
+		}
+		v.layout(e)
+		if e.data == nil {
+			continue
+		}
+		if err := f(e); err != nil {
+			return err
+		}
+	}
+}
+
 func (v *verifier) checkpoint(signed []byte) {
 	c, signers, err := v.keys.openCheckpoint(signed)
 	v.report.Checkpoint = c

@@ -111,18 +111,12 @@ func (v *verifier) payloads() error {
 		s.end, s.after = "],", `"outputs":[`
 	}
 	var last release.Digest
-	for {
-		e, ok, err := s.next()
-		if err != nil {
-			return err
-		}
-		if !ok {
-			break
-		}
-		v.layout(e)
-		if e.data != nil {
-			last = v.payload(e, last)
-		}
+	err := v.each(s, func(e element) error {
+		last = v.payload(e, last)
+		return nil
+	})
+	if err != nil {
+		return err
 	}
 	for _, d := range slices.SortedFunc(maps.Keys(v.promised), v.byIndex) {
 		p := v.promised[d]

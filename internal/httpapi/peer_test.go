@@ -132,7 +132,7 @@ func TestPeer(t *testing.T) {
 			return got
 		}
 		if runtime.GOOS != "linux" {
-			t.Skip("only Linux lists sockets in /proc")
+			t.Skip("SKIPPED: only Linux lists sockets in /proc")
 		}
 		if got := peer("me", nil); got != "local:"+me.Username {
 			t.Errorf("%s: %q", address, got)

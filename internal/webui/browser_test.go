@@ -18,6 +18,7 @@ import (
 
 	"github.com/sluicehq/sluice/internal/check"
 	"github.com/sluicehq/sluice/internal/control"
+	"github.com/sluicehq/sluice/internal/machinetest"
 )
 
 // site is a server with the pages and a feed as the API's.
@@ -91,10 +92,7 @@ type browser struct {
 func newBrowser(t *testing.T, s *site) *browser {
 	path, err := check.Chromium()
 	if err != nil {
-		if strings.Contains(os.Getenv("SLUICE_REQUIRE"), "chromium") {
-			t.Fatalf("SLUICE_REQUIRE names chromium: %v", err)
-		}
-		t.Skipf("SKIPPED: the pages were not looked at in a browser: %v", err)
+		machinetest.Lacks(t, machinetest.Chromium, "the pages were not looked at in a browser: %v", err)
 	}
 	options := []chromedp.ExecAllocatorOption{
 		chromedp.ExecPath(path), chromedp.Headless, chromedp.NoSandbox, chromedp.DisableGPU, chromedp.NoFirstRun, chromedp.UserDataDir(t.TempDir()),

@@ -25,26 +25,26 @@ func saying(s wire.Service) said {
 	return said{s.Generation, s.Listening, s.Address, s.Preview, s.Refused}
 }
 
-// places remember by host what was made of what it said last: only what is new is
+// addresses remember by host what was made of what it said last: only what is new is
 // looked up in the store. Reports come each second.
-type places struct {
+type addresses struct {
 	mu     sync.Mutex
 	byHost map[string]map[release.Key][2]said // as it was said, and as it was taken
 }
 
-func (p *places) of(hostName string) map[release.Key][2]said {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.byHost[hostName]
+func (a *addresses) of(hostName string) map[release.Key][2]said {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.byHost[hostName]
 }
 
-func (p *places) keep(hostName string, now map[release.Key][2]said) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.byHost == nil {
-		p.byHost = map[string]map[release.Key][2]said{}
+func (a *addresses) keep(hostName string, now map[release.Key][2]said) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.byHost == nil {
+		a.byHost = map[string]map[release.Key][2]said{}
 	}
-	p.byHost[hostName] = now
+	a.byHost[hostName] = now
 }
 
 // Placed settles where a host says that its services answer, before its word is
@@ -52,7 +52,7 @@ func (p *places) keep(hostName string, now map[release.Key][2]said) {
 // states name.
 func (c *Controller) Placed(ctx context.Context, o *wire.Observed, from netip.Addr, mine func(host string) bool) error {
 	host.Place(o, from, mine)
-	before := c.places.of(o.Host)
+	before := c.addresses.of(o.Host)
 	now := make(map[release.Key][2]said, len(o.Services))
 	for i := range o.Services {
 		s := &o.Services[i]
@@ -70,7 +70,7 @@ func (c *Controller) Placed(ctx context.Context, o *wire.Observed, from netip.Ad
 			c.log.Warn("an address that a host reports is not taken", "host", o.Host, "service", s.Key.String(), "why", s.Refused)
 		}
 	}
-	c.places.keep(o.Host, now)
+	c.addresses.keep(o.Host, now)
 	return nil
 }
 
