@@ -306,7 +306,7 @@ func judged(p rollout.Plan, step int) (s rollout.PlanStep, earlier []analysis.Pl
 		if i == step {
 			return s, earlier, true
 		}
-		earlier = append(earlier, analysis.PlanStep{Share: float64(s.Weight) / rollout.FullWeight, Bake: s.Bake})
+		earlier = append(earlier, analysis.PlanStep{Share: share(s), Bake: s.Bake})
 	}
 	return s, nil, false
 }
