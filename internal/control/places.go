@@ -202,8 +202,6 @@ func (c *Controller) stepPlace(ctx context.Context, lease store.Lease) error {
 			if at := tx.Now().Add(again); again > 0 && at.Before(next) {
 				next = at
 			}
-		}
-		if !busy {
 			if err := c.rehearseOnTime(tx, key, &p); err != nil {
 				return err
 			}
