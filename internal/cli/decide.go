@@ -240,7 +240,7 @@ func (a *app) command(name string) *cobra.Command {
 				return a.aborted(ctx, c, s.Run, noWait)
 			}
 			if env == "" {
-				if env, err = underWay(s); err != nil {
+				if env, err = underWay(s, name); err != nil {
 					return err
 				}
 			}
@@ -273,12 +273,15 @@ func (a *app) command(name string) *cobra.Command {
 	return c
 }
 
-// underWay is the environment whose rollout goes on.
-func underWay(s control.Status) (string, error) {
+// underWay is the environment whose rollout goes on, for a command that does verb to it.
+func underWay(s control.Status, verb string) (string, error) {
 	for _, e := range s.Environments {
 		if e.Rollout != "" && !e.Phase.Terminal() {
 			return e.Name, nil
 		}
+	}
+	if ended(s) { // in the server's words
+		return "", &exit{code: Failed, err: fmt.Errorf("run %s has ended (%s), so there is nothing to %s; `sluice explain %s` says what you can do", s.Run, s.State, verb, s.Run)}
 	}
 	return "", &exit{code: Failed, err: fmt.Errorf("run %s has no rollout under way (it is %s); sluice explain %s says what it does", s.Run, s.State, s.Run)}
 }
@@ -333,7 +336,7 @@ on the bad release. It is the only way to the state rollback-failed.`,
 				return err
 			}
 			if env == "" {
-				if env, err = underWay(s); err != nil {
+				if env, err = underWay(s, "give up"); err != nil {
 					return err
 				}
 			}

@@ -196,7 +196,7 @@ func (f *follower) end() error {
 		}
 	} else if ended(s) {
 		text := fmt.Sprintf("Run %s of %s %s", s.Run, clean(s.Service), a.state(a.err, string(s.State)))
-		if s.Reason != "" && !f.live { // the block has it
+		if s.Reason != "" && s.State != run.Succeeded && !f.live { // the block has it; of what went well it is only what it was asked for
 			text += ": " + prose(s.Reason)
 		}
 		a.say("%s", text)

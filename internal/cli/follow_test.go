@@ -51,6 +51,28 @@ func TestEveryOutcomeHasItsCode(t *testing.T) {
 	}
 }
 
+// What a rollback was asked for is no way for it to end, and the times of a
+// rehearsal are no cause.
+func TestWhatWentWellIsNotExcused(t *testing.T) {
+	f := newFake(t)
+	f.status = waiting()
+	f.status.Kind, f.status.State, f.status.Reason = run.KindRollback, run.Succeeded, "orders are lost"
+	p := &f.status.Environments[1]
+	p.State, p.Packet, p.WaitingFor, p.Reason = run.Succeeded, "", "", "back in 435 ms, forward again in 137 ms"
+	f.tell("run", "", map[string]string{"state": string(run.Succeeded)}, nil)
+	r := f.run("watch", "7")
+	r.want(t, 0, "Run 7 of shop succeeded\n")
+	if strings.Contains(r.err, "succeeded: orders are lost") {
+		t.Errorf("a rollback ended like this: %s", r.err)
+	}
+	if out := f.run("status", "7").out; !strings.Contains(out, "because orders are lost") || !strings.Contains(out, " back in 435 ms, forward again in 137 ms") || strings.Contains(out, "because back in") {
+		t.Errorf("a rehearsal that went well is told as: %s", out)
+	}
+	// Commands for it say that it has ended, whether or not they name an environment.
+	f.run("pause", "7").want(t, 1, "run 7 has ended (succeeded), so there is nothing to pause; `sluice explain 7`")
+	f.run("give-up", "7", "--reason", "x").want(t, 1, "so there is nothing to give up; ")
+}
+
 func TestARunThatWaitsForAPersonEndsNoWaitOnly(t *testing.T) {
 	f := newFake(t)
 	f.status = waiting()

@@ -172,7 +172,11 @@ func (a *app) environmentLines(e control.EnvironmentStatus, s control.Status, w 
 		put("", a.paint(w, dim, "waiting: ")+prose(e.WaitingFor)) // a sentence, or a noun
 	}
 	if e.Reason != "" && !strings.HasSuffix(s.Reason, e.Reason) {
-		put("", a.paint(w, dim, "because ")+prose(e.Reason))
+		label := "because "
+		if e.State == run.Succeeded { // how it went: a rehearsal's times
+			label = ""
+		}
+		put("", a.paint(w, dim, label)+prose(e.Reason))
 	}
 	if e.RollbackMillis != nil {
 		put("", fmt.Sprintf("all users were back after %d ms", *e.RollbackMillis))
