@@ -50,7 +50,7 @@ func (a *app) connect() (*client, error) {
 		return nil, err
 	}
 	if !running {
-		return nil, &exit{code: Unreachable, err: fmt.Errorf("no server runs on the data folder %s; start one: sluice up --data %s (or name one with --server)", a.data, a.data)}
+		return nil, &exit{code: Unreachable, err: fmt.Errorf("no server runs on the data folder %s; start one: sluice up --data %s (or name the folder of one with --data, or its address with --server)", a.data, a.data)}
 	}
 	c.base = info.URL
 	if c.token == "" {

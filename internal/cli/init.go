@@ -31,7 +31,7 @@ func (a *app) init() *cobra.Command {
 		Use:   "init [DIR]",
 		Short: "Write a sluice.yaml for a service",
 		Long: `Looks at a folder (a Go module, its main package and health path) and writes a
-sluice.yaml that lints clean. It never overwrites. Templates: simple (dev, then a
+sluice.yaml without errors. It never overwrites. Templates: simple (dev, then a
 canary in production), multi-environment (dev, staging, an approval, production).`,
 		Example: "  sluice init\n  sluice init services/checkout --template multi-environment --owner team-payments",
 		Args:    cobra.MaximumNArgs(1),
