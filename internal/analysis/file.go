@@ -349,7 +349,11 @@ func placed(b []byte, err error) error {
 		}
 		return fmt.Errorf("%s: %w%s", at(syntax.Offset), err, mend)
 	case errors.As(err, &wrong):
-		return fmt.Errorf("%s: %s is a %s, which it cannot be", at(wrong.Offset), wrong.Field, wrong.Value)
+		field := wrong.Field
+		if field == "" {
+			field = "the file"
+		}
+		return fmt.Errorf("%s: %s is of the type %s, which it cannot be", at(wrong.Offset), field, wrong.Value)
 	}
 	if key, ok := unknownKey(err); ok {
 		if offset, ok := whereUnknown(b, key); ok {

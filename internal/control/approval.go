@@ -366,7 +366,7 @@ func (c *Controller) Decide(ctx context.Context, project, runID, env string, pac
 		}
 		i := slices.IndexFunc(t.state.Environments, func(e run.Environment) bool { return e.Name == env })
 		if i < 0 {
-			return invalid("run %s has no environment %q", runID, env)
+			return invalid("run %s has no environment %q; it has %s", runID, env, t.places())
 		}
 		e := t.state.Environments[i]
 		if e.State != run.Waiting || e.Packet == "" || t.state.Phase == run.Ended {

@@ -117,9 +117,18 @@ func (t *runTurn) environment(name string) (*run.Environment, error) {
 	}
 	i := slices.IndexFunc(t.state.Environments, func(e run.Environment) bool { return e.Name == name })
 	if i < 0 {
-		return nil, invalid("run %s has no environment %q", t.row.ID, name)
+		return nil, invalid("run %s has no environment %q; it has %s", t.row.ID, name, t.places())
 	}
 	return &t.state.Environments[i], nil
+}
+
+// places names the environments that the run goes through.
+func (t *runTurn) places() string {
+	var all []string
+	for _, e := range t.state.Environments {
+		all = append(all, e.Name)
+	}
+	return strings.Join(all, ", ")
 }
 
 // cancel ends a run that exposed nobody yet.

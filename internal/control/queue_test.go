@@ -278,6 +278,9 @@ func TestRevisionIsOfFacts(t *testing.T) {
 		if err := w.tell(r, rollout.Command{Kind: rollout.Resume}, saw); !errors.Is(err, store.ErrStale) || !strings.Contains(err.Error(), "you looked at") {
 			w.Errorf("with what was seen before: %v", err)
 		}
+		if err := w.front.Rollout(w.Context(), "default", r, Command{Environment: "moon", Command: rollout.Command{Kind: rollout.Resume}}); !errors.Is(err, ErrInvalid) || !strings.Contains(err.Error(), `has no environment "moon"; it has production`) {
+			w.Errorf("in an environment that is none of its: %v", err)
+		}
 		if err := w.tell(r, rollout.Command{Kind: rollout.Pause}); !errors.Is(err, ErrRefused) || !strings.Contains(err.Error(), "already paused by local:alice (lunch); `sluice resume "+r+" --env production` lets it go on") {
 			w.Errorf("paused twice: %v", err)
 		}

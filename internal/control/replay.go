@@ -98,7 +98,7 @@ func (c *Controller) Replay(ctx context.Context, q ReplayRequest) (Replay, error
 		return out, err
 	}
 	if len(rows) == 0 {
-		return out, fmt.Errorf("%w: there is no rollout of %s in %s", store.ErrNotFound, q.Service, q.Environment)
+		return out, missing("there is no rollout of %s in %s; `sluice runs` lists what went where", q.Service, q.Environment)
 	}
 	for _, row := range rows {
 		var bins []store.Bin

@@ -92,7 +92,7 @@ func TestReplay(t *testing.T) {
 				w.Errorf("%s: %v", yaml, err)
 			}
 		}
-		if _, err := w.front.Replay(w.Context(), ReplayRequest{Project: "default", Service: "shop", Environment: "moon"}); !errors.Is(err, store.ErrNotFound) {
+		if _, err := w.front.Replay(w.Context(), ReplayRequest{Project: "default", Service: "shop", Environment: "moon"}); !errors.Is(err, ErrMissing) || err.Error() != "there is no rollout of shop in moon; `sluice runs` lists what went where" {
 			w.Errorf("an environment without rollouts: %v", err)
 		}
 	})

@@ -38,7 +38,7 @@ func TestRollbackWarm(t *testing.T) {
 			w.Errorf("of nothing: %v", err)
 		}
 		v1 := w.first(production)
-		if way := w.way(""); way.Kind != "impossible" || !strings.Contains(way.Sentence, "no earlier release") {
+		if way := w.way(""); way.Kind != "impossible" || !strings.Contains(way.Sentence, "no earlier release of shop is kept as the way back of production; ship a fix, or name one with --to (`sluice artifact ls` lists them)") {
 			w.Errorf("of a first release: %+v", way)
 		}
 		if _, err := w.back(""); !errors.Is(err, ErrRefused) || !strings.Contains(err.Error(), "no earlier release") {

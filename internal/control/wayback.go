@@ -267,7 +267,7 @@ func (c *Controller) wayBack(tx *store.Tx, key release.Key, to string) (Way, *re
 		}
 	}
 	if point == nil {
-		way.blocked(fmt.Sprintf("no earlier release of %s is known in %s", key.Service, key.Environment), "; ship a fix, or name one with --to")
+		way.blocked(fmt.Sprintf("no earlier release of %s is kept as the way back of %s", key.Service, key.Environment), "; ship a fix, or name one with --to (`sluice artifact ls` lists them)")
 		return way, nil, nil
 	}
 	if q, bad, err := tx.Quarantined(key.Project, key.Service, point.Release); err != nil {
