@@ -63,15 +63,20 @@ func (c *Controller) lookAround(tx *store.Tx, row *store.Environment, p *place, 
 	if err != nil {
 		return 0, err
 	}
-	hosts, why, unread := host.Astray(reports, doc)
 	s, now := p.Strayed, tx.Now()
+	// The last word of a silent host may have been in between: it tells of nothing new,
+	// and keeps nobody from telling of the others. What was told stays so.
+	reports = slices.DeleteFunc(reports, func(r host.Report) bool {
+		return host.Silent(r.Arrived, now) && !(s.told() && slices.Contains(s.Hosts, r.Host))
+	})
+	hosts, why, unread := host.Astray(reports, doc)
 	switch {
 	case s == nil && why == "":
 		return 0, nil
 	case s == nil:
 		p.Strayed = &strayed{Hosts: hosts, Why: why, Since: now}
 		return strayFor, nil
-	case why == "" && slices.ContainsFunc(s.Hosts, func(h string) bool { return slices.Contains(unread, h) }):
+	case why == "" && s.told() && slices.ContainsFunc(s.Hosts, func(h string) bool { return slices.Contains(unread, h) }):
 		return 0, nil // it was told again what to run; when it says that it does, that wakes
 	case why == "":
 		p.Strayed = nil
@@ -82,16 +87,11 @@ func (c *Controller) lookAround(tx *store.Tx, row *store.Environment, p *place, 
 		_, err := c.factOfDrift(tx, row, current, evidence.RolloutStep{Kind: evidence.StepDrift, From: s.Why, Reason: "hosts run again what was set"}, release.System, "")
 		return 0, err
 	}
-	if left := s.quiet(why) - now.Sub(s.Since).Abs(); left > 0 {
+	if left := p.quiet(why, now); left > 0 {
 		return left, nil
 	}
 	for _, r := range reports {
-		switch {
-		case s.told() || !slices.Contains(hosts, r.Host) || r.Arrived.After(s.Since):
-		case host.Silent(r.Arrived, now):
-			p.Strayed = nil // its last word may have been in between
-			return 0, nil
-		default:
+		if !s.told() && slices.Contains(hosts, r.Host) && !r.Arrived.After(s.Since) {
 			return strayFor, nil
 		}
 	}
@@ -99,6 +99,7 @@ func (c *Controller) lookAround(tx *store.Tx, row *store.Environment, p *place, 
 		if s.Hosts, s.Why, s.Since = hosts, why, now; p.Environment.Rollout.OnDrift != pipeline.DriftHold && s.Again.IsZero() {
 			s.Again = now
 		}
+		p.StrayedAt = now
 		c.log.Warn("somebody changed what hosts run between rollouts", "service", row.Key.String(), "what", why)
 		if s.Run, err = c.factOfDrift(tx, row, current, evidence.RolloutStep{Kind: evidence.StepDrift, To: why, Reason: s.sentence()}, release.System, ""); err != nil || s.Run == "" {
 			return 0, err
@@ -113,16 +114,19 @@ func (c *Controller) lookAround(tx *store.Tx, row *store.Environment, p *place, 
 	return s.wait(now), nil
 }
 
-// quiet is how long after something was found or told nothing else is told: a report
-// may come in between, and a host that changes each second fills no record.
-func (s *strayed) quiet(why string) time.Duration {
-	switch {
-	case !s.told():
-		return strayFor
-	case s.Why != why:
-		return putBackEvery
+// quiet is how long nothing is told yet: a report may come in between, and hosts that
+// somebody changes again and again, also each time that they were put back, fill no
+// record.
+func (p *place) quiet(why string, now time.Time) time.Duration {
+	s := p.Strayed
+	if s.told() && s.Why == why {
+		return 0
 	}
-	return 0
+	left := putBackEvery - now.Sub(p.StrayedAt).Abs()
+	if !s.told() {
+		left = max(left, strayFor-now.Sub(s.Since).Abs())
+	}
+	return left
 }
 
 // wakeIdle lets an environment without a live rollout look around when a host's report

@@ -29,6 +29,7 @@ type place struct {
 	Drill       *Drill                `json:"drill,omitempty"`
 	Rehearsed   time.Time             `json:"rehearsed,omitzero"` // the last rehearsal that began by itself did
 	Strayed     *strayed              `json:"strayed,omitempty"`  // what hosts were found to run otherwise since the last rollout
+	StrayedAt   time.Time             `json:"strayedAt,omitzero"` // when that was told last
 	Since       time.Time             `json:"since,omitzero"`     // what runs there does so; zero: from before this was kept
 	TickedAt    time.Time             `json:"tickedAt,omitzero"`
 	Planned     time.Duration         `json:"planned,omitempty"` // until the next turn
@@ -202,8 +203,10 @@ func (c *Controller) stepPlace(ctx context.Context, lease store.Lease) error {
 			if at := tx.Now().Add(again); again > 0 && at.Before(next) {
 				next = at
 			}
-			if err := c.rehearseOnTime(tx, key, &p); err != nil {
-				return err
+			if p.Strayed == nil { // what somebody changed is not put back by the way
+				if err := c.rehearseOnTime(tx, key, &p); err != nil {
+					return err
+				}
 			}
 		}
 		row.WakeAt, p.Planned = &next, next.Sub(tx.Now())

@@ -1,0 +1,111 @@
+package control
+
+import (
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/sluicehq/sluice/internal/rollout"
+	"github.com/sluicehq/sluice/internal/run"
+	"github.com/sluicehq/sluice/internal/store"
+)
+
+// saidOfDrift is what the feed of a run tells of hosts that were changed.
+func (w *world) saidOfDrift(r string) (out []string) {
+	w.Helper()
+	feed, err := w.front.Feed(w.Context(), "default", r, 0, 0)
+	w.must(err)
+	for _, f := range feed {
+		if f.Kind == "drift" {
+			out = append(out, string(f.Data))
+		}
+	}
+	return out
+}
+
+// Somebody's tool that changes a host again as soon as it was put back is put back
+// again and again, and fills no record.
+func TestAToolThatAlwaysChangesAHostFillsNoRecord(t *testing.T) {
+	stories(t, func(w *world) {
+		w.first(production)
+		r, _ := w.ship(w.definition(production), "v2")
+		w.untilState(r, run.Succeeded)
+		h := w.hosts[0]
+		w.pause(10 * time.Second)
+		applied := len(h.shop("production").journal)
+		for range 24 {
+			h.meddle("production", stranger)
+			w.pause(5 * time.Second)
+		}
+		if n := len(w.saidOfDrift(r)); n < 4 || n > 10 {
+			w.Errorf("told %d times in two minutes", n)
+		}
+		if n := len(h.shop("production").journal) - applied; n < 2 || n > 5 {
+			w.Errorf("put back %d times in two minutes", n)
+		}
+		h.meddled, h.next = nil, w.clock.now()
+		w.pause(time.Minute)
+		if e := w.env(r); e.WaitingFor != "" {
+			w.Errorf("told still: %q", e.WaitingFor)
+		}
+	})
+}
+
+// A host that went silent after it said something strange keeps nobody from being told
+// of another one.
+func TestASilentHostHidesNoOther(t *testing.T) {
+	stories(t, func(w *world) {
+		one, two := w.addHost("one"), w.addHost("two")
+		yaml := strings.Replace(production, "run: ./app,", "run: ./app, hosts: [one, two],", 1)
+		w.first(yaml)
+		r, _ := w.ship(w.definition(yaml), "v2")
+		w.untilState(r, run.Succeeded)
+		w.pause(time.Minute)
+		one.meddle("production", stranger)
+		one.report()
+		one.down = true // its word is the last one, and nobody knows whether it passed
+		w.pause(10 * time.Minute)
+		if said := w.saidOfDrift(r); len(said) != 0 {
+			w.Errorf("told what a silent host said last: %q", said)
+		}
+		two.meddle("production", stranger)
+		w.pause(10 * time.Second)
+		if said := w.saidOfDrift(r); len(said) != 2 || !strings.Contains(said[0], "host two runs") || strings.Contains(said[0], "host one") {
+			w.Errorf("told %q", said)
+		}
+	})
+}
+
+// What somebody changed and is left as it is until a person says so is not put back by
+// a rehearsal that begins by itself.
+func TestNoRehearsalOverWhatSomebodyChanged(t *testing.T) {
+	stories(t, func(w *world) {
+		yaml := strings.Replace(production, "    rollout: {", "    rehearse: {every: 1h}\n    rollout: {onDrift: hold, ", 1)
+		w.first(yaml)
+		v2 := w.released(yaml, "v2")
+		rehearsals := func() (out []Status) {
+			runs, err := w.front.Runs(w.Context(), store.RunFilter{Project: "default", Limit: 100})
+			w.must(err)
+			return slices.DeleteFunc(runs, func(s Status) bool { return s.Kind != run.KindRehearse })
+		}
+		w.pause(10 * time.Minute)
+		first := rehearsals()
+		if len(first) != 1 || first[0].State != run.Succeeded || w.runs("production") != v2 {
+			w.Fatalf("once there was a way back: %+v", first)
+		}
+		h := w.hosts[0]
+		h.meddle("production", stranger)
+		h.meddled[h.shop("production").doc.Key] = meddling{anyGeneration, stranger}
+		w.pause(70 * time.Minute)
+		if n := rehearsals(); len(n) != 1 || w.env(first[0].Run).WaitingFor == "" {
+			w.Fatalf("%d rehearsals over what is to be left; it waits for %q", len(n)-1, w.env(first[0].Run).WaitingFor)
+		}
+		h.meddled[h.shop("production").doc.Key] = meddling{h.shop("production").doc.Generation, stranger}
+		w.must(w.front.Rollout(w.Context(), "default", first[0].Run, Command{Command: rollout.Command{Kind: rollout.Resume, By: bob, Reason: "put it back"}, Environment: "production"}))
+		w.pause(10 * time.Minute)
+		if n := rehearsals(); len(n) != 2 {
+			w.Errorf("%d rehearsals after it was put back", len(n)-1)
+		}
+	})
+}
