@@ -207,7 +207,7 @@ func change(c control.Change) string {
 var commandWords = map[string]struct{ short, done, example string }{
 	"advance": {"Take the next step of a rollout before its bake ends", "advances", "  sluice advance 12 --env production\n  sluice advance 12 --env production --full\n  sluice advance 12 --env production --override --reason 'no traffic at night'"},
 	"pause":   {"Stop a rollout's progress, not its reaction to failures", "is paused", "  sluice pause 12 --env production --reason 'looking at the logs'"},
-	"resume":  {"Let a paused rollout go on", "goes on", "  sluice resume 12 --env production"},
+	"resume":  {"Let a paused rollout go on, or put back what somebody changed on hosts", "goes on", "  sluice resume 12 --env production"},
 	"abort":   {"End a run: stop its build, give up a wait, or move users back", "is ended", "  sluice abort 12\n  sluice abort 12 --env production --reason 'wrong config' --no-wait"},
 }
 
@@ -251,6 +251,10 @@ func (a *app) command(name string) *cobra.Command {
 			if a.json {
 				return a.printNow(ctx, c, s.Run)
 			}
+			if ended(s) { // only what somebody changed on hosts since then can be told to go on
+				a.say("Hosts in %s are told again what was set. sluice explain %s says whether they run it.", clean(env), s.Run)
+				return nil
+			}
 			a.say("The rollout in %s %s. sluice watch %s shows how it goes on.", clean(env), words.done, s.Run)
 			return nil
 		},
@@ -273,14 +277,21 @@ func (a *app) command(name string) *cobra.Command {
 	return c
 }
 
-// underWay is the environment whose rollout goes on, for a command that does verb to it.
+// underWay is the environment that a command is about which names none: the one whose
+// rollout goes on, or that is held since its end, for somebody to resume.
 func underWay(s control.Status, verb string) (string, error) {
 	for _, e := range s.Environments {
 		if e.Rollout != "" && !e.Phase.Terminal() {
 			return e.Name, nil
 		}
 	}
-	if ended(s) { // in the server's words
+	if ended(s) {
+		for _, e := range s.Environments {
+			if verb == string(rollout.Resume) && e.WaitingFor != "" { // somebody changed its hosts since
+				return e.Name, nil
+			}
+		}
+		// In the server's words.
 		return "", &exit{code: Failed, err: fmt.Errorf("run %s has ended (%s), so there is nothing to %s; `sluice explain %s` says what you can do", s.Run, s.State, verb, s.Run)}
 	}
 	return "", &exit{code: Failed, err: fmt.Errorf("run %s has no rollout under way (it is %s); sluice explain %s says what it does", s.Run, s.State, s.Run)}

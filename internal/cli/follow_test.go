@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/sluicehq/sluice/internal/control"
+	"github.com/sluicehq/sluice/internal/httpapi"
 	"github.com/sluicehq/sluice/internal/run"
 )
 
@@ -71,6 +72,12 @@ func TestWhatWentWellIsNotExcused(t *testing.T) {
 	// Commands for it say that it has ended, whether or not they name an environment.
 	f.run("pause", "7").want(t, 1, "run 7 has ended (succeeded), so there is nothing to pause; `sluice explain 7`")
 	f.run("give-up", "7", "--reason", "x").want(t, 1, "so there is nothing to give up; ")
+	f.run("resume", "7").want(t, 1, "so there is nothing to resume; ")
+	f.HandleFunc("POST "+api+"runs/7/environments/production/commands", func(w httpWriter, _ *httpRequest) { answer(w, httpapi.Done{Done: true}) })
+	// But hosts that somebody changed since then are resumed, in the environment that has them.
+	p.WaitingFor = "host local gives 60 % to release 53996910968f where 0 % was set"
+	f.run("resume", "7").want(t, 0, "Hosts in production are told again what was set. sluice explain 7")
+	f.run("pause", "7").want(t, 1, "so there is nothing to pause; ")
 }
 
 func TestARunThatWaitsForAPersonEndsNoWaitOnly(t *testing.T) {
