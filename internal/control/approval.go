@@ -75,6 +75,13 @@ func (t *runTurn) approval(e *run.Environment, env pipeline.Environment, plan ro
 		return false, nil, err
 	}
 	digest := release.DigestOf(body)
+	if e.Packet != "" && e.Packet != digest {
+		if stands, err := t.stands(e, packet); err != nil {
+			return false, nil, err
+		} else if stands {
+			digest = e.Packet
+		}
+	}
 	if e.Packet != digest {
 		was := e.Packet
 		row := store.Packet{Project: t.row.Project, Run: t.row.ID, Environment: e.Name, Digest: digest, Body: body, CreatedAt: t.tx.Now(), ExpiresAt: t.tx.Now().Add(env.Approval.Expires - e.Waited)}
@@ -116,6 +123,36 @@ func (t *runTurn) approval(e *run.Environment, env pipeline.Environment, plan ro
 	t.wait(e, fmt.Sprintf("approval: %d of %d given; decide with `sluice approve %s --env %s`", len(approvers), env.Approval.Quorum, t.row.ID, e.Name))
 	t.wakeIn(min(approvalTick, env.Approval.Expires-e.Waited))
 	return false, nil, nil
+}
+
+// stands reports whether the packet that some of a quorum decided on stays the one: the
+// only news is that a rollback was rehearsed once more, and succeeded as before. What
+// rehearses by itself would otherwise void what they said, each time.
+func (t *runTurn) stands(e *run.Environment, now Packet) (bool, error) {
+	decisions, err := t.tx.Decisions(t.row.Project, t.row.ID, e.Name, e.Packet)
+	if err != nil {
+		return false, fmt.Errorf("couldn't read the decisions: %w", err)
+	}
+	row, ok, err := t.tx.Packet(t.row.Project, t.row.ID, e.Name)
+	if err != nil || !ok || len(decisions) == 0 || row.Digest != e.Packet {
+		return false, err
+	}
+	var was Packet
+	if json.Unmarshal(row.Body, &was) != nil {
+		return false, nil // it is of a newer version: the one of now counts
+	}
+	d := was.RollbackPlan.Drill
+	if n := now.RollbackPlan.Drill; d == nil || n == nil || !d.Succeeded || !n.Succeeded || d.Environment != n.Environment {
+		return false, nil
+	}
+	now.RollbackPlan.Drill, now.Gates = d, slices.Clone(now.Gates)
+	for i, g := range now.Gates {
+		if g.Gate == pipeline.Rehearsed && i < len(was.Gates) && was.Gates[i].Gate == g.Gate && was.Gates[i].Answer == g.Answer {
+			now.Gates[i] = was.Gates[i] // which tells when and where
+		}
+	}
+	body, err := release.Canonical(now)
+	return release.DigestOf(body) == e.Packet, err
 }
 
 func (t *runTurn) packet(e *run.Environment, env pipeline.Environment, plan rollout.Plan, gates []gate.Decision) (Packet, []byte, error) {

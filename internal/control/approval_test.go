@@ -139,6 +139,46 @@ func TestQuorum(t *testing.T) {
 	})
 }
 
+// A rollback is rehearsed once more while some of a quorum decided: what they said
+// stands, unless the rehearsal failed.
+func TestARehearsalVoidsNoApproval(t *testing.T) {
+	stories(t, func(w *world) {
+		ungated := strings.Replace(drilled, "    gates: [{name: rehearsed, within: 168h}]\n", "", 1)
+		open := strings.Replace(ungated, "    approval: {quorum: 1, expires: 2h}\n", "", 1)
+		w.first(open)
+		v2 := w.released(open, "v2")
+		rehearse := func() {
+			_, err := w.rehearse("production")
+			w.must(err)
+			w.pause(3 * time.Minute)
+		}
+		rehearse()
+		def := w.definition(drilled)
+		def.Environments[0].Approval.Quorum = 2
+		r, _ := w.ship(def, "v3")
+		d, _ := w.packet(r)
+		w.must(w.decide(r, d, true, bob))
+		rehearse()
+		if e := w.env(r); e.Packet != d || !strings.Contains(e.WaitingFor, "1 of 2") {
+			w.Errorf("the packet was %s and is %s; it waits for %q", d.Short(), e.Packet.Short(), e.WaitingFor)
+		}
+		w.must(w.decide(r, d, true, alice))
+		w.untilState(r, run.Succeeded)
+
+		w.pause(61 * time.Minute)   // the way back is cold then
+		def = w.definition(ungated) // the gate would end it
+		def.Environments[0].Approval.Quorum = 2
+		r, _ = w.ship(def, "v4")
+		d, _ = w.packet(r)
+		w.must(w.decide(r, d, true, bob))
+		w.hosts[0].broken[v2] = "exit status 1: its database is gone"
+		rehearse()
+		if e := w.env(r); e.Packet == d || e.State != run.Waiting || !strings.Contains(e.WaitingFor, "0 of 2") {
+			w.Errorf("after a rehearsal that failed it waits for %q, on packet %s", e.WaitingFor, e.Packet.Short())
+		}
+	})
+}
+
 // A wait is given up by its person, and by a newer commit.
 func TestWaitEnds(t *testing.T) {
 	stories(t, func(w *world) {
