@@ -186,7 +186,7 @@ func (c *Controller) tellAgain(tx *store.Tx, doc wire.Desired) error {
 	if err := tx.AddEffect(&store.Effect{Project: doc.Project, Rollout: placeEffects(doc.Key), Generation: doc.Generation, Kind: string(rollout.Apply), Data: b}); err != nil {
 		return fmt.Errorf("couldn't promise an effect: %w", err)
 	}
-	return nil
+	return stillIdle(tx, doc.Key)
 }
 
 // factOfDrift makes what was found, what a person says to it, or that it is over a

@@ -1,6 +1,7 @@
 package control
 
 import (
+	"errors"
 	"slices"
 	"strings"
 	"testing"
@@ -107,5 +108,48 @@ func TestNoRehearsalOverWhatSomebodyChanged(t *testing.T) {
 		if n := rehearsals(); len(n) != 2 {
 			w.Errorf("%d rehearsals after it was put back", len(n)-1)
 		}
+	})
+}
+
+// A rollout that begins while hosts are about to be told again what was set, or to let
+// the previous release go, has the last word.
+func TestARolloutThatBeginsHasTheLastWord(t *testing.T) {
+	stories(t, func(w *world) {
+		w.first(production)
+		w.released(production, "v2")
+		r, _ := w.ship(w.definition(production), "v3")
+		w.untilPhase(r, rollout.Baking, 10)
+		row := w.place("production")
+		for name, f := range map[string]func(*store.Tx) error{
+			"told again": func(tx *store.Tx) error {
+				doc, _, err := lastTold(tx, row.Key)
+				if err != nil {
+					return err
+				}
+				return w.front.tellAgain(tx, doc)
+			},
+			"retired": func(tx *store.Tx) error {
+				p, err := decodePlace(row)
+				if err != nil {
+					return err
+				}
+				current, err := decodeRevision(row.Current)
+				if err != nil {
+					return err
+				}
+				return w.front.retire(tx, &row, p, *current)
+			},
+		} {
+			if err := w.store.Update(w.Context(), f); !errors.Is(err, store.ErrStale) || !strings.Contains(err.Error(), "began just now") {
+				w.Errorf("%s: %v", name, err)
+			}
+		}
+		w.view(func(tx *store.Tx) error {
+			if left, err := tx.PendingEffects("default", placeEffects(row.Key)); err != nil || len(left) != 0 {
+				w.Errorf("promised: %+v, %v", left, err)
+			}
+			return nil
+		})
+		w.untilState(r, run.Succeeded)
 	})
 }

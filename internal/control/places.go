@@ -234,7 +234,24 @@ func placeEffects(key release.Key) string { return "env:" + key.Service + "/" + 
 func (c *Controller) retire(tx *store.Tx, row *store.Environment, p place, current wire.Revision) error {
 	row.RetireAt = nil
 	current.Weight, current.Candidate = wire.FullWeight, false
-	return c.want(tx, row.Key, placeEffects(row.Key), p.Environment.Target, current)
+	if err := c.want(tx, row.Key, placeEffects(row.Key), p.Environment.Target, current); err != nil {
+		return err
+	}
+	return stillIdle(tx, row.Key)
+}
+
+// stillIdle fails where a rollout began since this transaction looked, as others commit
+// beside it on PostgreSQL. Whoever asks holds the counter of generations: a rollout
+// that begins after this takes a higher one, and what it wants stands.
+func stillIdle(tx *store.Tx, key release.Key) error {
+	_, busy, err := tx.LiveRollout(key)
+	if err != nil {
+		return fmt.Errorf("couldn't look for a live rollout of %s: %w", key, err)
+	}
+	if busy {
+		return &told{kind: store.ErrStale, text: fmt.Sprintf("a rollout of %s began just now, and says what its hosts run", key)}
+	}
+	return nil
 }
 
 // want promises that exactly these revisions shall run.

@@ -17,6 +17,9 @@ const (
 	MaxOutputs = 64 << 20 // of all
 )
 
+// maxOutputCount bounds how many a bundle holds: each is one more to fetch.
+const maxOutputCount = 10_000
+
 const maxOutputLine = MaxOutput/3*4 + 1<<10
 
 // Output is a blob that a statement names by its digest: what a check was
@@ -67,7 +70,7 @@ type Left string
 // Why an output is left out.
 const (
 	LeftLarge   Left = "large"   // it has more than MaxOutput
-	LeftFull    Left = "full"    // newer ones filled MaxOutputs
+	LeftFull    Left = "full"    // newer ones filled MaxOutputs, or are too many
 	LeftAbsent  Left = "absent"  // whoever exported did not have it
 	LeftAltered Left = "altered" // where it is kept it is not what the digest names
 )
@@ -79,33 +82,47 @@ type outputLine struct {
 	Left   Left           `json:"left,omitempty"`
 }
 
+// output is an output of at most limit bytes, or why it is left out.
+func output(e Export, d release.Digest, limit int) ([]byte, Left, error) {
+	content, left, err := e.Output(d, limit)
+	switch {
+	case err != nil:
+		return nil, "", fmt.Errorf("output %s: %w", d, err)
+	case left == LeftLarge && limit < MaxOutput:
+		return nil, LeftFull, nil
+	case left == "" && (len(content) > limit || release.DigestOf(content) != d):
+		return nil, LeftAltered, nil
+	case left != "":
+		return nil, left, nil
+	}
+	return content, "", nil
+}
+
 // outputs writes the section of outputs, the newest first. Of one that was erased
-// there is no line.
+// there is no line. Once there is no room no older one is even opened.
 func (b *bundleWriter) outputs(e Export, held beyond) error {
 	written := map[release.Digest]bool{}
-	room := MaxOutputs
+	room, count, full := MaxOutputs, 0, false
 	for _, d := range slices.Backward(held.outputs) {
 		if written[d] {
 			continue
 		}
 		written[d] = true
-		limit := min(MaxOutput, room)
-		content, left, err := e.Output(d, limit)
-		switch {
-		case err != nil:
-			return fmt.Errorf("output %s: %w", d, err)
-		case left == LeftLarge && limit < MaxOutput:
-			left = LeftFull
-		case left == "" && (len(content) > limit || release.DigestOf(content) != d):
-			left = LeftAltered
+		var content []byte
+		left := LeftFull
+		if !full {
+			var err error
+			if content, left, err = output(e, d, min(MaxOutput, room)); err != nil {
+				return err
+			}
 		}
-		if left == LeftAbsent && held.erased[d] {
+		if held.erased[d] && (full || left == LeftAbsent) {
 			continue
 		}
-		if left != "" {
-			content = nil
+		if left == "" {
+			room, count = room-len(content), count+1
 		}
-		room -= len(content)
+		full = full || left == LeftFull || count == maxOutputCount
 		if b.line(outputLine{Blob: content, Digest: d, Left: left}); b.err != nil {
 			return b.err
 		}
@@ -154,7 +171,7 @@ func (v *verifier) outputs() error {
 		}
 	}
 	if v.full > 0 {
-		v.find(KindNote, "outputs left out for room: %d; newer ones filled the %d MiB that a bundle holds of them, and the bundle of one release holds its own", v.full, MaxOutputs>>20)
+		v.find(KindNote, "outputs left out for room: %d; newer ones filled the %d MiB, or are the %d, that a bundle holds of them, and the bundle of one release holds its own", v.full, MaxOutputs>>20, maxOutputCount)
 	}
 	for _, n := range slices.SortedFunc(maps.Values(v.named), func(a, b *named) int { return a.order - b.order }) {
 		f := Finding{Index: int64(n.index), Type: n.typ, Subject: n.subject}

@@ -129,19 +129,32 @@ func TestOutputsAreBounded(t *testing.T) {
 	m, _ := manifest(t, "default", "c1")
 	whole := func(i int) []byte { return bytes.Repeat([]byte{byte('a' + i)}, evidence.MaxOutput) }
 	n := evidence.MaxOutputs/evidence.MaxOutput + 1
+	for i := range 3 {
+		l.check(m, id, fmt.Sprintf("old%d", i), fmt.Appendf(nil, "small %d", i))
+	}
 	for i := range n {
 		l.check(m, id, fmt.Sprintf("c%d", i), whole(i))
 	}
 	l.check(m, id, "huge", append(whole(0), 'x'))
-	r, got := read(t, l.export(l.withOutputs))
-	if !r.OK || r.Outputs != n-1 || r.OutputsLeft != 2 || len(got) != n-1 || got["10 output/c0 text/plain"] != "" || len(got["11 output/c1 text/plain"]) != evidence.MaxOutput {
+	opened := 0
+	r, got := read(t, l.export(l.withOutputs, func(e *evidence.Export) {
+		output := e.Output
+		e.Output = func(d release.Digest, limit int) ([]byte, evidence.Left, error) {
+			opened++
+			return output(d, limit)
+		}
+	}))
+	if opened != n+1 { // the huge one, and the first that has no room; none of the small ones
+		t.Errorf("%d outputs were opened", opened)
+	}
+	if !r.OK || r.Outputs != n-1 || r.OutputsLeft != 5 || len(got) != n-1 || got["13 output/c0 text/plain"] != "" || len(got["14 output/c1 text/plain"]) != evidence.MaxOutput {
 		t.Fatalf("%+v, %d outputs", r, len(got))
 	}
 	all := ""
 	for _, f := range r.Findings {
 		all += string(f.Kind) + " " + f.Message + "\n"
 	}
-	if !strings.Contains(all, "note its output/huge is left out: it has more than the 8 MiB") || !strings.Contains(all, "note outputs left out for room: 1; newer ones filled the 64 MiB") {
+	if !strings.Contains(all, "note its output/huge is left out: it has more than the 8 MiB") || !strings.Contains(all, "note outputs left out for room: 4; newer ones filled the 64 MiB") {
 		t.Error(all)
 	}
 	small := newLog(t, "default")
