@@ -233,6 +233,7 @@ func (a *app) command(name string) *cobra.Command {
 				return err
 			}
 			if name == "abort" {
+				a.sayMoved(s, env, q.Revision)
 				body := map[string]string{"environment": env, "reason": reason}
 				if err := c.do(ctx, http.MethodPost, c.path("runs/%s/abort", s.Run), body, nil); err != nil {
 					return err
@@ -262,9 +263,11 @@ func (a *app) command(name string) *cobra.Command {
 	f := c.Flags()
 	f.StringVarP(&env, "env", "e", "", "environment; default the one that is under way")
 	f.StringVar(&reason, "reason", "", "why; kept as evidence")
-	if name != "abort" { // which is taken whatever was looked at
-		f.Int64Var(&q.Revision, "revision", 0, "of the rollout that you looked at (status --json); refused if it moved")
+	moved := "refused if it moved"
+	if name == "abort" {
+		moved = "taken also if it moved"
 	}
+	f.Int64Var(&q.Revision, "revision", 0, "of the rollout that you looked at (status --json); "+moved)
 	switch name {
 	case "advance":
 		f.BoolVar(&q.Full, "full", false, "to 100 %")
@@ -275,6 +278,15 @@ func (a *app) command(name string) *cobra.Command {
 	c.ValidArgsFunction = first(a.runNumbers())
 	complete(c, "env", a.environments())
 	return c
+}
+
+// sayMoved tells who aborts what it looked at no more: nothing keeps an abort away.
+func (a *app) sayMoved(s control.Status, env string, revision int64) {
+	for _, e := range s.Environments {
+		if live := e.Rollout != "" && !e.Phase.Terminal(); live && (env == "" || env == e.Name) && revision > 0 && revision != e.Revision {
+			a.say("The rollout in %s is at revision %d, you looked at %d: it is aborted all the same.", clean(e.Name), e.Revision, revision)
+		}
+	}
 }
 
 // underWay is the environment that a command is about which names none: the one whose

@@ -11,6 +11,7 @@ import (
 
 	"github.com/sluicehq/sluice/internal/control"
 	"github.com/sluicehq/sluice/internal/httpapi"
+	"github.com/sluicehq/sluice/internal/rollout"
 	"github.com/sluicehq/sluice/internal/run"
 )
 
@@ -168,6 +169,25 @@ func TestAnAbortThatDidWhatWasAskedIsDone(t *testing.T) {
 		f.run("abort", "7", "--reason", "wrong").want(t, code)
 		if asked["reason"] != "wrong" {
 			t.Errorf("asked for %v", asked)
+		}
+	}
+}
+
+// An abort is taken at any revision; who looked at an earlier one is told.
+func TestAnAbortIsTakenAtAnyRevision(t *testing.T) {
+	for revision, moved := range map[string]bool{"3": true, "4": false} {
+		f := newFake(t)
+		f.status = waiting()
+		e := &f.status.Environments[1]
+		e.State, e.Rollout, e.Phase, e.Revision = run.Running, "2", rollout.Baking, 4
+		f.HandleFunc("POST "+api+"runs/7/abort", func(w httpWriter, _ *httpRequest) {
+			f.tell("run", "", map[string]string{"state": string(run.RolledBack)}, func(s *control.Status) { s.State = run.RolledBack })
+			answer(w, map[string]bool{"done": true})
+		})
+		got := f.run("abort", "7", "--reason", "wrong", "--revision", revision)
+		got.want(t, 0)
+		if strings.Contains(got.err, "is at revision 4, you looked at 3: it is aborted all the same.") != moved {
+			t.Errorf("--revision %s: %s", revision, got.err)
 		}
 	}
 }

@@ -72,16 +72,31 @@ func (c *Controller) Rehearse(ctx context.Context, project, service, env, reason
 	return id, err
 }
 
+// quietBefore is for how long nothing moved before a rehearsal begins by itself.
+const quietBefore = 10 * time.Minute
+
 // rehearseOnTime starts the rehearsal that an environment asks for every so often,
 // at its row's next turn after the time has come. Where there is no way back, such
 // as with a first release, there is nothing to rehearse until there is. Whether the
-// way back can be used is not proven before: that is what is found out.
+// way back can be used is not proven before: that is what is found out. It keeps away
+// from a rollout that has just ended: somebody may be looking at what came of it, or
+// mending it.
 //
 // Nothing runs there meanwhile but another rehearsal, which is why that is looked
 // for: its rollouts come and go.
 func (c *Controller) rehearseOnTime(tx *store.Tx, key release.Key, p *place) error {
+	if p.Rehearsed.After(tx.Now()) {
+		p.Rehearsed = tx.Now() // the clock was wrong then, and would keep the next one away for as long
+	}
 	due, asked := p.rehearsalDue(tx.Now())
 	if !asked || due.After(tx.Now()) {
+		return nil
+	}
+	last, err := tx.Rollouts(store.RolloutFilter{Project: key.Project, Service: key.Service, Environment: key.Environment, Limit: 1})
+	if err != nil {
+		return fmt.Errorf("couldn't look for the last rollout of %s: %w", key, err)
+	}
+	if len(last) > 0 && tx.Now().Sub(last[0].UpdatedAt).Abs() < quietBefore {
 		return nil
 	}
 	live := true
@@ -111,7 +126,7 @@ func (p *place) rehearsalDue(now time.Time) (time.Time, bool) {
 		return time.Time{}, false
 	}
 	last := p.Rehearsed
-	if p.Drill != nil && p.Drill.At.After(last) {
+	if p.Drill != nil && p.Drill.At.After(last) && !p.Drill.At.After(now) {
 		last = p.Drill.At
 	}
 	if last.IsZero() {

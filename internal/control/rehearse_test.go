@@ -185,12 +185,16 @@ func TestRehearsesByItself(t *testing.T) {
 			w.Fatalf("of a first release: %+v", n)
 		}
 		v2 := w.released(env, "v2")
-		w.pause(10 * time.Minute)
+		w.pause(9 * time.Minute)
+		if n := rehearsals(); len(n) != 0 {
+			w.Errorf("right after a rollout: %+v", n)
+		}
+		w.pause(9 * time.Minute)
 		first := rehearsals()
 		if len(first) != 1 || first[0].State != run.Succeeded || first[0].Actor != release.System || w.runs("production") != v2 {
 			w.Fatalf("once there was a way back: %+v", first)
 		}
-		if due := next(); due == nil || !due.After(w.clock.now().Add(45*time.Minute)) {
+		if due := next(); due == nil || !due.After(w.clock.now().Add(40*time.Minute)) {
 			w.Errorf("the next one: %v, now it is %s", due, w.clock.now())
 		}
 		st, err := w.front.trusted.Verify(w.leaf(first[0].Run, evidence.TypeRehearsal).Envelope)
@@ -214,12 +218,12 @@ func TestRehearsesByItself(t *testing.T) {
 		w.must(w.tell(r, rollout.Command{Kind: rollout.Abort, By: "local:bob", Reason: "later"}))
 		w.untilState(r, run.RolledBack)
 		w.hosts[0].broken[v1] = "exit status 1: its database is gone"
-		w.pause(6 * time.Minute)
+		w.pause(16 * time.Minute)
 		second := rehearsals()
 		if len(second) != 2 || second[0].State != run.Failed && second[0].State != run.RolledBack || w.runs("production") != v2 {
 			w.Fatalf("after it: %+v", second)
 		}
-		w.pause(40 * time.Minute)
+		w.pause(30 * time.Minute)
 		if n := rehearsals(); len(n) != 2 {
 			w.Errorf("one that failed was tried again %d times within the hour", len(n)-2)
 		}

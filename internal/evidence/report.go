@@ -95,11 +95,18 @@ func (r Report) WriteText(w io.Writer) error {
 	}
 	fmt.Fprintf(&b, "verified  %d of %d statements", r.Verified, r.Statements)
 	for _, part := range []struct {
-		n    int
-		what string
-	}{{r.Payloads, "payloads match"}, {r.Redacted, "redacted"}, {r.Withheld, "payloads not in this bundle"}, {r.Outputs, "outputs match"}, {r.OutputsLeft, "outputs not in this bundle"}} {
-		if part.n > 0 {
-			fmt.Fprintf(&b, ", %d %s", part.n, part.what)
+		n         int
+		one, many string
+	}{
+		{r.Payloads, "payload matches", "payloads match"}, {r.Redacted, "redacted", "redacted"}, {r.Withheld, "payload not in this bundle", "payloads not in this bundle"},
+		{r.Outputs, "output matches", "outputs match"}, {r.OutputsLeft, "output not in this bundle", "outputs not in this bundle"},
+	} {
+		switch part.n {
+		case 0:
+		case 1:
+			fmt.Fprintf(&b, ", 1 %s", part.one)
+		default:
+			fmt.Fprintf(&b, ", %d %s", part.n, part.many)
 		}
 	}
 	b.WriteString("\n")
