@@ -143,7 +143,7 @@ func TestQuorum(t *testing.T) {
 // stands, unless the rehearsal failed.
 func TestARehearsalVoidsNoApproval(t *testing.T) {
 	stories(t, func(w *world) {
-		ungated := strings.Replace(drilled, "    gates: [{name: rehearsed, within: 168h}]\n", "", 1)
+		ungated := strings.Replace(drilled, "    gates: [{name: rehearsed, within: 24h}]\n", "", 1)
 		open := strings.Replace(ungated, "    approval: {quorum: 1, expires: 2h}\n", "", 1)
 		w.first(open)
 		v2 := w.released(open, "v2")

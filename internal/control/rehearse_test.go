@@ -97,7 +97,7 @@ func TestRehearsalThatFails(t *testing.T) {
 const drilled = `
   - name: production
     ` + target + `
-    gates: [{name: rehearsed, within: 168h}]
+    gates: [{name: rehearsed, within: 24h}]
     approval: {quorum: 1, expires: 2h}
     rollout: {canary: {steps: [{weight: 50, bake: 20s}]}}
     analysis: {warmUp: 0s, bin: 2s, maxExcess: 5, metrics: [http-errors]}
@@ -107,7 +107,7 @@ const drilled = `
 // wrong with it.
 func TestGateWantsARehearsal(t *testing.T) {
 	stories(t, func(w *world) {
-		open := strings.Replace(strings.Replace(drilled, "    gates: [{name: rehearsed, within: 168h}]\n", "", 1), "    approval: {quorum: 1, expires: 2h}\n", "", 1)
+		open := strings.Replace(strings.Replace(drilled, "    gates: [{name: rehearsed, within: 24h}]\n", "", 1), "    approval: {quorum: 1, expires: 2h}\n", "", 1)
 		w.first(open)
 		w.released(open, "v2")
 		r, _ := w.ship(w.definition(drilled), "v3")
@@ -150,9 +150,9 @@ func TestGateWantsARehearsal(t *testing.T) {
 		}))
 		w.must(w.front.Abort(w.Context(), "default", r, "", "later", bob))
 		w.untilState(r, run.Cancelled)
-		w.pause(169 * time.Hour)
+		w.pause(25 * time.Hour)
 		r, _ = w.ship(w.definition(drilled), "v5")
-		if s := w.untilState(r, run.Failed); !strings.Contains(s.Reason, "is longer ago than 168h") {
+		if s := w.untilState(r, run.Failed); !strings.Contains(s.Reason, "is longer ago than 24h") {
 			w.Errorf("%s", s.Reason)
 		}
 	})
