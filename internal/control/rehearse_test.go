@@ -204,11 +204,11 @@ func TestRehearsesByItself(t *testing.T) {
 		}
 
 		// Its time comes in a live rollout, and is then when that has ended.
-		w.pause(48 * time.Minute)
+		w.pause(50 * time.Minute)
 		r, _ := w.ship(w.definition(env), "v3")
 		w.untilPhase(r, rollout.Baking, 10)
 		w.must(w.tell(r, rollout.Command{Kind: rollout.Pause, By: "local:bob"}))
-		w.pause(20 * time.Minute)
+		w.pause(9 * time.Minute)
 		if due := next(); due == nil || due.After(w.clock.now()) {
 			w.Fatalf("the next one is due %v, now it is %s", due, w.clock.now())
 		}
