@@ -164,7 +164,7 @@ var table = []row{
 
 	// Edges.
 	{
-		pkg: "httpapi", may: "agent/wire control evidence pipeline preview release rollout store",
+		pkg: "httpapi", may: "agent/wire control evidence pipeline preview release rollout store", tests: "blob",
 		why: "requests to control's commands and back; of the store it reads rows and maps errors, once, to statuses",
 	},
 	{

@@ -6,6 +6,8 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -188,7 +190,7 @@ func TestWhatChecksSaidIsInTheBundle(t *testing.T) {
 				w.Errorf("%d %s: %v", bad.at, bad.name, err)
 			}
 		}
-		w.config.Blobs.(memBlobs).m.Clear()
+		w.must(os.RemoveAll(filepath.Join(w.blobs, "sha256")))
 		rep, found = read(export(true))
 		if !rep.OK || len(found) != 0 || rep.OutputsLeft < 3 || !slices.ContainsFunc(rep.Findings, func(f evidence.Finding) bool {
 			return f.Index == at && f.Kind == evidence.KindNote && strings.Contains(f.Message, "output/home is left out")

@@ -15,6 +15,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/sluicehq/sluice/internal/evidence"
+	"github.com/sluicehq/sluice/internal/machinetest"
 	"github.com/sluicehq/sluice/internal/release"
 	"github.com/sluicehq/sluice/internal/rollout"
 	"github.com/sluicehq/sluice/internal/run"
@@ -117,16 +118,6 @@ environments:
     rollout: all-at-once
 `
 
-// soon polls until ok.
-func soon(t *testing.T, what string, ok func() bool) {
-	t.Helper()
-	for end := time.Now().Add(30 * time.Second); !ok(); time.Sleep(10 * time.Millisecond) {
-		if time.Now().After(end) {
-			t.Fatalf("not %s within 30 s", what)
-		}
-	}
-}
-
 // loops runs a whole control plane and a host beside the test, on real time.
 func (w *world) loops(t *testing.T) (stop func()) {
 	ctx, cancel := context.WithCancel(t.Context())
@@ -175,7 +166,7 @@ func TestLoops(t *testing.T) {
 	}
 	quick := repository(t, map[string]string{"sluice.yaml": fmt.Sprintf(slowBuild, "mkdir out && echo one > out/app")})
 	r1 := start(quick)
-	soon(t, "released", is(r1, run.Succeeded))
+	machinetest.Until(t, "released", is(r1, run.Succeeded))
 	log, err := w.front.Log(t.Context(), "default", r1, "package", 0)
 	if err != nil || !log.Done {
 		t.Errorf("%+v, %v", log, err)
@@ -184,7 +175,7 @@ func TestLoops(t *testing.T) {
 		t.Error(err)
 	}
 	r2 := start(quick)
-	soon(t, "released again", is(r2, run.Succeeded))
+	machinetest.Until(t, "released again", is(r2, run.Succeeded))
 	if s := w.status(r2); s.ReusedFrom != r1 || s.Digest != w.status(r1).Digest || s.Steps[0].State != "reused" {
 		t.Errorf("%+v", s)
 	}
@@ -194,11 +185,11 @@ func TestLoops(t *testing.T) {
 	building := func(id string) func() bool {
 		return func() bool { s := w.status(id); return len(s.Steps) == 1 && s.Steps[0].State == "running" }
 	}
-	soon(t, "building", building(r3))
+	machinetest.Until(t, "building", building(r3))
 	if err := w.front.Abort(t.Context(), "default", r3, "", "wrong branch", alice); err != nil {
 		t.Fatal(err)
 	}
-	soon(t, "cancelled", is(r3, run.Cancelled))
+	machinetest.Until(t, "cancelled", is(r3, run.Cancelled))
 	if s := w.status(r3); !strings.Contains(s.Reason, "wrong branch by local:alice") {
 		t.Errorf("%s", s.Reason)
 	}
@@ -214,17 +205,17 @@ func TestLoops(t *testing.T) {
 	if err := w.front.Abort(t.Context(), "default", waits, "", "no patience", alice); err != nil {
 		t.Fatal(err)
 	}
-	soon(t, "cancelled while it waited", is(waits, run.Cancelled))
+	machinetest.Until(t, "cancelled while it waited", is(waits, run.Cancelled))
 	if s := w.status(goesOn); s.State != run.Running || len(s.Steps) != 0 {
 		t.Errorf("without a place to build it is %s with steps %+v", s.State, s.Steps)
 	}
 	for range cap(w.c.builds) {
 		<-w.c.builds
 	}
-	soon(t, "built when there was a place", is(goesOn, run.Succeeded))
+	machinetest.Until(t, "built when there was a place", is(goesOn, run.Succeeded))
 
 	r4 := start(slow)
-	soon(t, "building", building(r4))
+	machinetest.Until(t, "building", building(r4))
 	if err := w.tell(r4, rollout.Command{Kind: rollout.Pause}); !errors.Is(err, ErrRefused) || !strings.Contains(err.Error(), "still building") {
 		t.Errorf("pausing a build: %v", err)
 	}

@@ -119,7 +119,7 @@ func (w *world) leaf(runID, kind string) store.Leaf {
 // Many that wait are all woken, not only the first hundred.
 func TestEverybodyIsWoken(t *testing.T) {
 	if testing.Short() {
-		t.Skip("SKIPPED: it ships a hundred releases")
+		t.Skip("SKIPPED with -short: it ships a hundred releases")
 	}
 	w := newWorld(t, store.SQLite)
 	w.first(production)

@@ -1,17 +1,13 @@
 package control
 
 import (
-	"bytes"
 	"context"
 	"fmt"
-	"io"
 	"os"
 	"path/filepath"
 	"strings"
-	"sync"
 
 	"github.com/sluicehq/sluice/internal/agent/wire"
-	"github.com/sluicehq/sluice/internal/blob"
 	"github.com/sluicehq/sluice/internal/evidence"
 	"github.com/sluicehq/sluice/internal/pipeline"
 	"github.com/sluicehq/sluice/internal/release"
@@ -78,23 +74,6 @@ func (s *signals) Ask(_ context.Context, q Question) ([]Sample, error) {
 		return nil, nil
 	}
 	return s.answer(q.Query)
-}
-
-type memBlobs struct{ m *sync.Map }
-
-func (b memBlobs) Put(_ context.Context, r io.Reader) (release.Digest, int64, error) {
-	all, err := io.ReadAll(r)
-	d := release.DigestOf(all)
-	b.m.Store(d, all)
-	return d, int64(len(all)), err
-}
-
-func (b memBlobs) Open(_ context.Context, d release.Digest) (io.ReadCloser, error) {
-	all, ok := b.m.Load(d)
-	if !ok {
-		return nil, blob.ErrNotFound
-	}
-	return io.NopCloser(bytes.NewReader(all.([]byte))), nil
 }
 
 // definition reads a definition whose environments are given in YAML.

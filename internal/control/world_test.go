@@ -19,6 +19,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"github.com/sluicehq/sluice/internal/blob"
 	"github.com/sluicehq/sluice/internal/evidence"
 	"github.com/sluicehq/sluice/internal/gate"
 	"github.com/sluicehq/sluice/internal/pipeline"
@@ -43,6 +44,7 @@ type world struct {
 	front   *Controller // answers people and hosts; never faulty
 	c       *Controller // takes rows further; a crash replaces it
 	config  Config
+	blobs   string // folder of config.Blobs
 	target  *steered
 	shelf   *shelf
 	metrics *signals
@@ -174,8 +176,13 @@ func newWorld(t testing.TB, dialect string) *world {
 		t.Fatal(err)
 	}
 	w.target = &steered{inner: host.New(w.store)}
+	w.blobs = filepath.Join(t.TempDir(), "blobs")
+	blobs, err := blob.Open(w.blobs, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
 	w.config = Config{
-		Store: w.store, Blobs: memBlobs{m: &sync.Map{}}, Keys: ring, Artifacts: w.shelf, Target: w.target, Metrics: w.metrics,
+		Store: w.store, Blobs: blobs, Keys: ring, Artifacts: w.shelf, Target: w.target, Metrics: w.metrics,
 		Dir: t.TempDir(), Log: slog.New(slog.NewTextHandler(w.logged, nil)), Isolation: runner.None,
 		ParseOptions: []pipeline.Option{pipeline.WithGateCheck(gate.Check)},
 	}

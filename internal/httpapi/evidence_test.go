@@ -24,7 +24,7 @@ func TestWhatAChecksEntryNames(t *testing.T) {
 			Configuration: []evidence.Resource{{Name: "check/smoke"}},
 		}
 		for name, media := range map[string]string{"output/smoke": "text/html", "screenshot/smoke": "image/png"} {
-			d, _, err := kept{&e.blobs}.Put(t.Context(), bytes.NewReader(append(page, name...)))
+			d, _, err := e.blobs.Put(t.Context(), bytes.NewReader(append(page, name...)))
 			if err != nil {
 				t.Fatal(err)
 			}

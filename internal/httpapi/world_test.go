@@ -15,6 +15,7 @@ import (
 	"testing"
 
 	"github.com/sluicehq/sluice/internal/agent/wire"
+	"github.com/sluicehq/sluice/internal/blob"
 	"github.com/sluicehq/sluice/internal/control"
 	"github.com/sluicehq/sluice/internal/evidence"
 	"github.com/sluicehq/sluice/internal/release"
@@ -30,7 +31,7 @@ type edge struct {
 	store   *store.Store
 	control *control.Controller
 	keys    *evidence.KeyRing
-	blobs   sync.Map
+	blobs   *blob.Dir
 	access  *Access
 	server  *httptest.Server
 	answers Answers
@@ -93,7 +94,10 @@ func newEdge(t testing.TB, url string) *edge {
 		t.Fatal(err)
 	}
 	e.keys = ring
-	e.control, err = control.New(control.Config{Store: e.store, Keys: ring, Blobs: kept{&e.blobs}, Dir: t.TempDir(), Log: log})
+	if e.blobs, err = blob.Open(t.TempDir(), 0); err != nil {
+		t.Fatal(err)
+	}
+	e.control, err = control.New(control.Config{Store: e.store, Keys: ring, Blobs: e.blobs, Dir: t.TempDir(), Log: log})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -110,24 +114,6 @@ func newEdge(t testing.TB, url string) *edge {
 	e.server = httptest.NewServer(api)
 	t.Cleanup(func() { cancel(); e.server.Close() })
 	return e
-}
-
-// kept are blobs in memory.
-type kept struct{ m *sync.Map }
-
-func (k kept) Put(_ context.Context, r io.Reader) (release.Digest, int64, error) {
-	b, err := io.ReadAll(r)
-	d := release.DigestOf(b)
-	k.m.Store(d, b)
-	return d, int64(len(b)), err
-}
-
-func (k kept) Open(_ context.Context, d release.Digest) (io.ReadCloser, error) {
-	b, ok := k.m.Load(d)
-	if !ok {
-		return nil, os.ErrNotExist
-	}
-	return io.NopCloser(bytes.NewReader(b.([]byte))), nil
 }
 
 // answers lets a test put something in the place of what keeps answers.

@@ -70,7 +70,7 @@ const mutantSeeds = 1000
 // by overlays: no product code knows of them, see docs/decisions/0012.
 func TestMutants(t *testing.T) {
 	if testing.Short() {
-		t.Skip("MUTANTS DO NOT RUN with -short: nothing shows that the simulation bites")
+		t.Skip("SKIPPED with -short, so NO MUTANT RUNS: nothing shows that the simulation bites")
 	}
 	internal, err := filepath.Abs("..")
 	if err != nil {
