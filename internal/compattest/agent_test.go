@@ -4,6 +4,8 @@ import (
 	"bufio"
 	"bytes"
 	"encoding/json"
+	"math/rand/v2"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"slices"
@@ -46,7 +48,7 @@ const reportEvery = 100 * time.Millisecond
 func (h *host) start() {
 	h.desired, h.counts, h.stop = map[release.Key]wire.Desired{}, map[release.ID]*wire.Counters{}, make(chan struct{})
 	if h.answers == nil {
-		h.answers = httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
+		h.answers = answering(h.t, func(http.ResponseWriter, *http.Request) {})
 	}
 	h.done.Go(h.listen)
 	h.done.Go(h.report)
@@ -193,6 +195,32 @@ func (x *tricks) apply(s *wire.Service, d wire.Desired) {
 }
 
 // hanging answers nothing, until it is closed.
-func hanging() *httptest.Server {
-	return httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }))
+func hanging(t *testing.T) *httptest.Server {
+	return answering(t, func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() })
+}
+
+// port is where the services of the folder are wanted. A host that says that it
+// answers at another port is not asked, so each of these tests takes a loopback
+// address of its own.
+const port = "18080"
+
+// answering serves at the services' port.
+func answering(t *testing.T, answer http.HandlerFunc) *httptest.Server {
+	t.Helper()
+	var refused error
+	for range 100 {
+		ip := net.IPv4(127, byte(1+rand.IntN(254)), byte(rand.IntN(256)), byte(1+rand.IntN(254)))
+		l, err := net.Listen("tcp", net.JoinHostPort(ip.String(), port))
+		if err != nil {
+			refused = err
+			continue
+		}
+		s := httptest.NewUnstartedServer(answer)
+		_ = s.Listener.Close()
+		s.Listener = l
+		s.Start()
+		return s
+	}
+	t.Fatalf("no loopback address has port %s free: %v", port, refused)
+	return nil
 }

@@ -5,7 +5,6 @@ import (
 	"context"
 	"fmt"
 	"net/http"
-	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"slices"
@@ -25,7 +24,7 @@ import (
 // does what it is told.
 func resumed(t *testing.T, version string, more ...string) (*plane, *host, expectations) {
 	t.Helper()
-	answers := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
+	answers := answering(t, func(http.ResponseWriter, *http.Request) {})
 	dir, want := unpack(t, version, answers.Listener.Addr().String(), more...)
 	p, down := up(t, dir)
 	h := &host{t: t, url: p.url, token: p.token, boot: "boot-2", answers: answers}
@@ -91,6 +90,9 @@ func resume(t *testing.T, version string) {
 	for line := range strings.Lines(p.log.String()) {
 		if strings.Contains(line, "level=ERROR") && !strings.Contains(line, "alarm") {
 			t.Errorf("the server had something to complain of: %s", line)
+		}
+		if strings.Contains(line, "is not taken") {
+			t.Errorf("the host does not answer where the folder wants it: %s", line)
 		}
 	}
 }

@@ -100,7 +100,7 @@ build:
   artifact: {type: files, path: out}
 environments:
   - name: production
-    target: {type: host, listen: '127.0.0.1:18080', run: ./app, health: {http: /healthz}, env: {%s}}
+    target: {type: host, listen: '127.0.0.1:` + port + `', run: ./app, health: {http: /healthz}, env: {%s}}
 %s    rollout: {canary: {steps: [{weight: 10, bake: 5s}]}%s}
     analysis: {warmUp: 0s, bin: 1s, maxExcess: 5, metrics: [http-errors]}
 `, s.service, command, env, more, s.rollout)
@@ -134,7 +134,7 @@ func write(t *testing.T) {
 
 	dir := t.TempDir()
 	p, down := up(t, dir)
-	slow := hanging()
+	slow := hanging(t)
 	x := &tricks{weight: map[release.ID]int{}}
 	h := &host{t: t, url: p.url, token: p.token, boot: "boot-1"}
 	addresses := []string{slow.Listener.Addr().String()}
