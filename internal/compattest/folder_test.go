@@ -100,7 +100,7 @@ build:
   artifact: {type: files, path: out}
 environments:
   - name: production
-    target: {type: host, listen: '127.0.0.1:` + port + `', run: ./app, health: {http: /healthz}, env: {%s}}
+    target: {type: host, listen: '127.0.0.1:`+port+`', run: ./app, health: {http: /healthz}, env: {%s}}
 %s    rollout: {canary: {steps: [{weight: 10, bake: 5s}]}%s}
     analysis: {warmUp: 0s, bin: 1s, maxExcess: 5, metrics: [http-errors]}
 `, s.service, command, env, more, s.rollout)
