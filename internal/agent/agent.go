@@ -383,11 +383,14 @@ func Holder(dataDir string) (pid int, held bool) {
 	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_SH|syscall.LOCK_NB); err == nil {
 		return 0, false
 	}
-	b := make([]byte, 32)
-	n, _ := f.ReadAt(b, 0)
-	pid, err = strconv.Atoi(strings.TrimSpace(string(b[:n])))
-	return pid, err == nil && pid > 0
+	pid = notedPID(f)
+	return pid, pid > 0
 }
+
+// lockIn is how long a lock is waited for whose agent is gone: a process that it was
+// starting when it was killed has it until it becomes another program, and who asks
+// for the [Holder] for a moment.
+const lockIn = 5 * time.Second
 
 // lock makes sure that one agent at a time uses a folder. The kernel takes the
 // lock back when the process dies, however it does.
@@ -396,14 +399,26 @@ func lock(path string) (*os.File, error) {
 	if err != nil {
 		return nil, fmt.Errorf("couldn't lock the data folder: %w", err)
 	}
-	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
-		b := make([]byte, 32)
-		n, _ := f.ReadAt(b, 0)
-		_ = f.Close()
-		return nil, fmt.Errorf("%w: process %s holds %s", ErrLocked, strings.TrimSpace(string(b[:n])), path)
+	for deadline := time.Now().Add(lockIn); ; time.Sleep(10 * time.Millisecond) {
+		if syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB) == nil {
+			writePID(f)
+			return f, nil
+		}
+		pid := notedPID(f)
+		gone := pid <= 0 || errors.Is(syscall.Kill(pid, 0), syscall.ESRCH)
+		if !gone || time.Now().After(deadline) {
+			_ = f.Close()
+			return nil, fmt.Errorf("%w: process %d holds %s", ErrLocked, pid, path)
+		}
 	}
-	writePID(f)
-	return f, nil
+}
+
+// notedPID is whose lock it is said to be; 0 if that is not said.
+func notedPID(f *os.File) int {
+	b := make([]byte, 32)
+	n, _ := f.ReadAt(b, 0)
+	pid, _ := strconv.Atoi(strings.TrimSpace(string(b[:n])))
+	return pid
 }
 
 // writePID says whose lock it is.

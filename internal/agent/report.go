@@ -36,7 +36,9 @@ func (a *agent) report() {
 	for {
 		var o wire.Observed
 		var busy bool
-		if !a.do(a.ctx, func() { o, busy = a.observe() }) {
+		// In this order: who hears that an instance is ready, or has ended, may count on
+		// the routers having heard of it too.
+		if !a.do(a.ctx, func() { o, busy = a.observe(); a.settleAll() }) {
 			return
 		}
 		if err := a.post(o); err != nil {

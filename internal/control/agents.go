@@ -116,7 +116,11 @@ func (c *Controller) Report(ctx context.Context, o wire.Observed) error {
 		if len(was) > 0 {
 			before = was[0].Observed
 		}
-		for _, key := range changed(before, o) {
+		differ := changed(before, o)
+		if err := c.reach(tx, o, differ); err != nil {
+			return err
+		}
+		for _, key := range differ {
 			live, err := tx.WakeLive(key)
 			if err == nil && !live {
 				err = c.wakeIdle(tx, key, before, o)
@@ -133,6 +137,25 @@ func (c *Controller) Report(ctx context.Context, o wire.Observed) error {
 		c.reports.heard(row, o)
 	case c.reports.ignored(o):
 		c.log.Warn("a host's report is ignored: an agent that started later reports as this host; if two machines have this name, give one another with --host", "host", o.Host, "boot", o.Boot)
+	}
+	return err
+}
+
+// reach lets the next order be above those that a host follows: a database from a
+// backup has forgotten the last ones, and hosts refuse what is below them.
+func (c *Controller) reach(tx *store.Tx, o wire.Observed, differ []release.Key) error {
+	top := wire.Service{}
+	for _, s := range o.Services {
+		if s.Generation > top.Generation && slices.Contains(differ, s.Key) {
+			top = s
+		}
+	}
+	if top.Generation == 0 {
+		return nil
+	}
+	raised, err := tx.ReachGeneration(top.Generation)
+	if raised {
+		c.log.Warn("a host follows a later order than there is on record: the database is of a backup, or another control plane gives it orders too", "host", o.Host, "service", top.Key.String(), "order", top.Generation)
 	}
 	return err
 }

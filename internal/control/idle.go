@@ -21,14 +21,19 @@ import (
 // environment says so, once for each change, and asks for what was set again, at once
 // or when a person says so, as its onDrift is. A live rollout looks by itself, and
 // begins by telling all its hosts what to run.
+//
+// A host that follows a later order than there is on record was commanded by somebody
+// who knew more: the record is of a backup. It may well be right, so what it runs is
+// never put back before a person says so.
 
 // strayed is what was found between two rollouts.
 type strayed struct {
 	Hosts []string  `json:"hosts"`
 	Why   string    `json:"why"` // what differs, by host
 	Since time.Time `json:"since"`
-	Run   string    `json:"run,omitempty"`  // where it is told, the last one's; empty: not told yet
-	Again time.Time `json:"again,omitzero"` // when what was set is asked for again; zero: when a person says so
+	Run   string    `json:"run,omitempty"`   // where it is told, the last one's; empty: not told yet
+	Ahead bool      `json:"ahead,omitempty"` // a host follows a later order than there is on record
+	Again time.Time `json:"again,omitzero"`  // when what was set is asked for again; zero: when a person says so
 }
 
 const (
@@ -39,12 +44,20 @@ const (
 // told reports whether people see it.
 func (s *strayed) told() bool { return s != nil && s.Run != "" }
 
+// cause says what was found, and who must have done it.
+func (s *strayed) cause() string {
+	if s.Ahead {
+		return s.Why + ": the record is of a backup, or another control plane gives orders too"
+	}
+	return s.Why + ": somebody else changed it"
+}
+
 // sentence says what was found and what comes of it.
 func (s *strayed) sentence() string {
 	if s.Again.IsZero() {
-		return s.Why + ": somebody else changed it; it stays so until somebody resumes, or the next rollout"
+		return s.cause() + "; it stays so until somebody resumes, or the next rollout"
 	}
-	return s.Why + ": somebody else changed it; what was set is asked for again"
+	return s.cause() + "; what was set is asked for again"
 }
 
 // lookAround holds the hosts of an idle environment to what they were last told, and
@@ -69,14 +82,17 @@ func (c *Controller) lookAround(tx *store.Tx, row *store.Environment, p *place, 
 	reports = slices.DeleteFunc(reports, func(r host.Report) bool {
 		return host.Silent(r.Arrived, now) && !(s.told() && slices.Contains(s.Hosts, r.Host))
 	})
-	hosts, why, unread := host.Astray(reports, doc)
+	is := host.Astray(reports, doc)
+	hosts, why := is.Hosts, is.Why
 	switch {
+	case why == "" && is.Ahead: // they run what was set: now they follow an order that is on record
+		return time.Second, c.tellAgain(tx, doc)
 	case s == nil && why == "":
 		return 0, nil
 	case s == nil:
 		p.Strayed = &strayed{Hosts: hosts, Why: why, Since: now}
 		return strayFor, nil
-	case why == "" && s.told() && slices.ContainsFunc(s.Hosts, func(h string) bool { return slices.Contains(unread, h) }):
+	case why == "" && s.told() && slices.ContainsFunc(s.Hosts, func(h string) bool { return slices.Contains(is.Unread, h) }):
 		return 0, nil // it was told again what to run; when it says that it does, that wakes
 	case why == "":
 		p.Strayed = nil
@@ -96,11 +112,15 @@ func (c *Controller) lookAround(tx *store.Tx, row *store.Environment, p *place, 
 		}
 	}
 	if !s.told() || s.Why != why {
-		if s.Hosts, s.Why, s.Since = hosts, why, now; p.Environment.Rollout.OnDrift != pipeline.DriftHold && s.Again.IsZero() {
+		s.Hosts, s.Why, s.Since, s.Ahead = hosts, why, now, is.Ahead
+		switch {
+		case is.Ahead:
+			s.Again = time.Time{}
+		case p.Environment.Rollout.OnDrift != pipeline.DriftHold && s.Again.IsZero():
 			s.Again = now
 		}
 		p.StrayedAt = now
-		c.log.Warn("somebody changed what hosts run between rollouts", "service", row.Key.String(), "what", why)
+		c.log.Warn("somebody changed what hosts run between rollouts", "service", row.Key.String(), "what", s.sentence())
 		if s.Run, err = c.factOfDrift(tx, row, current, evidence.RolloutStep{Kind: evidence.StepDrift, To: why, Reason: s.sentence()}, release.System, ""); err != nil || s.Run == "" {
 			return 0, err
 		}
@@ -139,7 +159,7 @@ func (c *Controller) wakeIdle(tx *store.Tx, key release.Key, before, now wire.Ob
 		return err
 	}
 	was, is := serviceOf(before, key), serviceOf(now, key)
-	applies := is.Generation == doc.Generation && was.Generation != is.Generation
+	applies := is.Generation >= doc.Generation && was.Generation != is.Generation
 	if !applies && host.Differs(was, now.Host, doc) == "" && host.Differs(is, now.Host, doc) == "" {
 		return nil
 	}
@@ -246,9 +266,13 @@ func (t *runTurn) explainStrayed(x *Explanation) error {
 			continue
 		}
 		x.Environment, x.Now = e.Name, x.Now+"; since then hosts in "+e.Name+" were changed"
-		x.Why, x.Next, x.When = p.Strayed.Why+": somebody else changed it", "what was set is asked for again each 30 s, until hosts say that they run it", "now"
+		x.Why, x.Next, x.When = p.Strayed.cause(), "what was set is asked for again each 30 s, until hosts say that they run it", "now"
 		if p.Strayed.Again.IsZero() {
-			x.Next, x.When = "it is left as it is (onDrift: hold)", "when somebody resumes, or with the next rollout"
+			x.Next = "it is left as it is"
+			if !p.Strayed.Ahead {
+				x.Next += " (onDrift: hold)"
+			}
+			x.When = "when somebody resumes, or with the next rollout"
 		}
 		put := choice("puts it back to what was set", "resume", t.row.ID, "--env", e.Name, "--reason", "TEXT")
 		next := choice("the next rollout puts it back before it exposes anybody", "run")

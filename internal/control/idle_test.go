@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/sluicehq/sluice/internal/agent/wire"
 	"github.com/sluicehq/sluice/internal/rollout"
 	"github.com/sluicehq/sluice/internal/run"
 	"github.com/sluicehq/sluice/internal/store"
@@ -151,5 +152,60 @@ func TestARolloutThatBeginsHasTheLastWord(t *testing.T) {
 			return nil
 		})
 		w.untilState(r, run.Succeeded)
+	})
+}
+
+// A database that was restored from a backup does not know the last orders, and hosts
+// refuse what is below them. What they run stays until a person says so; orders are
+// above theirs again at once.
+func TestHostsKnowMoreThanARestoredRecord(t *testing.T) {
+	stories(t, func(w *world) {
+		w.first(production)
+		v2 := w.released(production, "v2")
+		last, err := w.front.Runs(w.Context(), store.RunFilter{Project: "default", Limit: 1})
+		w.must(err)
+		r, h := last[0].Run, w.hosts[0]
+		h.touched = true
+		was := h.shop("production").journal[0].doc.Revisions
+		forgotten := func(order int64, revisions []wire.Revision) {
+			doc := h.shop("production").doc
+			doc.Generation, doc.Revisions = order, revisions
+			h.apply(doc)
+			h.next = w.clock.now()
+		}
+		forgotten(1000, h.shop("production").doc.Revisions)
+		w.pause(time.Minute)
+		if doc := h.shop("production").doc; doc.Generation <= 1000 || len(w.saidOfDrift(r)) != 0 {
+			w.Errorf("what was set runs, by order %d; told %q", doc.Generation, w.saidOfDrift(r))
+		}
+
+		forgotten(5000, was)
+		w.pause(5 * time.Minute)
+		if doc, said := h.shop("production").doc, w.saidOfDrift(r); doc.Generation != 5000 || len(said) != 1 || !strings.Contains(said[0], "it follows order 5000") {
+			w.Fatalf("not left as it was: order %d; told %q", doc.Generation, said)
+		}
+		x, err := w.front.Explain(w.Context(), "default", r)
+		w.must(err)
+		if !strings.Contains(x.Why, "the record is of a backup") || x.Next != "it is left as it is" {
+			w.Errorf("explained: %+v", x)
+		}
+		w.must(w.front.Rollout(w.Context(), "default", r, Command{Command: rollout.Command{Kind: rollout.Resume, By: bob, Reason: "the record is right"}, Environment: "production"}))
+		w.pause(time.Minute)
+		if doc := h.shop("production").doc; doc.Generation <= 5000 || w.runs("production") != v2 {
+			w.Errorf("not put back: order %d", doc.Generation)
+		}
+
+		forgotten(9000, was)
+		w.pause(time.Minute)
+		v3, _ := w.ship(w.definition(production), "v3")
+		w.untilPhase(v3, rollout.Baking, 10)
+		if doc := h.shop("production").doc; doc.Generation <= 9000 {
+			w.Errorf("the next rollout is at order %d", doc.Generation)
+		}
+		forgotten(20000, was) // and the record is of the middle of this rollout
+		w.untilState(v3, run.Succeeded)
+		if doc := h.shop("production").doc; doc.Generation <= 20000 {
+			w.Errorf("the rollout ended at order %d", doc.Generation)
+		}
 	})
 }

@@ -178,6 +178,12 @@ func (s *Server) observed(w http.ResponseWriter, r *http.Request) {
 		problem(w, http.StatusBadRequest, "a report names its host and boot")
 		return
 	}
+	for _, x := range o.Services {
+		if x.Generation < 0 || x.Generation > wire.MaxGeneration {
+			problem(w, http.StatusBadRequest, fmt.Sprintf("the report says that generation %d of %s was applied, which nobody can have given", x.Generation, x.Key))
+			return
+		}
+	}
 	if mayNot(w, r, o.Host) {
 		return
 	}

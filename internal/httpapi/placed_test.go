@@ -2,6 +2,7 @@ package httpapi
 
 import (
 	"encoding/json"
+	"math"
 	"net/http"
 	"strings"
 	"testing"
@@ -17,10 +18,10 @@ import (
 func TestAReportedAddressIsTheHostsOwn(t *testing.T) {
 	edges(t, func(t testing.TB, e *edge) {
 		key := release.Key{Project: "default", Service: "shop", Environment: "production"}
-		want := func(generation int64) {
+		want := func(generation int64, listen string) {
 			t.Helper()
 			err := e.store.Update(t.Context(), func(tx *store.Tx) error {
-				b, err := json.Marshal(wire.Desired{Protocol: wire.Protocol, Generation: generation, Key: key, Hosts: []string{"web-1"}, Listen: ":9001", Preview: ":0"})
+				b, err := json.Marshal(wire.Desired{Protocol: wire.Protocol, Generation: generation, Key: key, Hosts: []string{"web-1"}, Listen: listen, Preview: ":0"})
 				if err != nil {
 					return err
 				}
@@ -31,7 +32,7 @@ func TestAReportedAddressIsTheHostsOwn(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		want(7)
+		want(7, ":9001")
 		sequence := uint64(0)
 		report := func(generation int64, address, preview, bearer string) control.HostService {
 			t.Helper()
@@ -75,12 +76,26 @@ func TestAReportedAddressIsTheHostsOwn(t *testing.T) {
 			t.Errorf("%+v", got)
 		}
 		// What could not be held to its generation yet is looked at again.
-		if got := report(8, "127.0.0.1:22", "", own); got.Address != "127.0.0.1:22" {
+		if got := report(8, "127.0.0.1:9001", "", own); got.Address != "127.0.0.1:9001" {
 			t.Errorf("%+v", got)
 		}
-		want(8)
-		if got := report(8, "127.0.0.1:22", "", own); got.Address != "" || !strings.Contains(got.Reason, "where :9001 is wanted") {
+		want(8, ":9002")
+		if got := report(8, "127.0.0.1:9001", "", own); got.Address != "" || !strings.Contains(got.Reason, "where :9002 is wanted") {
 			t.Errorf("%+v", got)
+		}
+	})
+}
+
+// A number that nobody can have given is not one to give the next order above.
+func TestAReportOfAnImpossibleOrder(t *testing.T) {
+	edges(t, func(t testing.TB, e *edge) {
+		key := release.Key{Project: "default", Service: "shop", Environment: "production"}
+		for i, generation := range []int64{-1, wire.MaxGeneration + 1, math.MaxInt64} {
+			o := wire.Observed{Protocol: wire.Protocol, Host: "web-1", Boot: "b", Sequence: uint64(i + 1), Services: []wire.Service{
+				{Key: key, Generation: generation, Revisions: []wire.RevisionObserved{}}}}
+			if a := e.call("POST", "/agent/v1/observed", o, "Authorization", "Bearer "+e.access.AgentToken("web-1")); a.status != http.StatusBadRequest || !strings.Contains(string(a.body), "nobody can have given") {
+				t.Errorf("generation %d: %d %s", generation, a.status, a.body)
+			}
 		}
 	})
 }

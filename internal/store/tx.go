@@ -44,6 +44,27 @@ func (tx *Tx) NextGeneration() (int64, error) {
 	return tx.next("", "generation")
 }
 
+// ReachGeneration lets the next generation be above seen, which a host says that it
+// was told, and says whether it would not have been: in a database from a backup.
+func (tx *Tx) ReachGeneration(seen int64) (raised bool, err error) {
+	if err := tx.writable("raise the generation"); err != nil {
+		return false, err
+	}
+	var last int64
+	err = tx.db.QueryRowContext(tx.ctx, `SELECT value FROM counters WHERE project = '' AND name = 'generation'`).Scan(&last)
+	if err == nil && last >= seen { // not even locked: hosts report each second
+		return false, nil
+	}
+	if err == nil || errors.Is(err, sql.ErrNoRows) {
+		_, err = tx.db.ExecContext(tx.ctx, `INSERT INTO counters (project, name, value) VALUES ('', 'generation', ?)
+ON CONFLICT (project, name) DO UPDATE SET value = excluded.value WHERE counters.value < excluded.value`, seen)
+	}
+	if err != nil {
+		return false, fmt.Errorf("couldn't raise the generation to %d: %w", seen, err)
+	}
+	return true, nil
+}
+
 func affected(r sql.Result, err error) (int64, error) {
 	if err != nil {
 		return 0, err

@@ -23,6 +23,7 @@ import (
 	"github.com/sluicehq/sluice/internal/artifact"
 	"github.com/sluicehq/sluice/internal/evidence"
 	"github.com/sluicehq/sluice/internal/machinetest"
+	"github.com/sluicehq/sluice/internal/porttest"
 	"github.com/sluicehq/sluice/internal/release"
 )
 
@@ -67,7 +68,7 @@ func NewPlane(t testing.TB) *Plane {
 		t.Fatal(err)
 	}
 	p := &Plane{
-		Keys: ring, t: t, addr: "127.0.0.1:0",
+		Keys: ring, t: t, addr: porttest.Free(t), // nobody else's while it is stopped
 		desired: make(map[release.Key]wire.Desired), changed: make(chan struct{}),
 		observed: make(map[string]wire.Observed), first: make(map[string]wire.Observed), content: make(map[release.Digest]stored), pulls: make(map[release.Digest]int),
 	}

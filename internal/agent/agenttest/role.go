@@ -177,14 +177,7 @@ func (p *Plane) StartAgentWith(t testing.TB, host, dataDir string, o Options) *A
 	}()
 	t.Cleanup(func() {
 		a.Kill()
-		// Who is killed in the middle of a fork leaves a child that has the lock until
-		// it finds itself alone.
-		err := agent.StopAll(context.Background(), dataDir)
-		for try := 0; errors.Is(err, agent.ErrLocked) && try < 100; try++ {
-			time.Sleep(20 * time.Millisecond)
-			err = agent.StopAll(context.Background(), dataDir)
-		}
-		if err != nil {
+		if err := agent.StopAll(context.Background(), dataDir); err != nil {
 			t.Errorf("couldn't end the services: %v", err)
 		}
 	})

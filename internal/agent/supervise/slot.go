@@ -78,7 +78,7 @@ func (sl *slot) logPath() string { return sl.dir("logs") + ".log" }
 // first status already shows it: traffic must not wait for a question.
 func (sl *slot) takeUp() {
 	g := sl.group
-	r, ok := g.sup.claim(recordName(g.key, g.release, sl.index))
+	r, ok := g.sup.inherited(recordName(g.key, g.release, sl.index))
 	if !ok {
 		return
 	}
@@ -135,6 +135,7 @@ func (sl *slot) run() {
 		if proven {
 			wait = firstBackOff
 		}
+		sl.setReady(false) // who is gone gets no request while its last words are awaited
 		sl.awaitLog()
 		sl.ended(how)
 		s.opt.Changed()
@@ -191,6 +192,12 @@ func (sl *slot) start() (*process, error) {
 	if err != nil {
 		return nil, err
 	}
+	begun := false
+	defer func() {
+		if !begun {
+			s.unclaim(port)
+		}
+	}()
 	cmd, done, err := s.command(spec, tmp, environment(spec, values, s.file.markLine(), sl.status.ID, tmp, port))
 	if err != nil {
 		return nil, err
@@ -201,6 +208,7 @@ func (sl *slot) start() (*process, error) {
 	if err != nil {
 		return nil, err
 	}
+	begun = true
 	sl.mu.Lock()
 	sl.keepSecrets(values)
 	sl.status.PID, sl.status.Port, sl.status.Ready = p.PID, port, false

@@ -175,6 +175,34 @@ func TestRecycledPidIsLeftAlone(t *testing.T) {
 	}
 }
 
+// Two agents of a host give no port to two instances that do not listen yet; one whose
+// instance has ended may be given again.
+func TestNoPortIsGivenTwice(t *testing.T) {
+	both := []*Supervisor{open(t, t.TempDir()), open(t, t.TempDir())}
+	given := map[int]bool{}
+	for range 300 {
+		for _, s := range both {
+			s.mu.Lock()
+			p, err := s.freePort()
+			s.mu.Unlock()
+			if err != nil || given[p] {
+				t.Fatalf("port %d, given before: %v, %v", p, given[p], err)
+			}
+			given[p] = true
+		}
+	}
+	for p := range both[0].claims {
+		if both[1].claim(p) {
+			t.Fatalf("port %d is claimed by both", p)
+		}
+		both[0].note(record{Port: p}, true)
+		if !both[1].claim(p) {
+			t.Errorf("port %d is not free after its instance", p)
+		}
+		break
+	}
+}
+
 func TestBackOff(t *testing.T) {
 	s := open(t, t.TempDir())
 	sp := spec(t, "exit 3")

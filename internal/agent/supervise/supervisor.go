@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"maps"
 	mrand "math/rand/v2"
@@ -109,6 +110,7 @@ type Supervisor struct {
 	mu     sync.Mutex
 	file   file
 	adopt  map[string]record // of an earlier agent, not yet asked for
+	claims map[int]io.Closer // of the ports that instances were given
 	broken bool              // the record could not be written
 }
 
@@ -136,7 +138,7 @@ func Open(o Options) (*Supervisor, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Supervisor{opt: o, probe: newProber(), users: users, file: f, adopt: make(map[string]record)}
+	s := &Supervisor{opt: o, probe: newProber(), users: users, file: f, adopt: make(map[string]record), claims: make(map[int]io.Closer)}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	for name, r := range f.Instances {
 		if r.alive() {
@@ -236,6 +238,7 @@ func (s *Supervisor) note(r record, gone bool) {
 	defer s.mu.Unlock()
 	if gone {
 		delete(s.file.Instances, r.name())
+		s.unclaim(r.Port)
 	} else {
 		s.file.Instances[r.name()] = r
 	}
@@ -244,8 +247,8 @@ func (s *Supervisor) note(r record, gone bool) {
 	}
 }
 
-// claim hands the process of an earlier agent to its slot.
-func (s *Supervisor) claim(name string) (record, bool) {
+// inherited hands the process of an earlier agent to its slot.
+func (s *Supervisor) inherited(name string) (record, bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	r, ok := s.adopt[name]
@@ -305,6 +308,9 @@ func (s *Supervisor) Sweep() {
 func (s *Supervisor) Close() {
 	s.cancel()
 	s.wait.Wait()
+	for port := range s.claims {
+		s.unclaim(port)
+	}
 }
 
 // StopAll ends all processes that a supervisor recorded in dir, while no one
@@ -380,7 +386,8 @@ const (
 	lastPort  = 32000
 )
 
-// freePort finds a port that nobody listens on. s.mu is held.
+// freePort finds a port that nobody listens on, and that no agent of this host has
+// given to an instance which does not listen yet. s.mu is held.
 func (s *Supervisor) freePort() (int, error) {
 	taken := make(map[int]bool)
 	for _, r := range s.file.Instances {
@@ -388,15 +395,35 @@ func (s *Supervisor) freePort() (int, error) {
 	}
 	for range 200 {
 		p := firstPort + mrand.IntN(lastPort-firstPort)
-		if taken[p] {
+		if taken[p] || !s.claim(p) {
 			continue
 		}
 		if l, err := net.Listen("tcp4", fmt.Sprintf(":%d", p)); err == nil {
 			_ = l.Close()
 			return p, nil
 		}
+		s.unclaim(p)
 	}
 	return 0, errors.New("couldn't find a free port between 20000 and 32000")
+}
+
+// claim tells the host's other agents that a port is given, by a name that the kernel
+// forgets with this process: two instances that are given one port would answer each
+// other's questions. Where there are no such names nobody is told.
+func (s *Supervisor) claim(port int) bool {
+	l, err := net.Listen("unix", fmt.Sprintf("@sluice-port-%d", port))
+	if err == nil {
+		s.claims[port] = l
+	}
+	return !errors.Is(err, syscall.EADDRINUSE)
+}
+
+// unclaim lets go of a port whose instance has ended. s.mu is held.
+func (s *Supervisor) unclaim(port int) {
+	if l := s.claims[port]; l != nil {
+		_ = l.Close()
+		delete(s.claims, port)
+	}
 }
 
 // safeName makes a key usable as a file's name.

@@ -24,6 +24,10 @@ const Protocol = 1
 // FullWeight is 100 % of traffic: weights are in basis points (1/100 %).
 const FullWeight = 10000
 
+// MaxGeneration is the highest that a report may name: above it there is room for all
+// that will ever be given, also after a report that lied.
+const MaxGeneration = 1 << 52
+
 // Buckets is the number of hash buckets that requests are counted in, so that
 // any A/A split of a revision exists afterwards.
 const Buckets = 16

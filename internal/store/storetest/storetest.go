@@ -30,6 +30,7 @@ func Run(t *testing.T, open Open) {
 		{"only the last event can be replaced", events},
 		{"a bin is written once, and the newest are read in order", bins},
 		{"environments are added once and saved by revision", environments},
+		{"a generation is above those that hosts know of", generations},
 		{"effects are pending until they came out, by generation", effects},
 		{"releases, builds and promotions stay what they were", releases},
 		{"one answer per person and packet", approvals},
@@ -373,6 +374,26 @@ func environments(t *testing.T, s *store.Store) {
 		for project, n := range map[string]int{"default": 1, "": 1, "other": 0} {
 			if all, err := tx.Environments(project); err != nil || len(all) != n {
 				t.Errorf("environments of %q: %v %v", project, all, err)
+			}
+		}
+		return nil
+	})
+}
+
+// Hosts may know of orders that a database from a backup has forgotten.
+func generations(t *testing.T, s *store.Store) {
+	update(t, s, func(tx *store.Tx) error {
+		for _, c := range []struct {
+			seen   int64
+			raised bool
+			next   int64
+		}{{5, true, 6}, {6, false, 7}, {3, false, 8}, {100, true, 101}} {
+			raised, err := tx.ReachGeneration(c.seen)
+			if err != nil {
+				return err
+			}
+			if next, err := tx.NextGeneration(); err != nil || raised != c.raised || next != c.next {
+				t.Errorf("after %d: raised %t, next %d, %v", c.seen, raised, next, err)
 			}
 		}
 		return nil

@@ -76,10 +76,19 @@ func instances(n int) string {
 	return fmt.Sprintf("%d instances", n)
 }
 
-// Astray names the hosts of d that have applied it and differ from it, and says in what.
-// A host's last word counts, also when it is silent now. The others that spoke of
-// another generation are unread.
-func Astray(reports []Report, d wire.Desired) (hosts []string, why string, unread []string) {
+// Stray is what hosts run otherwise than they were told.
+type Stray struct {
+	Hosts  []string // those that differ
+	Why    string   // in what
+	Unread []string // those that have not applied it yet: nobody knows of them
+	// Ahead says that a host has applied a later order than there is on record: the
+	// record is of a backup, or somebody else gives orders too.
+	Ahead bool
+}
+
+// Astray looks at what the hosts of d that have applied it run. A host's last word
+// counts, also when it is silent now.
+func Astray(reports []Report, d wire.Desired) (x Stray) {
 	for _, h := range d.Hosts {
 		s := wire.Service{}
 		for _, r := range reports {
@@ -87,15 +96,26 @@ func Astray(reports []Report, d wire.Desired) (hosts []string, why string, unrea
 				s = r.Services[i]
 			}
 		}
-		if s.Generation != d.Generation {
-			unread = append(unread, h)
-		} else if x := Differs(s, h, d); x != "" {
-			hosts = append(hosts, h)
+		applied := s.Generation
+		if applied < d.Generation {
+			x.Unread = append(x.Unread, h)
+			continue
+		}
+		s.Generation = d.Generation
+		why := Differs(s, h, d)
+		if applied > d.Generation {
+			x.Ahead = true
 			if why != "" {
-				why += "; "
+				why += fmt.Sprintf(" (it follows order %d, where the last on record is %d)", applied, d.Generation)
 			}
-			why += x
+		}
+		if why != "" {
+			x.Hosts = append(x.Hosts, h)
+			if x.Why != "" {
+				x.Why += "; "
+			}
+			x.Why += why
 		}
 	}
-	return hosts, why, unread
+	return x
 }

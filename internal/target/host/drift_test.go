@@ -164,13 +164,24 @@ func TestAstray(t *testing.T) {
 		change(&x)
 		return host.Report{Arrived: time.Unix(1, 0), Observed: wire.Observed{Host: h, Services: []wire.Service{x}}}
 	}
-	hosts, why, unread := host.Astray([]host.Report{
+	x := host.Astray([]host.Report{
 		says("a", func(*wire.Service) {}),
 		says("b", func(x *wire.Service) { x.Revisions[0].Ready = 3 }),
 		says("c", func(x *wire.Service) { x.Generation, x.Revisions = 6, nil }),
 		says("e", func(x *wire.Service) { x.Revisions = nil }),
 	}, told)
-	if strings.Join(hosts, " ") != "b" || why != "host b runs 3 instances of release "+oldID.Short()+" where 2 were set" || strings.Join(unread, " ") != "c d" {
-		t.Errorf("%q %q %q", hosts, why, unread)
+	const wrong = " where 2 were set"
+	if strings.Join(x.Hosts, " ") != "b" || x.Why != "host b runs 3 instances of release "+oldID.Short()+wrong || strings.Join(x.Unread, " ") != "c d" || x.Ahead {
+		t.Errorf("%+v", x)
+	}
+	// Later orders than the one on record: the same one, and another.
+	told.Hosts = []string{"a", "b"}
+	same := says("a", func(x *wire.Service) { x.Generation = 9 })
+	if x := host.Astray([]host.Report{same, says("b", func(*wire.Service) {})}, told); len(x.Hosts) != 0 || !x.Ahead {
+		t.Errorf("as it was set, by a later order: %+v", x)
+	}
+	other := says("b", func(x *wire.Service) { x.Generation, x.Revisions[0].Ready = 9, 3 })
+	if x := host.Astray([]host.Report{same, other}, told); !x.Ahead || strings.Join(x.Hosts, " ") != "b" || !strings.HasSuffix(x.Why, wrong+" (it follows order 9, where the last on record is 7)") {
+		t.Errorf("otherwise, by a later order: %+v", x)
 	}
 }

@@ -87,7 +87,7 @@ func split(at string) (name, port string, err error) {
 // was reported before d was applied, or while its own address could not be had,
 // is of an earlier one.
 func PlacePorts(s *wire.Service, d wire.Desired) {
-	if s.Generation != d.Generation || d.Removed || d.Listen == "" {
+	if s.Generation < d.Generation || d.Removed || d.Listen == "" {
 		return
 	}
 	for _, x := range []struct {
