@@ -51,7 +51,10 @@ func TestARestoredBackup(t *testing.T) {
 	}
 	serves := func(version string) {
 		t.Helper()
-		machinetest.Until(t, version+" serves", func() bool { _, body, err := get("http://" + s.addr); return err == nil && strings.Contains(body, version) })
+		machinetest.Until(t, version+" serves", func() bool {
+			_, body, err := get("http://" + s.addr)
+			return err == nil && strings.Contains(body, version)
+		})
 	}
 	serves("v1")
 	s.ship(behaviour{Version: "v2"})
