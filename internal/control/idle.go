@@ -44,21 +44,24 @@ const (
 // told reports whether people see it.
 func (s *strayed) told() bool { return s != nil && s.Run != "" }
 
-// cause says what was found, and who must have done it.
+// cause says who must have done it.
 func (s *strayed) cause() string {
 	if s.Ahead {
-		return s.Why + ": the record is of a backup, or another control plane gives orders too"
+		return "the record is of a backup, or another control plane gives orders too"
 	}
-	return s.Why + ": somebody else changed it"
+	return "somebody else changed it"
 }
 
-// sentence says what was found and what comes of it.
-func (s *strayed) sentence() string {
+// outcome says who must have done it and what comes of it.
+func (s *strayed) outcome() string {
 	if s.Again.IsZero() {
 		return s.cause() + "; it stays so until somebody resumes, or the next rollout"
 	}
 	return s.cause() + "; what was set is asked for again"
 }
+
+// sentence says what was found and what comes of it.
+func (s *strayed) sentence() string { return s.Why + ": " + s.outcome() }
 
 // lookAround holds the hosts of an idle environment to what they were last told, and
 // says when to look again though nothing was reported; 0: then it need not.
@@ -121,7 +124,7 @@ func (c *Controller) lookAround(tx *store.Tx, row *store.Environment, p *place, 
 		}
 		p.StrayedAt = now
 		c.log.Warn("somebody changed what hosts run between rollouts", "service", row.Key.String(), "what", s.sentence())
-		if s.Run, err = c.factOfDrift(tx, row, current, evidence.RolloutStep{Kind: evidence.StepDrift, To: why, Reason: s.sentence()}, release.System, ""); err != nil || s.Run == "" {
+		if s.Run, err = c.factOfDrift(tx, row, current, evidence.RolloutStep{Kind: evidence.StepDrift, To: why, Reason: s.outcome()}, release.System, ""); err != nil || s.Run == "" {
 			return 0, err
 		}
 	}
@@ -231,7 +234,10 @@ func (c *Controller) factOfDrift(tx *store.Tx, row *store.Environment, current w
 		return "", err
 	}
 	words := step.Reason
-	if step.Kind == evidence.StepCommand {
+	switch {
+	case step.To != "":
+		words = step.To + ": " + words
+	case step.Kind == evidence.StepCommand:
 		words = "it is put back, as " + string(by) + " says"
 	}
 	return at.run, addFeed(tx, store.Feed{Project: at.project, Run: at.run, Service: row.Service, Environment: at.environment, Kind: "drift"}, map[string]string{"reason": words})
@@ -266,7 +272,7 @@ func (t *runTurn) explainStrayed(x *Explanation) error {
 			continue
 		}
 		x.Environment, x.Now = e.Name, x.Now+"; since then hosts in "+e.Name+" were changed"
-		x.Why, x.Next, x.When = p.Strayed.cause(), "what was set is asked for again each 30 s, until hosts say that they run it", "now"
+		x.Why, x.Next, x.When = p.Strayed.Why+": "+p.Strayed.cause(), "what was set is asked for again each 30 s, until hosts say that they run it", "now"
 		if p.Strayed.Again.IsZero() {
 			x.Next = "it is left as it is"
 			if !p.Strayed.Ahead {
