@@ -17,6 +17,7 @@ import (
 	"github.com/sluicehq/sluice/internal/control"
 	"github.com/sluicehq/sluice/internal/gate"
 	"github.com/sluicehq/sluice/internal/httpapi"
+	"github.com/sluicehq/sluice/internal/machinetest"
 	"github.com/sluicehq/sluice/internal/release"
 	"github.com/sluicehq/sluice/internal/rollout"
 	"github.com/sluicehq/sluice/internal/run"
@@ -115,6 +116,13 @@ func (f *fake) feed(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
+// patiently has a command wait, for one test, as long as what it waits for takes.
+func patiently(t *testing.T, d *time.Duration) {
+	was := *d
+	*d = machinetest.Patience
+	t.Cleanup(func() { *d = was })
+}
+
 // tell adds an event and sets the status.
 func (f *fake) tell(kind, env string, data any, change func(*control.Status)) {
 	f.t.Helper()
@@ -128,6 +136,12 @@ func (f *fake) tell(kind, env string, data any, change func(*control.Status)) {
 	if change != nil {
 		change(&f.status)
 	}
+}
+
+// asks tells that the run waits for approval in production.
+func (f *fake) asks() {
+	f.t.Helper()
+	f.tell("approval", "production", map[string]string{"packet": string(f.status.Environments[1].Packet)}, nil)
 }
 
 // waiting is a run that waits for approval in production.

@@ -84,6 +84,7 @@ type follower struct {
 	raw    json.RawMessage
 	drawn  int       // lines of the block on the screen
 	told   bool      // the event of the end came
+	asked  string    // packet of the last event that asked for an approval
 	since  time.Time // nothing more is waited for
 	queued string    // what was told last of the run's place in a queue
 }
@@ -164,9 +165,9 @@ func (f *follower) loop(ctx context.Context) error {
 	}
 }
 
-// lastEvents bounds how long the events of a run's end are waited for: all is
-// told before the last word, which is the status.
-const lastEvents = 2 * time.Second
+// lastEvents bounds how long the events of a run's end, or of its wait for an
+// approval, are waited for: all is told before the last word, which is the status.
+var lastEvents = 5 * time.Second
 
 // done reports whether nothing more is waited for, events included.
 func (f *follower) done() bool {
@@ -177,7 +178,14 @@ func (f *follower) done() bool {
 	if f.since.IsZero() {
 		f.since = time.Now()
 	}
-	return f.live || f.told || !ended(f.status) && time.Since(f.since) >= 2*lookSoon || time.Since(f.since) >= lastEvents
+	if f.live || f.told {
+		return true
+	}
+	e, patience := waitsFor(f.status), 2*lookSoon
+	if ended(f.status) || e != nil && awaitsApproval(*e) && string(e.Packet) != f.asked {
+		patience = lastEvents // an event says so
+	}
+	return time.Since(f.since) >= patience
 }
 
 // over reports whether nothing more is waited for.
@@ -214,9 +222,17 @@ func (f *follower) end() error {
 
 // tell says one event: as it is with --json, as a line where nothing is drawn.
 func (f *follower) tell(ctx context.Context, e event) {
-	var x struct{ State run.Outcome }
-	if e.Kind == "run" && json.Unmarshal(e.Data.Data, &x) == nil {
-		f.told = ended(control.Status{State: x.State})
+	var x struct {
+		State  run.Outcome
+		Packet string
+	}
+	if err := json.Unmarshal(e.Data.Data, &x); err == nil {
+		switch e.Kind {
+		case "run":
+			f.told = ended(control.Status{State: x.State})
+		case "approval":
+			f.asked = x.Packet
+		}
 	}
 	if f.a.json {
 		_ = f.a.printLine(struct {

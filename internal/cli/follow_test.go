@@ -6,8 +6,8 @@ import (
 	"encoding/json"
 	"io"
 	"strings"
+	"sync"
 	"testing"
-	"time"
 
 	"github.com/sluicehq/sluice/internal/control"
 	"github.com/sluicehq/sluice/internal/httpapi"
@@ -81,27 +81,54 @@ func TestWhatWentWellIsNotExcused(t *testing.T) {
 	f.run("pause", "7").want(t, 1, "so there is nothing to pause; ")
 }
 
+// Who does not wait for a person is told first that one is waited for, also by a
+// feed that comes late.
 func TestARunThatWaitsForAPersonEndsNoWaitOnly(t *testing.T) {
+	patiently(t, &lastEvents)
 	f := newFake(t)
 	f.status = waiting()
-	f.run("watch", "7", "--no-wait").want(t, 4, "production waits: approval: 0 of 1 given", "sluice explain 7")
+	looks := 0
+	var each func() // status is asked for again
+	f.HandleFunc("GET "+api+"runs/7", func(w httpWriter, _ *httpRequest) {
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		looks++
+		each()
+		answer(w, f.status)
+	})
+	asks := sync.OnceFunc(func() { go f.asks() })
+	each = func() {
+		if looks > 5 {
+			asks()
+		}
+	}
+	f.run("watch", "7", "--no-wait").want(t, 4, "production  waits for approval: sluice approve 7 --env production\n", "production waits: approval: 0 of 1 given", "sluice explain 7")
 	// A run that waits for another rollout to end needs nobody: it is followed.
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	looks = 0
+	each = func() {
+		if looks > 3 {
+			cancel()
+		}
+	}
 	f.status.Environments[1].Packet, f.status.Environments[1].WaitingFor = "", "the rollout of run 6 to end"
 	f.status.Environments[1].Queue = &control.QueueStatus{Position: 1, Behind: "6"}
-	ctx, cancel := context.WithTimeout(t.Context(), 600*time.Millisecond)
-	defer cancel()
 	var errOut strings.Builder
 	execute(ctx, []string{"watch", "7", "--no-wait", "--server", f.url, "--token", testToken}, strings.NewReader(""), io.Discard, &errOut)
 	if text := errOut.String(); !strings.Contains(text, "Stopped following") || strings.Count(text, "production  queued: waits for the rollout of run 6 to end") != 1 {
 		t.Errorf("it ended by itself, or did not say once what it waits for: %s", text)
 	}
 	// Unless that one waits for a person.
+	f.mu.Lock() // the answer that nobody waited for may be under way still
 	f.status.Environments[1].Queue.Waits = "it is paused"
+	f.mu.Unlock()
 	f.run("watch", "7", "--no-wait").want(t, 4, "queued: waits for the rollout of run 6 to end (it is paused: sluice explain 6)")
 }
 
 // TestALostConnectionMissesAndRepeatsNothing cuts the feed after every event.
 func TestALostConnectionMissesAndRepeatsNothing(t *testing.T) {
+	patiently(t, &lastEvents)
 	f := newFake(t)
 	f.status = waiting()
 	f.tell("run", "", map[string]string{"state": "running", "kind": "run", "by": "local:ada"}, nil)

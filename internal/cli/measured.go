@@ -9,6 +9,9 @@ import (
 	"github.com/sluicehq/sluice/internal/preview"
 )
 
+// measuredWithin bounds how long a command that works alone waits for the server.
+var measuredWithin = 3 * time.Second
+
 // measured asks the server, if one is there, what the service is asked for in an
 // environment. Nothing is known without a server, or of another's project, and
 // that is no error: these commands work alone.
@@ -17,7 +20,7 @@ func (a *app) measured(ctx context.Context, service, env string) (preview.Traffi
 	if err != nil {
 		return preview.Traffic{}, false
 	}
-	ctx, cancel := context.WithTimeout(ctx, 3*time.Second)
+	ctx, cancel := context.WithTimeout(ctx, measuredWithin)
 	defer cancel()
 	var t preview.Traffic
 	err = c.do(ctx, http.MethodGet, c.path("services/%s/environments/%s/traffic", service, env), nil, &t)

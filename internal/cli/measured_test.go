@@ -17,6 +17,7 @@ import (
 // to be taken; without a server, or where it knows nothing, these commands go on
 // alone.
 func TestMeasuredTraffic(t *testing.T) {
+	patiently(t, &measuredWithin)
 	f := newFake(t)
 	traffic := preview.Traffic{RPS: 40, BaselineRate: 0.02}
 	f.HandleFunc("GET "+api+"services/shop/environments/production/traffic", func(w http.ResponseWriter, _ *http.Request) { answer(w, traffic) })
@@ -45,6 +46,7 @@ func TestMeasuredTraffic(t *testing.T) {
 func TestRehearseWhatIsDefinedHere(t *testing.T) {
 	f := newFake(t)
 	f.status = control.Status{Run: "7", Kind: run.KindRehearse, Service: "shop", State: run.Succeeded}
+	f.tell("run", "", map[string]string{"state": string(run.Succeeded)}, nil)
 	f.HandleFunc("GET "+api+"services/{service}/environments/staging/way-back", func(w http.ResponseWriter, _ *http.Request) { answer(w, control.Way{Kind: "warm"}) })
 	var asked []string
 	f.HandleFunc("POST "+api+"services/{service}/environments/staging/rehearsals", func(w http.ResponseWriter, r *http.Request) {

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net/http"
@@ -65,9 +66,6 @@ until that is observed.`,
 			if env == "" {
 				return usage("say where with --env ENV")
 			}
-			if !yes && !a.interactive() {
-				return usage("nobody can be asked here: say --yes to take %s back without a question", args[0])
-			}
 			c, err := a.connect()
 			if err != nil {
 				return err
@@ -82,12 +80,8 @@ until that is observed.`,
 				return &exit{code: Failed, err: errors.New("there is no way back, so nothing was done")}
 			}
 			if !yes {
-				ok, err := a.confirm(ctx, fmt.Sprintf("Take %s in %s back?", clean(args[0]), clean(env)))
-				if err != nil {
+				if err := a.agreed(ctx, fmt.Sprintf("Take %s in %s back?", clean(args[0]), clean(env))); err != nil {
 					return err
-				}
-				if !ok {
-					return &exit{code: Cancelled, err: errors.New("nothing was done")}
 				}
 			}
 			var started httpapi.Started
@@ -108,6 +102,20 @@ until that is observed.`,
 	complete(c, "env", a.environments())
 	complete(c, "to", a.releases())
 	return c
+}
+
+// agreed asks whether to do what was said just now.
+func (a *app) agreed(ctx context.Context, question string) error {
+	if !a.interactive() {
+		return usage("nobody can be asked here, so nothing was done: say --yes to do it without a question")
+	}
+	switch ok, err := a.confirm(ctx, question); {
+	case err != nil:
+		return err
+	case !ok:
+		return &exit{code: Cancelled, err: errors.New("nothing was done")}
+	}
+	return nil
 }
 
 func (a *app) wayBack(w control.Way) string {
@@ -144,9 +152,6 @@ SERVICE it is the one of the definition in the working folder.`,
 			if err != nil {
 				return err
 			}
-			if !yes && !a.interactive() {
-				return usage("nobody can be asked here: say --yes to take %s back and forward again without a question", service)
-			}
 			c, err := a.connect()
 			if err != nil {
 				return err
@@ -159,12 +164,8 @@ SERVICE it is the one of the definition in the working folder.`,
 				a.say("All users of %s in %s go from release %s to %s (%s, about %d s) and back again.", clean(service), clean(env), short(way.From), short(way.To), clean(way.Kind), way.Seconds)
 			}
 			if !yes {
-				ok, err := a.confirm(ctx, fmt.Sprintf("Rehearse a rollback of %s in %s?", clean(service), clean(env)))
-				if err != nil {
+				if err := a.agreed(ctx, fmt.Sprintf("Rehearse a rollback of %s in %s?", clean(service), clean(env))); err != nil {
 					return err
-				}
-				if !ok {
-					return &exit{code: Cancelled, err: errors.New("nothing was done")}
 				}
 			}
 			var started httpapi.Started
