@@ -195,11 +195,11 @@ func (l Limit) Result() Metric {
 	switch m.Verdict {
 	case verdict.Pass:
 		m.DecidedAtBin = l.Passed
-		m.Sentence = fmt.Sprintf("within limits now, %s of %s outside, last %s", count(l.Over), plural(int(min(l.Seen, math.MaxInt32)), "sample"), number(l.Last))
+		m.Sentence = fmt.Sprintf("within limits now, %s of %s outside, last %s", Count(l.Over), plural(int(min(l.Seen, math.MaxInt32)), "sample"), number(l.Last))
 	case verdict.Inconclusive:
 		m.Sentence = fmt.Sprintf("%s for %s in a row, %d fail, last %s", l.breach(l.Last), plural(l.Row, "sample"), l.K, number(l.Last))
 	case verdict.NoData:
-		m.Sentence = fmt.Sprintf("too little data: %s with a value in this step, %s are needed", plural(int(min(l.StepN, math.MaxInt32)), "sample"), count(l.Need))
+		m.Sentence = fmt.Sprintf("too little data: %s with a value in this step, %s are needed", plural(int(min(l.StepN, math.MaxInt32)), "sample"), Count(l.Need))
 		why := l.Why
 		if why == "" {
 			why = "the query answered nothing"

@@ -269,7 +269,7 @@ func (in PlanInput) advise(out PlanOutput, before counts, warm time.Duration) []
 	if out.CanaryRequests < in.Settings.MinEvents {
 		need := warm + time.Duration(float64(in.Settings.MinEvents)/perSecond*1.2*float64(time.Second))
 		advice = append(advice, fmt.Sprintf("about %s canary requests are judged in this bake and minEvents is %s: it ends in no-data and holds; bake %s, raise the share or send synthetic traffic",
-			count(out.CanaryRequests), count(in.Settings.MinEvents), round(need)))
+			Count(out.CanaryRequests), Count(in.Settings.MinEvents), round(need)))
 	}
 	care := in.Care
 	if care == 0 {
@@ -326,7 +326,7 @@ func (in PlanInput) enough(care float64, out PlanOutput, before counts, warm tim
 		}
 	}
 	bake := warm + time.Duration(float64(hi)/(in.RPS*in.Share)*float64(time.Second))
-	a += fmt.Sprintf(": it takes about %s canary requests, so bake %s", count(hi), round(bake))
+	a += fmt.Sprintf(": it takes about %s canary requests, so bake %s", Count(hi), round(bake))
 	if judged := (in.Bake - warm).Seconds(); judged > 0 {
 		if share := float64(hi) / (in.RPS * judged); share <= 0.5 {
 			a += fmt.Sprintf(", or raise the share to %s", percent(share))

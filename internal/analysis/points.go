@@ -142,7 +142,7 @@ func (p Points) effect(x, y []float64) float64 {
 // side are no data, whatever the class.
 func (c Comparison) Metric(name string) Metric {
 	m := Metric{Name: name, Kind: "points", Basis: Concurrent, NC: int64(c.M), NB: int64(c.N), Estimate: finite(c.Shift), Bound: finite(pointsFactor * math.Abs(c.Shift))}
-	m.Sentence = fmt.Sprintf("%s canary points against %s of the stable version: ", count(m.NC), count(m.NB))
+	m.Sentence = fmt.Sprintf("%s canary points against %s of the stable version: ", Count(m.NC), Count(m.NB))
 	switch {
 	case c.Class == ClassNodata || c.Class == ClassNodataFail:
 		m.Verdict = verdict.NoData

@@ -14,8 +14,8 @@ func (r Rate) sentence(m Metric, w window) string {
 	if m.Verdict == verdict.NoData {
 		return r.silence(m)
 	}
-	s := fmt.Sprintf("canary %s of %s %s (%s), stable %s of %s", count(m.KC), count(m.NC), r.Noun,
-		percent(m.Estimate), count(m.KB), count(m.NB))
+	s := fmt.Sprintf("canary %s of %s %s (%s), stable %s of %s", Count(m.KC), Count(m.NC), r.Noun,
+		percent(m.Estimate), Count(m.KB), Count(m.NB))
 	if m.Basis == BeforeAfter {
 		s += " before"
 	}
@@ -74,16 +74,16 @@ func (r Rate) silence(m Metric) string {
 		return "first release: there is no stable version to compare with; health, checks and absolute limits decide"
 	case m.Basis == BeforeAfter && r.Before.N < r.Settings.MinEvents:
 		return fmt.Sprintf("nothing to compare with: the stable version had %s requests before, %s are needed",
-			count(r.Before.N), count(r.Settings.MinEvents))
+			Count(r.Before.N), Count(r.Settings.MinEvents))
 	case r.Bins == 0:
 		return "no closed bin of counts yet"
 	case r.Why != "":
-		return fmt.Sprintf("no data: %s; %s judged requests in this step, %s are needed", r.Why, count(r.StepN), count(r.Settings.MinEvents))
+		return fmt.Sprintf("no data: %s; %s judged requests in this step, %s are needed", r.Why, Count(r.StepN), Count(r.Settings.MinEvents))
 	case r.StepN == 0 && r.Skipped == r.Bins:
 		return fmt.Sprintf("no data: in none of %s did both versions have requests", plural(r.Bins, "bin"))
 	}
 	return fmt.Sprintf("too little data: the canary had %s judged requests in this step, %s are needed",
-		count(r.StepN), count(r.Settings.MinEvents))
+		Count(r.StepN), Count(r.Settings.MinEvents))
 }
 
 // atLeastRatio is the largest ratio that the evidence excludes at the window's
@@ -99,8 +99,8 @@ func (r Rate) atLeastRatio(w window) (ratio, level float64) {
 	return ratio, level
 }
 
-// count writes 4560 as "4 560".
-func count(n int64) string {
+// Count writes 4560 as "4 560".
+func Count(n int64) string {
 	s := strconv.FormatInt(n, 10)
 	for i := len(s) - 3; i > 0; i -= 3 {
 		s = s[:i] + " " + s[i:]
@@ -140,5 +140,5 @@ func plural(n int, what string) string {
 	if n == 1 {
 		return "1 " + what
 	}
-	return count(int64(n)) + " " + what + "s"
+	return Count(int64(n)) + " " + what + "s"
 }

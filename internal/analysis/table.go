@@ -247,7 +247,7 @@ func Table(w io.Writer, runs int, seed uint64) error {
 		}
 		return "**" + s + "**"
 	}
-	fmt.Fprintf(&t, "Baseline 0.5 %%, 5 %% share, 60 min, 10 s bins, %s runs per cell, seed %d. Rates are canary requests per second.\n", count(int64(runs)), seed)
+	fmt.Fprintf(&t, "Baseline 0.5 %%, 5 %% share, 60 min, 10 s bins, %s runs per cell, seed %d. Rates are canary requests per second.\n", Count(int64(runs)), seed)
 
 	head("false fail of a healthy canary", "2 rps", "20 rps", "200 rps", "at most")
 	for i, r := range healthy(2) {

@@ -98,7 +98,7 @@ func (p *parser) checkInstances(at string, e Environment) {
 	}
 	if b := e.Rollout.Batches; b != nil && e.Rollout.Strategy == Rolling {
 		size := b.Size(total)
-		all := fmt.Sprintf("the target runs %s", instances(total))
+		all := fmt.Sprintf("the target runs %s", Instances(total))
 		if size > total {
 			report("batch", fmt.Sprintf("a batch of %s is more than there are: %s", b.Batch, all), fmt.Sprintf("write batch: %d or less, or more instances", total))
 			return
@@ -116,7 +116,7 @@ func (p *parser) checkInstances(at string, e Environment) {
 		case !b.Additional && most == 0:
 			report("maxUnavailable", fmt.Sprintf("nothing could ever be replaced: no instance may be missing, none may be added (%s)", all), "write additionalBatch: true, or maxUnavailable: 1")
 		case !b.Additional && size > most:
-			report("maxUnavailable", fmt.Sprintf("a batch takes %s away and only %d may be missing (%s)", instances(size), most, all), fmt.Sprintf("write batch: %d, or additionalBatch: true without maxUnavailable", most))
+			report("maxUnavailable", fmt.Sprintf("a batch takes %s away and only %d may be missing (%s)", Instances(size), most, all), fmt.Sprintf("write batch: %d, or additionalBatch: true without maxUnavailable", most))
 		}
 		return
 	}
@@ -268,7 +268,8 @@ func (p *parser) suggestBake(at string, e Environment, with func(Rollout, time.D
 	return e.Analysis.WarmUp + 5*e.Analysis.Bin
 }
 
-func instances(n int) string {
+// Instances writes a number of them.
+func Instances(n int) string {
 	if n == 1 {
 		return "1 instance"
 	}
@@ -283,16 +284,16 @@ func (l *linter) replacement(at string, e Environment) {
 	if b := e.Rollout.Batches; b != nil && !b.Additional && e.Rollout.Strategy == Rolling && !e.Target.Worker() {
 		switch {
 		case b.Size(total) >= total:
-			l.warn(where, "downtime", fmt.Sprintf("%s of %s, all that there are, go at once, in place: nobody is answered meanwhile", instances(total), e.Name), "write additionalBatch: true, or a smaller batch")
+			l.warn(where, "downtime", fmt.Sprintf("%s of %s, all that there are, go at once, in place: nobody is answered meanwhile", Instances(total), e.Name), "write additionalBatch: true, or a smaller batch")
 		case b.Size(total) >= e.Target.Instances:
-			l.warn(where, "downtime", fmt.Sprintf("a batch takes all %s of a host in %s: who reaches that host is not answered meanwhile", instances(e.Target.Instances), e.Name), "write additionalBatch: true, or a batch below the instances of a host")
+			l.warn(where, "downtime", fmt.Sprintf("a batch takes all %s of a host in %s: who reaches that host is not answered meanwhile", Instances(e.Target.Instances), e.Name), "write additionalBatch: true, or a batch below the instances of a host")
 		}
 	}
 	if e.Target.Worker() && e.Rollout.Stepped() {
 		counts, err := WorkerCounts(e.Rollout.Steps, total)
 		for i, n := range counts {
 			if share := 100 * float64(n) / float64(total); err == nil && share > 2*e.Rollout.Steps[i].Weight {
-				l.warn(where, "weight-rounded", fmt.Sprintf("%g %% of %s is not even one: the step takes %d of them, which is %.3g %%", e.Rollout.Steps[i].Weight, instances(total), n, share), "run more instances, or write the weight that is meant")
+				l.warn(where, "weight-rounded", fmt.Sprintf("%g %% of %s is not even one: the step takes %d of them, which is %.3g %%", e.Rollout.Steps[i].Weight, Instances(total), n, share), "run more instances, or write the weight that is meant")
 				return
 			}
 		}

@@ -136,9 +136,9 @@ func Weights(r Rollout) []CanaryStep {
 func (r Rollout) manner(t Target) string {
 	switch {
 	case r.Strategy == Rolling && r.Batches != nil && r.Batches.Additional:
-		return fmt.Sprintf("\nin batches of %s of %s, beside the old ones", r.Batches.Batch, instances(t.Total()))
+		return fmt.Sprintf("\nin batches of %s of %s, beside the old ones", r.Batches.Batch, Instances(t.Total()))
 	case r.Strategy == Rolling && r.Batches != nil:
-		return fmt.Sprintf("\nin batches of %s of %s, in place", r.Batches.Batch, instances(t.Total()))
+		return fmt.Sprintf("\nin batches of %s of %s, in place", r.Batches.Batch, Instances(t.Total()))
 	case r.Strategy == BlueGreen:
 		return "\nby a switch to a second group"
 	case r.Strategy == Immutable:

@@ -142,7 +142,7 @@ func refusals(q pipeline.Answers, s string) []string {
 		no(s == pipeline.BlueGreen || s == pipeline.Immutable || s == pipeline.TrafficSplitting, "a worker has no requests that could be switched or split")
 		no(shared && q.Instances < 2, "one instance cannot be shared out")
 	} else {
-		no(s != pipeline.Rolling && q.Capacity != "double", "it runs a second full set beside ("+instances(q.Instances)+" more), which the answer on capacity rules out")
+		no(s != pipeline.Rolling && q.Capacity != "double", "it runs a second full set beside ("+pipeline.Instances(q.Instances)+" more), which the answer on capacity rules out")
 	}
 	no((shared || s == pipeline.Rolling) && q.Drift == "none", "it serves two versions side by side for a time")
 	no((shared || s == pipeline.Rolling) && q.State == "breaking", "old and new serve from the same data, which the old one cannot read any more")
@@ -213,12 +213,12 @@ func capacity(q pipeline.Answers, s string) string {
 		if q.Worker {
 			return "no instance more than now"
 		}
-		return instances(q.Instances) + " more while it lasts, and until the old ones retire"
+		return pipeline.Instances(q.Instances) + " more while it lasts, and until the old ones retire"
 	}
 	if q.Capacity == "none" {
-		return fmt.Sprintf("no instance more than now; up to %s less while it lasts", instances(batch(q)))
+		return fmt.Sprintf("no instance more than now; up to %s less while it lasts", pipeline.Instances(batch(q)))
 	}
-	return instances(batch(q)) + " more while it lasts"
+	return pipeline.Instances(batch(q)) + " more while it lasts"
 }
 
 // batch is how many instances are replaced at once: fewer where more is at stake.

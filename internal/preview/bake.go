@@ -231,7 +231,7 @@ func number(x float64) string { return strconv.FormatFloat(x, 'f', -1, 64) }
 func (b *Bake) Sentence() []string {
 	var out []string
 	for _, m := range b.Metrics {
-		s := fmt.Sprintf("%s: %s canary requests; ", m.Name, count(m.CanaryRequests))
+		s := fmt.Sprintf("%s: %s canary requests; ", m.Name, analysis.Count(m.CanaryRequests))
 		if m.Detectable >= 1 {
 			s += "no regression can be seen"
 		} else {
@@ -272,15 +272,6 @@ func percent(f float64) string {
 		digits = 1
 	}
 	return strconv.FormatFloat(p, 'f', digits, 64) + " %"
-}
-
-// count groups thousands.
-func count(n int64) string {
-	s := strconv.FormatInt(n, 10)
-	for i := len(s) - 3; i > 0; i -= 3 {
-		s = s[:i] + " " + s[i:]
-	}
-	return s
 }
 
 // Forecast says what the bake at a step of a compiled plan can do, after the

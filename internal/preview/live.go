@@ -92,7 +92,7 @@ func (b *Bake) Telling(clock func(time.Time) string) []string {
 		}
 		return append(out, b.end(clock))
 	}
-	out := []string{fmt.Sprintf("%s requests per second reach the new release in this bake; by its end about %s are judged", perSecond(r.CanaryRPS), count(first.CanaryRequests))}
+	out := []string{fmt.Sprintf("%s requests per second reach the new release in this bake; by its end about %s are judged", perSecond(r.CanaryRPS), analysis.Count(first.CanaryRequests))}
 	for _, m := range b.Metrics {
 		s := m.Name + ": "
 		switch {
@@ -141,5 +141,5 @@ func perSecond(x float64) string {
 	if x < 10 {
 		return number(math.Round(x*10) / 10)
 	}
-	return count(int64(math.Round(x)))
+	return analysis.Count(int64(math.Round(x)))
 }

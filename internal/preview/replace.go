@@ -19,7 +19,7 @@ func starting(s rollout.PlanStep, p rollout.Plan) string {
 	case s.Run == 0:
 		return "bring the new release to every host and verify it; nothing of it runs yet"
 	}
-	return fmt.Sprintf("start %s of the new release beside the %d of the running one, without users", instances(s.Run), s.Keep)
+	return fmt.Sprintf("start %s of the new release beside the %d of the running one, without users", pipeline.Instances(s.Run), s.Keep)
 }
 
 // replacing says what one half of a batch does.
@@ -31,19 +31,12 @@ func replacing(s rollout.PlanStep, p rollout.Plan, weight string) string {
 	case s.Moved >= s.Run:
 		return fmt.Sprintf("move %s of users to it; it has %d of %d instances, the old ones drain and go", weight, s.Run, n)
 	case s.Run+s.Keep > n:
-		return fmt.Sprintf("start up to %s of the new release beside %d of the old", instances(s.Run), s.Keep)
+		return fmt.Sprintf("start up to %s of the new release beside %d of the old", pipeline.Instances(s.Run), s.Keep)
 	}
 	if !p.Worker && s.Weight > s.Moved*rollout.FullWeight/n { // a host without any of the old
-		return fmt.Sprintf("drain the old release to %s, which leaves %s of users to the new one alone, then start that up to %d", instances(s.Keep), weight, s.Run)
+		return fmt.Sprintf("drain the old release to %s, which leaves %s of users to the new one alone, then start that up to %d", pipeline.Instances(s.Keep), weight, s.Run)
 	}
-	return fmt.Sprintf("drain the old release to %s, then start the new one up to %d", instances(s.Keep), s.Run)
-}
-
-func instances(n int) string {
-	if n == 1 {
-		return "1 instance"
-	}
-	return fmt.Sprintf("%d instances", n)
+	return fmt.Sprintf("drain the old release to %s, then start the new one up to %d", pipeline.Instances(s.Keep), s.Run)
 }
 
 func whose(p rollout.Plan) string {

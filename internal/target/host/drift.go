@@ -5,6 +5,7 @@ import (
 	"slices"
 
 	"github.com/sluicehq/sluice/internal/agent/wire"
+	"github.com/sluicehq/sluice/internal/pipeline"
 )
 
 // Strange says what a host that has applied d runs beside it: a release that d does
@@ -54,7 +55,7 @@ func Differs(s wire.Service, hostName string, d wire.Desired) string {
 		case is.Phase == wire.Stopping: // asked for again before it was gone
 			settled = false
 		case is.Ready > r.Instances && is.Weight <= r.Weight, is.Ready < r.Instances && is.Phase == wire.Ready:
-			return fmt.Sprintf("host %s runs %s of %s where %d were set", hostName, instances(is.Ready), name, r.Instances)
+			return fmt.Sprintf("host %s runs %s of %s where %d were set", hostName, pipeline.Instances(is.Ready), name, r.Instances)
 		}
 		settled = settled && (is.Ready > 0 || r.Weight == 0)
 	}
@@ -67,13 +68,6 @@ func Differs(s wire.Service, hostName string, d wire.Desired) string {
 		}
 	}
 	return ""
-}
-
-func instances(n int) string {
-	if n == 1 {
-		return "1 instance"
-	}
-	return fmt.Sprintf("%d instances", n)
 }
 
 // Stray is what hosts run otherwise than they were told.
