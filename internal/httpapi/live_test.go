@@ -12,9 +12,9 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
-	"time"
 
 	"github.com/sluicehq/sluice/internal/agent/wire"
+	"github.com/sluicehq/sluice/internal/machinetest"
 	"github.com/sluicehq/sluice/internal/release"
 	"github.com/sluicehq/sluice/internal/store"
 )
@@ -22,7 +22,7 @@ import (
 // stream opens a stream and returns its lines; end closes it.
 func (e *edge) stream(path string, headers ...string) (lines *bufio.Scanner, end func()) {
 	e.Helper()
-	ctx, cancel := context.WithTimeout(e.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(e.Context(), machinetest.Patience)
 	req, err := http.NewRequestWithContext(ctx, "GET", e.server.URL+path, nil)
 	if err != nil {
 		e.Fatal(err)

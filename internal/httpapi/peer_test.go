@@ -11,6 +11,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/sluicehq/sluice/internal/machinetest"
 )
 
 const table = `  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode
@@ -116,7 +118,7 @@ func TestPeer(t *testing.T) {
 			if err := cmd.Start(); err != nil {
 				t.Fatalf("%s: %v", name, err)
 			}
-			if err := l.(*net.TCPListener).SetDeadline(time.Now().Add(20 * time.Second)); err != nil {
+			if err := l.(*net.TCPListener).SetDeadline(time.Now().Add(machinetest.Patience)); err != nil {
 				t.Fatal(err)
 			}
 			c, err := l.Accept()

@@ -43,7 +43,7 @@ func TestASessionIsNoAgent(t *testing.T) {
 		t.Error("what a proxy before us adds stands in the session's way, or takes its place")
 	}
 	edges(t, func(t testing.TB, e *edge) {
-		cookie := sessionCookie + "=" + e.access.session(time.Now().Add(time.Minute))
+		cookie := sessionCookie + "=" + e.access.session(time.Now().Add(time.Hour))
 		o := wire.Observed{Protocol: wire.Protocol, Host: "web-1", Boot: "b"}
 		for _, kind := range []string{"text/plain", "application/json"} {
 			a := e.call("POST", "/agent/v1/observed", o, "Authorization", "", "Cookie", cookie, "Content-Type", kind, "Sec-Fetch-Site", "same-site")
