@@ -98,13 +98,14 @@ func output(e Export, d release.Digest, limit int) ([]byte, Left, error) {
 	return content, "", nil
 }
 
-// outputs writes the section of outputs, the newest first. Of one that was erased
-// there is no line. Once there is no room no older one is even opened.
+// outputs writes the section of outputs, the newest first. Of one that was to be erased
+// there is no line, wherever its bytes may still be. Once there is no room no older one
+// is even opened.
 func (b *bundleWriter) outputs(e Export, held beyond) error {
 	written := map[release.Digest]bool{}
 	room, count, full := MaxOutputs, 0, false
 	for _, d := range slices.Backward(held.outputs) {
-		if written[d] {
+		if written[d] || held.erased[d] {
 			continue
 		}
 		written[d] = true
@@ -115,9 +116,6 @@ func (b *bundleWriter) outputs(e Export, held beyond) error {
 			if content, left, err = output(e, d, min(MaxOutput, room)); err != nil {
 				return err
 			}
-		}
-		if held.erased[d] && (full || left == LeftAbsent) {
-			continue
 		}
 		if left == "" {
 			room, count = room-len(content), count+1
