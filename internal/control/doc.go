@@ -25,10 +25,11 @@
 // two rollouts, back and forward again (rehearse.go). A rollout that failed and is
 // to be mended by going forward makes room for the fix (displace.go).
 //
-// A live rollout is the only writer of what its environment runs; between
-// rollouts the environment's row is. It holds hosts to what they were last told, says
-// who differs, and tells them again (idle.go); a rollout begins by telling them all. A run reads how its rollout ended and goes
-// on. Whoever waits for an environment is woken when its rollout ends.
+// A live rollout is the only writer of what its environment runs; between rollouts
+// the environment's row is. It holds hosts to what they were last told, says who
+// differs, and tells them again (idle.go); a rollout begins by telling them all. A
+// run reads how its rollout ended and goes on. Whoever waits for an environment is
+// woken when its rollout ends.
 //
 // # The order of every change
 //
@@ -79,7 +80,9 @@
 // over the whole store; the target's document and each host's journal keep the
 // highest, and refuse lower ones. So a worker that was stopped across its lease
 // can neither write state nor move traffic when it goes on (TestPausedWorker). Its
-// effect comes out as refused; that is no error.
+// effect comes out as refused; that is no error. A database from a backup has forgotten
+// the highest: what hosts report raises the counter (agents.go), before another order
+// is given.
 //
 // # Time
 //
