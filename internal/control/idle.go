@@ -31,9 +31,10 @@ type strayed struct {
 	Hosts []string  `json:"hosts"`
 	Why   string    `json:"why"` // what differs, by host
 	Since time.Time `json:"since"`
-	Run   string    `json:"run,omitempty"`   // where it is told, the last one's; empty: not told yet
-	Ahead bool      `json:"ahead,omitempty"` // a host follows a later order than there is on record
-	Again time.Time `json:"again,omitzero"`  // when what was set is asked for again; zero: when a person says so
+	Run   string    `json:"run,omitempty"` // where it is told, the last one's; empty: not told yet
+	// A host follows a later order than there is on record.
+	Forgotten bool      `json:"forgotten,omitempty"`
+	Again     time.Time `json:"again,omitzero"` // when what was set is asked for again; zero: when a person says so
 }
 
 const (
@@ -46,7 +47,7 @@ func (s *strayed) told() bool { return s != nil && s.Run != "" }
 
 // cause says who must have done it.
 func (s *strayed) cause() string {
-	if s.Ahead {
+	if s.Forgotten {
 		return "the record is of a backup, or another control plane gives orders too"
 	}
 	return "somebody else changed it"
@@ -89,6 +90,10 @@ func (c *Controller) lookAround(tx *store.Tx, row *store.Environment, p *place, 
 	hosts, why := is.Hosts, is.Why
 	switch {
 	case why == "" && is.Ahead: // they run what was set: now they follow an order that is on record
+		if left := putBackEvery - now.Sub(p.StrayedAt).Abs(); left > 0 {
+			return left, nil
+		}
+		p.StrayedAt = now
 		return time.Second, c.tellAgain(tx, doc)
 	case s == nil && why == "":
 		return 0, nil
@@ -115,9 +120,9 @@ func (c *Controller) lookAround(tx *store.Tx, row *store.Environment, p *place, 
 		}
 	}
 	if !s.told() || s.Why != why {
-		s.Hosts, s.Why, s.Since, s.Ahead = hosts, why, now, is.Ahead
+		s.Hosts, s.Why, s.Since, s.Forgotten = hosts, why, now, is.Forgotten
 		switch {
-		case is.Ahead:
+		case is.Forgotten:
 			s.Again = time.Time{}
 		case p.Environment.Rollout.OnDrift != pipeline.DriftHold && s.Again.IsZero():
 			s.Again = now
@@ -275,7 +280,7 @@ func (t *runTurn) explainStrayed(x *Explanation) error {
 		x.Why, x.Next, x.When = p.Strayed.Why+": "+p.Strayed.cause(), "what was set is asked for again each 30 s, until hosts say that they run it", "now"
 		if p.Strayed.Again.IsZero() {
 			x.Next = "it is left as it is"
-			if !p.Strayed.Ahead {
+			if !p.Strayed.Forgotten {
 				x.Next += " (onDrift: hold)"
 			}
 			x.When = "when somebody resumes, or with the next rollout"

@@ -76,8 +76,9 @@ type Stray struct {
 	Why    string   // in what
 	Unread []string // those that have not applied it yet: nobody knows of them
 	// Ahead says that a host has applied a later order than there is on record: the
-	// record is of a backup, or somebody else gives orders too.
-	Ahead bool
+	// record is of a backup, or somebody else gives orders too. Forgotten says that one
+	// of those that differ has.
+	Ahead, Forgotten bool
 }
 
 // Astray looks at what the hosts of d that have applied it run. A host's last word
@@ -100,6 +101,7 @@ func Astray(reports []Report, d wire.Desired) (x Stray) {
 		if applied > d.Generation {
 			x.Ahead = true
 			if why != "" {
+				x.Forgotten = true
 				why += fmt.Sprintf(" (it follows order %d, where the last on record is %d)", applied, d.Generation)
 			}
 		}

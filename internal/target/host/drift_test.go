@@ -177,11 +177,11 @@ func TestAstray(t *testing.T) {
 	// Later orders than the one on record: the same one, and another.
 	told.Hosts = []string{"a", "b"}
 	same := says("a", func(x *wire.Service) { x.Generation = 9 })
-	if x := host.Astray([]host.Report{same, says("b", func(*wire.Service) {})}, told); len(x.Hosts) != 0 || !x.Ahead {
+	if x := host.Astray([]host.Report{same, says("b", func(*wire.Service) {})}, told); len(x.Hosts) != 0 || !x.Ahead || x.Forgotten {
 		t.Errorf("as it was set, by a later order: %+v", x)
 	}
 	other := says("b", func(x *wire.Service) { x.Generation, x.Revisions[0].Ready = 9, 3 })
-	if x := host.Astray([]host.Report{same, other}, told); !x.Ahead || strings.Join(x.Hosts, " ") != "b" || !strings.HasSuffix(x.Why, wrong+" (it follows order 9, where the last on record is 7)") {
+	if x := host.Astray([]host.Report{same, other}, told); !x.Forgotten || strings.Join(x.Hosts, " ") != "b" || !strings.HasSuffix(x.Why, wrong+" (it follows order 9, where the last on record is 7)") {
 		t.Errorf("otherwise, by a later order: %+v", x)
 	}
 }
