@@ -59,18 +59,35 @@ func TestServicesThatDoNotStart(t *testing.T) {
 	stop()
 }
 
+// well has a held instance become healthy.
+func (w *world) well(r wire.Revision) {
+	w.Helper()
+	i := w.waitRevision(r.Release, "a process", func(r wire.RevisionObserved) bool { return len(r.Instances) == 1 && r.Instances[0].PID > 0 }).Instances[0]
+	machinetest.Until(w, "it listens", func() bool {
+		res, err := http.Get(fmt.Sprintf("http://127.0.0.1:%d/well", i.Port))
+		if err == nil {
+			_ = res.Body.Close()
+		}
+		return err == nil
+	})
+}
+
 func TestLateServiceIsWaitedFor(t *testing.T) {
 	w := newWorld(t)
 	v1 := w.release("v1")
 	w.desire(with(v1, 10000, false))
 	w.waitPhase(v1, wire.Ready)
-	stop := w.load(2)
+	stop, answered := w.counted(2)
 	// All at once, without a word about readiness: the old one serves until then.
-	late := w.release("v2", "MODE", "late")
-	w.desire(with(late, 10000, false))
-	if got := stop(); got["v1"] == 0 {
-		t.Error("v1 served nothing while v2 was starting")
-	}
+	late := w.release("v2", "MODE", "held")
+	g := w.ask(with(late, 10000, false))
+	w.waitPhase(late, wire.Starting)
+	already := answered()
+	machinetest.Until(t, "traffic while v2 is starting", func() bool { return answered() > already+100 })
+	w.wantBody("/", "v1")
+	w.well(late)
+	w.WaitWeights(t, host, shop, g, map[release.ID]int{late.Release: 10000})
+	stop()
 	w.wantBody("/", "v2")
 }
 
@@ -186,7 +203,7 @@ func TestNewOrdersWaitForWhatIsThere(t *testing.T) {
 	w.desire(with(v1, 10000, false))
 	w.waitPhase(v1, wire.Ready)
 	w.agent.Kill()
-	late := w.release("v2", "MODE", "late")
+	late := w.release("v2", "MODE", "held")
 	w.ask(with(late, 10000, false))
 	w.agent = w.StartAgent(t, host, w.dir)
 	machinetest.Until(t, "traffic", func() bool {
@@ -197,12 +214,15 @@ func TestNewOrdersWaitForWhatIsThere(t *testing.T) {
 		defer res.Body.Close()
 		return res.StatusCode == 200
 	})
-	stop := w.load(2)
+	stop, answered := w.counted(2)
+	w.waitPhase(late, wire.Starting)
+	already := answered()
+	machinetest.Until(t, "traffic before v2 is there", func() bool { return answered() > already+100 })
+	w.wantBody("/", "v1")
+	w.well(late)
 	w.waitPhase(late, wire.Ready)
 	w.WaitWeights(t, host, shop, 2, map[release.ID]int{late.Release: 10000})
-	if got := stop(); got["v1"] == 0 {
-		t.Errorf("served %v: v1 had to go before v2 was there", got)
-	}
+	stop()
 }
 
 // An agent that comes back in the middle of a batch takes up all that run, goes on
@@ -271,18 +291,21 @@ func TestControlPlaneDies(t *testing.T) {
 	// The agent too: the new one has only what is on its disk.
 	w.agent.Terminate()
 	w.agent = w.StartAgent(t, host, w.dir)
-	machinetest.Until(t, "traffic to both", func() bool {
-		for range 100 { // a share of 10 % among them
+	machinetest.Until(t, "traffic to both", func() bool { // each of which it has to verify first
+		seen := map[string]bool{}
+		for range 100 {
 			res, err := http.Get("http://" + w.listen + "/")
 			if err != nil {
 				return false
 			}
+			b, _ := io.ReadAll(res.Body)
 			_ = res.Body.Close()
 			if res.StatusCode != http.StatusOK {
 				return false
 			}
+			seen[string(b)] = true
 		}
-		return true
+		return seen["v1"] && seen["v2"]
 	})
 	got := map[string]int{}
 	for range 400 {

@@ -132,8 +132,11 @@ func TestUpgradeDropsNothing(t *testing.T) {
 			return n == got[v] && bad == 0
 		})
 	}
-	if o := w.Observed(host); o.Boot != boot || agenttest.ServiceOf(o, shop).Total.Requests != uint64(got["v1"]+got["v2"]) {
-		t.Errorf("boot %s became %s; %d in all, the clients had %v", boot, o.Boot, agenttest.ServiceOf(o, shop).Total.Requests, got)
+	o := w.Wait(t, host, "all counts in the sum", func(o wire.Observed) bool {
+		return agenttest.ServiceOf(o, shop).Total.Requests == uint64(got["v1"]+got["v2"])
+	})
+	if o.Boot != boot {
+		t.Errorf("boot %s became %s", boot, o.Boot)
 	}
 	if now := w.pids(v1); now[0] != before[0] || now[1] != before[1] {
 		t.Errorf("processes %v became %v", before, now)

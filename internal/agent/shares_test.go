@@ -122,11 +122,11 @@ func TestPreview(t *testing.T) {
 			t.Fatalf("the preview: %d %q", code, body)
 		}
 	}
-	r := w.waitRevision(v1.Release, "the counts", func(r wire.RevisionObserved) bool { n, _ := requests(r); return n >= 20 })
-	if n, _ := requests(r); n != 20 {
+	o := w.Wait(t, host, "the counts", func(o wire.Observed) bool { return agenttest.ServiceOf(o, shop).Total.Requests >= 20 })
+	s := agenttest.ServiceOf(o, shop)
+	if n, _ := requests(agenttest.RevisionOf(s, v1.Release)); n != 20 {
 		t.Errorf("%d requests of users were counted, want 20", n)
 	}
-	s := agenttest.ServiceOf(w.Observed(host), shop)
 	if n, _ := requests(agenttest.RevisionOf(s, v2.Release)); n != 0 || s.Total.Requests != 20 {
 		t.Errorf("%d of the preview's requests were counted, %d in all", n, s.Total.Requests)
 	}

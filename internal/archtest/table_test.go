@@ -157,7 +157,7 @@ var table = []row{
 	{pkg: "agent/confine", may: "rights", why: "where a service starts: without the files of those that run it"},
 	{pkg: "agent/supervise", may: "agent/confine agent/wire release secret", why: "processes of revisions, as the desired state words them"},
 	{
-		pkg: "agent/agenttest", may: "agent agent/wire artifact evidence machinetest release",
+		pkg: "agent/agenttest", may: "agent agent/wire artifact evidence machinetest porttest release",
 		why: "a control plane at the wire and a service that misbehaves on demand",
 	},
 	{pkg: "store/storetest", may: "machinetest registry registry/registrytest release store", why: "the suite that both dialects pass, and a real PostgreSQL for it"},

@@ -44,11 +44,12 @@ func Main() {
 //	(empty)  answers VERSION
 //	exit     exits at once
 //	never    runs and is never healthy
-//	late     is healthy after a second
+//	held     is healthy once it was asked for /well
 //
 // Any path is answered with the version; besides these:
 //
 //	/slow     after 300 ms
+//	/well     nothing: see held
 //	/begun    how many requests for /slow came so far
 //	/fail     500
 //	/exit     the process exits without an answer
@@ -63,17 +64,18 @@ func service() int {
 		fmt.Fprintln(os.Stderr, "cannot start: the configuration is missing")
 		return 3
 	}
-	start := time.Now()
 	var requests, slow atomic.Int64
+	var well atomic.Bool
 	mux := http.NewServeMux()
 	mux.HandleFunc("/healthz", func(w http.ResponseWriter, r *http.Request) {
-		if mode == "never" || mode == "late" && time.Since(start) < time.Second {
+		if mode == "never" || mode == "held" && !well.Load() {
 			http.Error(w, "not yet", http.StatusServiceUnavailable)
 		}
 	})
 	mux.HandleFunc("/metrics", func(w http.ResponseWriter, r *http.Request) {
 		fmt.Fprintf(w, "requests_total %d\n", requests.Load())
 	})
+	mux.HandleFunc("/well", func(http.ResponseWriter, *http.Request) { well.Store(true) })
 	mux.HandleFunc("/slow", func(w http.ResponseWriter, r *http.Request) {
 		slow.Add(1)
 		time.Sleep(300 * time.Millisecond)
