@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"os"
 	"time"
 )
 
@@ -22,9 +23,10 @@ const (
 	speaksH2
 )
 
-// probeIn is how long an instance has to answer that it speaks HTTP/2. One that
-// does says so at once.
-const probeIn = 300 * time.Millisecond
+// An instance that speaks HTTP/2 says so at once, and one that does not refuses the
+// question. What says nothing for Options.probeIn may only be busy: it is taken for one
+// that does not, and asked again after Options.askAgain; the third time, for good.
+const silences = 3
 
 // transport returns the connections to the instance for streams: of HTTP/2
 // without TLS, or of HTTP/1.1 when it speaks no other.
@@ -66,9 +68,9 @@ func (b *backend) transport(h2c bool, o *Options) *http.Transport {
 	return b.streams[i]
 }
 
-// speaksH2 says whether the instance speaks HTTP/2 without TLS. It is asked once,
-// on a connection of its own, and only if a client speaks HTTP/2: to a server that
-// does not, the question is a request PRI * that it refuses.
+// speaksH2 says whether the instance speaks HTTP/2 without TLS. It is asked until it
+// answers, which is once, on a connection of its own, and only if a client speaks
+// HTTP/2: to a server that does not, the question is a request PRI * that it refuses.
 func (b *backend) speaksH2(ctx context.Context, o *Options) (bool, error) {
 	if s := speech(b.speech.Load()); s != unasked {
 		return s == speaksH2, nil
@@ -78,17 +80,25 @@ func (b *backend) speaksH2(ctx context.Context, o *Options) (bool, error) {
 	if s := speech(b.speech.Load()); s != unasked {
 		return s == speaksH2, nil
 	}
+	if time.Now().Before(b.again) {
+		return false, nil
+	}
 	d := net.Dialer{Timeout: o.DialTimeout}
 	nc, err := d.DialContext(ctx, "tcp", b.Addr)
 	if err != nil {
 		return false, fmt.Errorf("%w to %s: %w", errDial, b.Addr, err)
 	}
 	defer nc.Close()
-	_ = nc.SetDeadline(time.Now().Add(probeIn))
+	_ = nc.SetDeadline(time.Now().Add(o.probeIn))
 	is := speaksH1
 	if _, err := io.WriteString(nc, preface+"SM\r\n\r\n"+"\x00\x00\x00\x04\x00\x00\x00\x00\x00"); err == nil {
 		first := make([]byte, frameHead)
-		if _, err := io.ReadFull(nc, first); err == nil && isSettings(first) {
+		_, err := io.ReadFull(nc, first)
+		if b.silent++; errors.Is(err, os.ErrDeadlineExceeded) && b.silent < silences {
+			b.again = time.Now().Add(o.askAgain)
+			return false, nil
+		}
+		if err == nil && isSettings(first) {
 			is = speaksH2
 		}
 	}

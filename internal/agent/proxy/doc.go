@@ -12,7 +12,7 @@
 //	client ── net/http ── stream ── pick revision ── pick instance ── net/http
 //	          frames, HPACK          the same Table   round robin     HTTP/2 or 1.1
 //
-// What an instance speaks is asked once, when the first stream comes; gRPC takes
+// What an instance speaks is asked until it says it, when streams come; gRPC takes
 // HTTP/2 for granted. golang.org/x/net/http2 is the same code, with its own API
 // deprecated in favour of net/http's.
 //

@@ -206,7 +206,7 @@ func TestGRPCThatEndsEarly(t *testing.T) {
 	t.Run("the client's deadline", func(t *testing.T) {
 		s, addr := start(t, proxy.Options{Name: "deadline"})
 		s.Set(only(deaf))
-		ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second) // it has to reach the service before
+		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second) // it has to reach the service before
 		defer cancel()
 		_, err := dialCalls(t, addr).UnaryCall(ctx, &rpc.SimpleRequest{})
 		if status.Code(err) != codes.DeadlineExceeded {
@@ -341,7 +341,7 @@ func TestCallsEndWithTheirRevision(t *testing.T) {
 			next.Revisions[0].Release = candidate
 			if way == "weight" {
 				old := only(b).Revisions[0]
-				old.Weight, old.DrainIn = 0, 3*time.Second // for as long as what follows takes on any machine
+				old.Weight, old.DrainIn = 0, 5*time.Second // for as long as what follows takes on any machine
 				next.Revisions = append(next.Revisions, old)
 			}
 			s.Set(next)

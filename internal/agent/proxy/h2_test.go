@@ -1,6 +1,7 @@
 package proxy_test
 
 import (
+	"bufio"
 	"context"
 	"crypto/tls"
 	"fmt"
@@ -97,6 +98,63 @@ func TestHTTP2ToEitherKindOfService(t *testing.T) {
 			t.Errorf("Set-Cookie %q", c)
 		}
 		want(t, s, stable, 1, 0, 0)
+	}
+}
+
+// An instance that was too busy to say that it speaks HTTP/2 is asked again; one that
+// never says it is not asked for ever.
+func TestHTTP2InstanceThatIsBusy(t *testing.T) {
+	for name, c := range map[string]struct {
+		deaf int64 // so many questions are not answered
+		in   time.Duration
+		saw  string
+	}{"once": {1, 3 * time.Second, "1 2 2 2 2"}, "always": {1000, 50 * time.Millisecond, "1 1 1 1 1"}} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			one := service(t, func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, r.ProtoMajor) })
+			two := service2(t, func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, r.ProtoMajor) })
+			var asked atomic.Int64
+			front := raw(t, func(nc net.Conn) {
+				in := bufio.NewReader(nc)
+				to := one
+				if first, err := in.Peek(3); err == nil && string(first) == "PRI" {
+					if asked.Add(1) <= c.deaf {
+						_, _ = io.Copy(io.Discard, in)
+						return
+					}
+					to = two
+				}
+				back, err := net.Dial("tcp", to)
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				defer back.Close()
+				var wait sync.WaitGroup
+				wait.Go(func() { _, _ = io.Copy(nc, back); _ = nc.Close() })
+				_, _ = io.Copy(back, in)
+				_ = back.Close()
+				wait.Wait()
+			})
+			s, addr := start(t, proxy.Options{Name: "busy"}.Asking(c.in))
+			s.Set(only(front))
+			client, saw := h2c(t), []string{}
+			for range 5 {
+				res, err := client.Get("http://" + addr)
+				if err != nil {
+					t.Fatal(err)
+				}
+				b, _ := io.ReadAll(res.Body)
+				_ = res.Body.Close()
+				saw = append(saw, string(b))
+			}
+			if got := strings.Join(saw, " "); got != c.saw {
+				t.Errorf("it was spoken to in HTTP/ %s, want %s", got, c.saw)
+			}
+			if n := asked.Load(); c.deaf > 1 && n != 3 {
+				t.Errorf("it was asked %d times", n)
+			}
+		})
 	}
 }
 

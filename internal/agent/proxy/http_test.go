@@ -115,7 +115,7 @@ func TestEachEventIsSentAtOnce(t *testing.T) {
 			_ = http.NewResponseController(w).Flush()
 		}
 	})
-	const headers = 2 * time.Second
+	const headers = 4 * time.Second
 	s, addr := start(t, proxy.Options{HeaderTimeout: headers})
 	s.Set(only(a))
 	res, err := http.Get("http://" + addr)
@@ -427,7 +427,7 @@ func TestSlowUploadIsNotBad(t *testing.T) {
 			fmt.Fprint(w, n)
 		}
 	})
-	const answer = 2 * time.Second
+	const answer = 4 * time.Second
 	s, addr := start(t, proxy.Options{HeaderTimeout: answer, ClientBody: machinetest.Patience})
 	s.Set(only(a))
 	begin := func(addr string) net.Conn {

@@ -27,6 +27,8 @@ type Options struct {
 	MaxShadows    int           // copies of requests under way: 64
 	Token         string        // that marks a request as Sluice's own: see Synthesize; empty: none does
 	Logger        *slog.Logger
+
+	probeIn, askAgain time.Duration // whether an instance speaks HTTP/2: see silences
 }
 
 func (o Options) withDefaults() Options {
@@ -40,6 +42,8 @@ func (o Options) withDefaults() Options {
 	def(&o.ClientHead, 10*time.Second)
 	def(&o.ClientBody, 60*time.Second)
 	def(&o.KeepAlive, 75*time.Second)
+	def(&o.probeIn, 3*time.Second)
+	def(&o.askAgain, 30*time.Second)
 	if o.MaxConns <= 0 {
 		o.MaxConns = 16384
 	}

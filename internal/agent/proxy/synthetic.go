@@ -78,7 +78,7 @@ func (s *Server) Synthesize(ctx context.Context, y Synthetic) error {
 	slots := make(chan struct{}, maxSyntheticOpen)
 	tick := time.NewTicker(time.Duration(float64(time.Second) / y.Rate))
 	defer tick.Stop()
-	for i := 0; ; i++ {
+	for i := 0; ; {
 		select {
 		case <-ctx.Done():
 			return nil
@@ -90,6 +90,7 @@ func (s *Server) Synthesize(ctx context.Context, y Synthetic) error {
 			continue // the service is slower than the rate: that is no reason to flood it
 		}
 		path := y.Paths[i%len(y.Paths)]
+		i++ // of those that are made: none is left out more often than another
 		open.Go(func() {
 			defer func() { <-slots }()
 			// What was begun ends, or it would count as cancelled.

@@ -38,7 +38,9 @@ type backend struct {
 	streams [2]*http.Transport // see transport
 	cuts    map[*func()]struct{}
 
-	asking sync.Mutex
+	asking sync.Mutex // guards what follows it
+	silent int        // so often it said nothing
+	again  time.Time  // it is not asked before
 	speech atomic.Int32
 }
 

@@ -131,7 +131,7 @@ func TestWebSocketsEndWithTheirRevision(t *testing.T) {
 				t.Fatal(err)
 			}
 			r := split(0, a, b)
-			r.Revisions[1].DrainIn = 3 * time.Second // for as long as what follows takes on any machine
+			r.Revisions[1].DrainIn = 5 * time.Second // for as long as what follows takes on any machine
 			if way == "instance" {
 				r.Revisions = r.Revisions[:1]
 			}
