@@ -294,7 +294,8 @@ func TestEnvironmentIsScrubbed(t *testing.T) {
 		t.Fatal(err)
 	}
 	env := string(b)
-	i := g.Status().Instances[0]
+	var i Instance
+	machinetest.Until(t, "its port is known", func() bool { i = g.Status().Instances[0]; return i.Port != 0 })
 	for _, want := range []string{"LOG_LEVEL=info\n", fmt.Sprintf("PORT=%d\n", i.Port), "SLUICE_RELEASE=" + string(sp.Release), "SLUICE_ENVIRONMENT=production\n", "PATH="} {
 		if !strings.Contains(env, want) {
 			t.Errorf("no %q in\n%s", want, env)
