@@ -46,6 +46,7 @@ type DB struct {
 	tsdb   *tsdb.DB
 	engine *promql.Engine
 	start  time.Time // with its monotonic part: the clock of samples
+	since  func(time.Time) time.Duration
 	newest atomic.Int64
 
 	mu        sync.Mutex
@@ -64,7 +65,7 @@ func Open(dir string, log *slog.Logger) (*DB, error) {
 		return nil, fmt.Errorf("couldn't open the metrics in %s: %w", dir, err)
 	}
 	engine := promql.NewEngine(promql.EngineOpts{MaxSamples: maxSamples, Timeout: queryTime, LookbackDelta: lookback, EnableAtModifier: true, EnableNegativeOffset: true, Parser: parser.NewParser(parser.Options{})})
-	return &DB{tsdb: db, engine: engine, start: time.Now(), instances: map[string]map[string]*instance{}}, nil
+	return &DB{tsdb: db, engine: engine, start: time.Now(), since: time.Since, instances: map[string]map[string]*instance{}}, nil
 }
 
 // quiet lets only warnings of the database through.
@@ -85,7 +86,7 @@ func (d *DB) Close() error {
 
 // now is the clock of samples: the wall clock of the start, and what has passed
 // since then.
-func (d *DB) now() int64 { return d.start.Add(time.Since(d.start)).UnixMilli() }
+func (d *DB) now() int64 { return d.start.Add(d.since(d.start)).UnixMilli() }
 
 // Append takes scrapes. One that is broken is left out whole, and named in the
 // error; the others are visible when Append returns.

@@ -47,7 +47,7 @@ func TestWhatInstancesAnswer(t *testing.T) {
 		plane.WaitWeights(t, "one", shop, g, map[release.ID]int{rev.Release: wire.FullWeight})
 	}
 	run("/read?p=" + url.QueryEscape(file))
-	d := open(t)
+	d := openReal(t)
 	wait := func(what string, ok func(s []Sample, err error) bool) {
 		t.Helper()
 		var last string
