@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/sluicehq/sluice/internal/machinetest"
 	"github.com/sluicehq/sluice/internal/store"
 	"github.com/sluicehq/sluice/internal/store/storetest"
 )
@@ -36,7 +37,7 @@ func await(t *testing.T, topics <-chan string, want ...string) {
 	for _, w := range want {
 		missing[w] = true
 	}
-	deadline := time.After(30 * time.Second)
+	deadline := time.After(machinetest.Patience)
 	for len(missing) > 0 {
 		select {
 		case topic := <-topics:
