@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -20,6 +19,7 @@ import (
 	"oras.land/oras-go/v2"
 
 	"github.com/sluicehq/sluice/internal/artifact"
+	"github.com/sluicehq/sluice/internal/porttest"
 	"github.com/sluicehq/sluice/internal/registry"
 	"github.com/sluicehq/sluice/internal/registry/registrytest"
 	"github.com/sluicehq/sluice/internal/registry/remote"
@@ -287,13 +287,7 @@ func TestErrors(t *testing.T) {
 
 // A registry that is gone, busy or breaks off may come back; nothing is judged.
 func TestUnavailable(t *testing.T) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	gone := "http://" + l.Addr().String()
-	l.Close()
-	r := open(t, gone, remote.Options{Token: token})
+	r := open(t, "http://"+porttest.Refused(t), remote.Options{Token: token})
 	unavailable := func(what string, err error) {
 		t.Helper()
 		if !errors.Is(err, artifact.ErrUnavailable) || errors.Is(err, artifact.ErrAltered) || errors.Is(err, artifact.ErrNotFound) {
@@ -302,7 +296,7 @@ func TestUnavailable(t *testing.T) {
 	}
 	d := release.DigestOf([]byte("x"))
 	unavailable("pull", artifact.Pull(t.Context(), r, d, filepath.Join(t.TempDir(), "out"), artifact.Limits{}))
-	_, err = push(t, r, "x")
+	_, err := push(t, r, "x")
 	unavailable("push", err)
 	_, err = artifact.PullRelease(t.Context(), r, d)
 	unavailable("release", err)
