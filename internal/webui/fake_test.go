@@ -243,6 +243,11 @@ func (f *fake) Lift(_ context.Context, _, service, prefix, reason string, by rel
 func (f *fake) happen(id, kind string) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	f.add(id, kind)
+}
+
+// add is happen for who has the lock.
+func (f *fake) add(id, kind string) {
 	f.feed = append(f.feed, store.Feed{Seq: int64(len(f.feed) + 1), Run: id, Kind: kind, At: f.now, Data: json.RawMessage(`{}`)})
 	select {
 	case f.topic <- "feed":
