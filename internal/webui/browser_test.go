@@ -190,8 +190,9 @@ var everyPage = map[string]string{
 }
 
 func TestBrowserLooks(t *testing.T) {
-	b := newBrowser(t, newSite(t))
-	b.site.fake.withQueue()
+	site := newSite(t)
+	site.fake.withQueue() // before a page asks for it
+	b := newBrowser(t, site)
 	for _, width := range []int64{1280, 390} {
 		for name, path := range everyPage {
 			b.open(path, width)
