@@ -26,7 +26,7 @@ func TestNoCheckWhereHostsCollide(t *testing.T) {
 		def := w.definition(`
   - name: production
     target: {type: host, listen: 127.0.0.1:9001, run: ./app, hosts: [one, two], health: {http: /healthz}}
-    verify: [{name: smoke, http: {path: /, retries: 0}}]
+    verify: [{name: smoke, http: {path: /, timeout: 10s, retries: 0}}]
     rollout: {strategy: all-at-once, timeout: 10s}
 `)
 		r, _ := w.ship(def, "v1")

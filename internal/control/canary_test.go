@@ -159,7 +159,7 @@ func TestBadCanary(t *testing.T) {
 // answered as it must be takes the release back.
 func TestChecks(t *testing.T) {
 	stories(t, func(w *world) {
-		def := w.definition(strings.Replace(production, "    rollout:", "    verify: [{name: smoke, http: {path: /, status: 200, contains: hello, retries: 0}}]\n    rollout:", 1))
+		def := w.definition(strings.Replace(production, "    rollout:", "    verify: [{name: smoke, http: {path: /, status: 200, contains: hello, timeout: 5m, retries: 0}}]\n    rollout:", 1))
 		h := w.hosts[0]
 		h.answer = func(rw http.ResponseWriter) { _, _ = rw.Write([]byte("hello")) }
 		h.nowhere = true

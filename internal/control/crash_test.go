@@ -20,7 +20,7 @@ const quickly = `
     approval: {quorum: 1}
     rollout: {canary: {steps: [{weight: 50, bake: 10s}]}, retireAfter: 5s}
     analysis: {warmUp: 0s, bin: 2s, maxExcess: 5, metrics: [http-errors]}
-    verify: [{name: smoke, http: {path: /, status: 200, retries: 0}}]
+    verify: [{name: smoke, http: {path: /, status: 200, timeout: 5m, retries: 0}}]
 `
 
 // crashStory ships a good and a bad release over a first one, with an approval

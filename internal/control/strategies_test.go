@@ -105,7 +105,7 @@ func TestRollingBackFromTheMiddle(t *testing.T) {
 const twoGroups = `
   - name: production
     target: {type: host, listen: 127.0.0.1:9001, preview: 127.0.0.1:9101, run: ./app, health: {http: /healthz}}
-    rollout: {blue-green: {bake: 1m, retireAfter: 2h, preTraffic: [{name: ready, http: {path: /, contains: hello, retries: 0}}]}}
+    rollout: {blue-green: {bake: 1m, retireAfter: 2h, preTraffic: [{name: ready, http: {path: /, contains: hello, timeout: 5m, retries: 0}}]}}
     analysis: {warmUp: 0s, bin: 5s, maxExcess: 5, metrics: [http-errors]}
 `
 
