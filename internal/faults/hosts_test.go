@@ -140,8 +140,7 @@ func TestTwoHosts(t *testing.T) {
 		}
 	}
 	b.kill()
-	held := p.Wait(run, "held", func(s control.Status) bool { return production(s).Held != "" })
-	says(t, production(held).Held, "unreachable")
+	held := p.Wait(run, "held", heldBy("unreachable"))
 	if e := production(held); e.Weight != 10 {
 		t.Errorf("held at %g %%", e.Weight)
 	}
@@ -158,7 +157,7 @@ func TestTwoHosts(t *testing.T) {
 
 	// A host that does not follow keeps a step open.
 	s.rollout = atOnce
-	s.ship(behaviour{Version: "v2", StartMillis: 1500})
+	s.ship(behaviour{Version: "v2", StartMillis: 8000})
 	run = p.Run(s.Dir)
 	p.Wait(run, "preparing", inPhase("preparing"))
 	b.signal(syscall.SIGSTOP)

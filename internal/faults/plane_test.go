@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -216,6 +217,26 @@ func (p *plane) recovered(before control.Status, killed time.Time) time.Duration
 		return now != was || servertest.Ended(s)
 	})
 	return time.Since(killed)
+}
+
+// heard waits until every host has reported lately: it may have been silent for as
+// long as there was no server, and what it keeps counts only while it says so.
+func (p *plane) heard() {
+	p.t.Helper()
+	machinetest.Until(p.t, "the hosts report", func() bool {
+		var hosts []control.Host
+		if err := p.Try("GET", "hosts", nil, &hosts); err != nil {
+			p.t.Fatal(err)
+		}
+		return len(hosts) > 0 && !slices.ContainsFunc(hosts, func(h control.Host) bool { return h.Missing })
+	})
+}
+
+// heldBy tells a production that is held for a reason with these words. On a
+// machine that does much else a hold may have another one first, as a host that
+// was silent for some seconds, and goes on by itself.
+func heldBy(words string) func(control.Status) bool {
+	return func(s control.Status) bool { return strings.Contains(production(s).Held, words) }
 }
 
 // sluice runs a command line on the data folder.

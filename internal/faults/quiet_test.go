@@ -20,12 +20,11 @@ func TestNoTrafficDuringABake(t *testing.T) {
 	s.rollout = oneStep
 	s.ship(behaviour{Version: "v1"})
 	run := p.Run(s.Dir)
-	held := p.Wait(run, "held", func(s control.Status) bool { return production(s).Held != "" })
+	held := p.Wait(run, "held", heldBy("without data"))
 	e := production(held)
 	if e.Verdict == "pass" || e.Weight != 10 || held.State != "waiting" {
 		t.Errorf("held at %g %% with the verdict %q as %s", e.Weight, e.Verdict, held.State)
 	}
-	says(t, e.Held, "without data")
 	out, code := p.sluice("explain", run)
 	if code != 0 {
 		t.Errorf("explain ended with %d: %s", code, out)
@@ -55,10 +54,9 @@ func TestNoTrafficExtends(t *testing.T) {
 	run := p.Run(s.Dir)
 	p.Wait(run, "extended", func(s control.Status) bool {
 		e := production(s)
-		return e.Bake != nil && e.Bake.Extended == 1 && e.Held == ""
+		return e.Bake != nil && e.Bake.Extended == 1
 	})
-	held := p.Wait(run, "held", func(s control.Status) bool { return production(s).Held != "" })
-	says(t, production(held).Held, "extended once")
+	p.Wait(run, "held", heldBy("extended once"))
 	if out, code := p.sluice("abort", run, "--env", "production", "--reason", "enough"); code != 0 {
 		t.Errorf("abort ended with %d: %s", code, out)
 	}

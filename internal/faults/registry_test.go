@@ -96,6 +96,7 @@ func TestRollbackWithoutRegistry(t *testing.T) {
 			}
 			p.kill() // nothing of it is in memory either
 			p.up()
+			p.heard()
 			out, code := p.sluice("rollback", "shop", "--env", "production", "--yes", "--reason", "orders are lost")
 			if code != 0 {
 				t.Errorf("rollback ended with %d: %s", code, out)

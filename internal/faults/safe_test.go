@@ -8,7 +8,8 @@ import (
 	"github.com/sluicehq/sluice/internal/server/servertest"
 )
 
-func heldThere(s control.Status) bool { return production(s).Held != "" }
+// frozen tells a rollout that the judge failed, and that waits for a person.
+var frozen = heldBy("judge failed it")
 
 // A failure that freezes moves nobody, also not by way of a power cut, until a
 // person decides.
@@ -20,13 +21,12 @@ func TestFreezeThroughAPowerCut(t *testing.T) {
 	defer load.Stop()
 	s.rollout = "{canary: {steps: [{weight: 10, bake: 5s}]}, onFail: freeze}" + judged
 	s.ship(behaviour{Version: "bad", Bad: 80})
-	seen, _, hit := p.killWhen(p.Run(s.Dir), heldThere)
+	seen, _, hit := p.killWhen(p.Run(s.Dir), frozen)
 	if !hit {
 		t.Fatalf("never frozen: %s", servertest.Show(seen))
 	}
-	says(t, production(seen).Held, "judge failed it")
 	p.up()
-	now := p.Wait(seen.Run, "frozen still", func(s control.Status) bool { return heldThere(s) && production(s).Weight == 10 })
+	now := p.Wait(seen.Run, "frozen still", func(s control.Status) bool { return frozen(s) && production(s).Weight == 10 })
 	if e := production(now); e.Phase != rollout.Baking || e.Verdict != "fail" {
 		t.Errorf("it is %s, judged %s", e.Phase, e.Verdict)
 	}
@@ -60,7 +60,7 @@ func TestRollForwardThroughAPowerCut(t *testing.T) {
 	s.rollout = "{canary: {steps: [{weight: 20, bake: 5s}]}, onFail: roll-forward}" + judged
 	s.ship(behaviour{Version: "bad", Bad: 80})
 	bad := p.Run(s.Dir)
-	frozen := p.Wait(bad, "frozen", heldThere)
+	failed := p.Wait(bad, "frozen", frozen)
 	s.ship(behaviour{Version: "fix", StartMillis: 3000})
 	seen, killed, hit := p.killWhen(p.Run(s.Dir), inPhase(rollout.Preparing))
 	if !hit {
@@ -70,7 +70,7 @@ func TestRollForwardThroughAPowerCut(t *testing.T) {
 	if st := p.Status(bad); production(st).State != "superseded" {
 		t.Errorf("the failed one is %s", production(st).State)
 	}
-	if e := production(p.Status(seen.Run)); e.PreviousRelease == frozen.Release || first[e.PreviousRelease] == nil {
+	if e := production(p.Status(seen.Run)); e.PreviousRelease == failed.Release || first[e.PreviousRelease] == nil {
 		t.Errorf("the fix goes back to %s", e.PreviousRelease.Short())
 	}
 	by := load.Settled().By["bad"]
