@@ -23,7 +23,7 @@ func TestServiceThatCannotRun(t *testing.T) {
 		code    int
 		says    []string
 	}{
-		{"never healthy", atOnce, behaviour{NeverHealthy: true}, 1, []string{"no user was exposed", "was not ready within 3 s", "503"}},
+		{"never healthy", atOnce, behaviour{NeverHealthy: true}, 1, []string{"no user was exposed", "was not ready within 10 s", "503"}},
 		{"exits at once", atOnce, behaviour{Exit: true}, 1, []string{"no user was exposed", "crash loop", "exit status 3", "the database's address is missing"}},
 		{"fails under traffic", oneStep, behaviour{Bad: 70}, 3, []string{"the judge failed it", "http-errors", "stable 0 of"}},
 		{"dies under traffic", oneStep, behaviour{ExitAfter: 3}, 3, []string{"production  rolled-back: "}},
@@ -32,7 +32,7 @@ func TestServiceThatCannotRun(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			s.rollout, s.yaml, c.b.Version = c.rollout, patient, c.name
 			if c.b.NeverHealthy {
-				s.replace("startIn: 1m", "startIn: 3s")
+				s.replace("startIn: 1m", "startIn: 10s") // in which it is asked at least once
 			}
 			s.ship(c.b)
 			out, code := p.sluice("run", "--repo", s.Dir)
