@@ -89,12 +89,12 @@ func TestDiskFull(t *testing.T) {
 	// While a step writes its log.
 	s.rollout = atOnce
 	s.yaml = definition
-	s.replace("mkdir -p out && cp", "sleep 1; head -c 8000000 /dev/zero | tr \"\\0\" x; mkdir -p out && cp")
+	s.replace("mkdir -p out && cp", "while head -c 65536 /dev/zero >>probe; do sleep 0.1; done 2>/dev/null; head -c 8000000 /dev/zero | tr \"\\0\" x; mkdir -p out && cp")
 	s.ship(behaviour{Version: "v2"})
 	run = p.Run(s.Dir)
 	p.Wait(run, "building", inBuild)
 	fill()
-	moreOf(t, load, 600) // that takes three seconds at least: the step comes to write
+	moreOf(t, load, 600) // that takes three seconds at least: the step finds it full, and comes to write
 	free()
 	if s := p.Wait(run, "at its end", servertest.Ended); s.State == "failed" {
 		says(t, s.Reason, "no space left on device", "free space")

@@ -41,7 +41,7 @@ func TestWorkersByTheirProcesses(t *testing.T) {
 
 	s.ship(behaviour{Version: "v2", Dead: 9})
 	run = p.Run(s.Dir)
-	p.Wait(run, "one works", func(s control.Status) bool { return production(s).Phase == rollout.Baking })
+	p.Wait(run, "one works", func(s control.Status) bool { return production(s).Phase == rollout.Baking || servertest.Ended(s) })
 	end := p.WaitState(run, "rolled-back")
 	says(t, production(end).Reason, "dead")
 	if e := production(end); e.Weight != 0 || e.Verdict != "fail" {
