@@ -61,8 +61,8 @@ func TestBrowser(t *testing.T) {
 		reason string
 	}{
 		"shows late":          {pipeline.BrowserCheck{Path: "/", Selector: "#late", Text: "Welcome", ConsoleErrors: true, FailedRequests: true}, ""},
-		"never shows":         {pipeline.BrowserCheck{Path: "/", Selector: "#never", Timeout: 5 * time.Second}, "/ did not show #never within 5s"},
-		"says something else": {pipeline.BrowserCheck{Path: "/", Text: `Fare"well`, Timeout: 5 * time.Second}, `/ did not show "Fare\"well" within 5s`},
+		"never shows":         {pipeline.BrowserCheck{Path: "/", Selector: "#never", Timeout: 10 * time.Second}, "/ did not show #never within 10s"},
+		"says something else": {pipeline.BrowserCheck{Path: "/", Text: `Fare"well`, Timeout: 10 * time.Second}, `/ did not show "Fare\"well" within 10s`},
 		"throws":              {pipeline.BrowserCheck{Path: "/throws", ConsoleErrors: true}, "/throws wrote 1 error on the console: "},
 		"throws, not asked":   {pipeline.BrowserCheck{Path: "/throws"}, ""},
 		"lacks a picture":     {pipeline.BrowserCheck{Path: "/half", FailedRequests: true}, "1 request of /half failed: "},
