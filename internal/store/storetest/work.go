@@ -85,7 +85,7 @@ func leases(t *testing.T, s *store.Store) {
 	if d, ok, err := s.NextWake(t.Context(), "rollouts"); err != nil || !ok || d < 59*time.Minute || d > time.Hour {
 		t.Errorf("next alarm of a row that sleeps for an hour: %v %v %v", d, ok, err)
 	}
-	if d, ok, err := s.NextWake(t.Context(), "environments"); err != nil || !ok || d < 50*time.Second || d > time.Minute {
+	if d, ok, err := s.NextWake(t.Context(), "environments"); err != nil || !ok || d < 10*time.Second || d > time.Minute {
 		t.Errorf("next alarm of a row leased for a minute: %v %v %v", d, ok, err)
 	}
 	if err := s.Extend(t.Context(), env, 30*time.Second); err != nil {
