@@ -209,7 +209,7 @@ func (s *story) outcome(st control.Status) {
 }
 
 // agree bounds how long the proxy's last report is waited for.
-const agree = 5 * time.Second
+const agree = 30 * time.Second
 
 // count ends the load and compares the client's count with the proxy's.
 func (s *story) count(ctx context.Context) error {

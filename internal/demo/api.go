@@ -20,13 +20,19 @@ import (
 type api struct {
 	base, token string
 	http        *http.Client
+	patience    time.Duration // with a run that is held
 }
+
+// holdPatience is how long a run may be held before a person is needed: a machine
+// that does much else lets a host fall silent for a moment, or an interval go by
+// without data, and the run goes on by itself.
+const holdPatience = 30 * time.Second
 
 // project is where the demo's service lives.
 const project = "default"
 
 func newAPI(base, token string) *api {
-	return &api{base: base + httpapi.Prefix + "/projects/" + project + "/", token: token, http: &http.Client{Timeout: time.Minute, Transport: &http.Transport{}}}
+	return &api{base: base + httpapi.Prefix + "/projects/" + project + "/", token: token, http: &http.Client{Timeout: time.Minute, Transport: &http.Transport{}}, patience: holdPatience}
 }
 
 func (a *api) close() { a.http.CloseIdleConnections() }
@@ -101,13 +107,20 @@ const statusEvery = 150 * time.Millisecond
 func (a *api) follow(ctx context.Context, id string, f func(control.Status)) (control.Status, error) {
 	tick := time.NewTicker(statusEvery)
 	defer tick.Stop()
+	var since time.Time // it is held
 	for {
 		s, err := a.status(ctx, id)
 		if err != nil {
 			return s, err
 		}
 		f(s)
-		if ended(s.State) || s.State == run.Waiting && held(s) != "" {
+		switch {
+		case s.State != run.Waiting || held(s) == "":
+			since = time.Time{}
+		case since.IsZero():
+			since = time.Now()
+		}
+		if ended(s.State) || !since.IsZero() && time.Since(since) >= a.patience {
 			return s, nil
 		}
 		select {

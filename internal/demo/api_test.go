@@ -13,6 +13,7 @@ import (
 
 	"github.com/sluicehq/sluice/internal/control"
 	"github.com/sluicehq/sluice/internal/httpapi"
+	"github.com/sluicehq/sluice/internal/machinetest"
 	"github.com/sluicehq/sluice/internal/run"
 )
 
@@ -63,9 +64,49 @@ func TestARunThatIsHeldIsNotWaitedFor(t *testing.T) {
 	a := serve(t, map[string]http.HandlerFunc{"GET runs/7": answerWith(
 		control.Status{State: run.Waiting, Environments: []control.EnvironmentStatus{{Name: "dev"}, {Name: "production", Held: "nothing was proved"}}},
 	)})
+	a.patience = 0
 	s, err := a.follow(t.Context(), "7", func(control.Status) {})
 	if err != nil || held(s) != "nothing was proved" {
 		t.Errorf("held by %q: %v", held(s), err)
+	}
+}
+
+// A hold that ends by itself needs nobody.
+func TestARunThatIsHeldForAMomentGoesOn(t *testing.T) {
+	a := serve(t, map[string]http.HandlerFunc{"GET runs/7": answerWith(
+		control.Status{State: run.Waiting, Environments: []control.EnvironmentStatus{{Name: "production", Held: "host local is silent"}}},
+		control.Status{State: run.Running},
+		control.Status{State: run.Succeeded},
+	)})
+	a.patience = machinetest.Patience
+	if s, err := a.follow(t.Context(), "7", func(control.Status) {}); err != nil || s.State != run.Succeeded {
+		t.Errorf("ended as %s: %v", s.State, err)
+	}
+}
+
+// Demos beside each other, and what else runs, never get each other's ports, though
+// nobody listens there yet.
+func TestNoTwoDemosGetOnePort(t *testing.T) {
+	given := map[int]bool{}
+	for range 4 {
+		s := &story{}
+		for range 100 {
+			p, err := s.freePort()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if given[p] {
+				t.Fatalf("port %d was given twice", p)
+			}
+			given[p] = true
+		}
+		t.Cleanup(func() {
+			for _, c := range s.claims {
+				if c != nil { // where there is nothing to claim with
+					_ = c.Close()
+				}
+			}
+		})
 	}
 }
 

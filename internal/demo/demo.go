@@ -56,6 +56,7 @@ type story struct {
 	api        *api
 	load       *load
 	doc        Document
+	claims     map[int]io.Closer // ports that no other demo takes
 }
 
 // Run tells the story, and returns when it is over: with Once after its end, else
@@ -215,10 +216,10 @@ func (s *story) address() string { return "127.0.0.1:" + strconv.Itoa(s.ports.pr
 
 // prepare makes the repository.
 func (s *story) prepare(ctx context.Context) (err error) {
-	if s.ports.dev, err = freePort(); err != nil {
+	if s.ports.dev, err = s.freePort(); err != nil {
 		return err
 	}
-	if s.ports.production, err = freePort(s.ports.dev); err != nil {
+	if s.ports.production, err = s.freePort(); err != nil {
 		return err
 	}
 	s.repository = filepath.Join(s.folder, "shop")
@@ -243,28 +244,36 @@ func (s *story) login() string {
 	return s.server.URL + "/login?code=" + s.server.Access.Code(time.Now(), loginLife)
 }
 
-// Ports are taken from below those that outgoing connections get, so that none
-// takes one between now and the agent's listening.
+// Ports are taken from below those that agents give to instances, and from which
+// the system serves outgoing connections: a whole build lies between now and the
+// agent's listening, in which none of them may take one.
 const (
-	lowestPort  = 20000
-	highestPort = 32000
+	lowestPort  = 16000
+	highestPort = 20000
 )
 
-// freePort finds a port of the loopback address that nobody listens on.
-func freePort(not ...int) (int, error) {
+// freePort finds a port of the loopback address that nobody listens on, and no other
+// demo will.
+func (s *story) freePort() (int, error) {
+	if s.claims == nil {
+		s.claims = map[int]io.Closer{}
+	}
 	for range 1000 {
 		p := lowestPort + rand.IntN(highestPort-lowestPort)
 		l, err := net.Listen("tcp", "127.0.0.1:"+strconv.Itoa(p))
-		if err != nil || len(not) > 0 && p == not[0] {
-			if err == nil {
-				_ = l.Close()
-			}
+		if err != nil {
 			continue
 		}
 		if err := l.Close(); err != nil {
 			return 0, fmt.Errorf("couldn't try a port: %w", err)
 		}
-		return p, nil
+		if _, mine := s.claims[p]; mine {
+			continue
+		}
+		if c, ok := claim(p); ok {
+			s.claims[p] = c
+			return p, nil
+		}
 	}
 	return 0, fmt.Errorf("couldn't find a free port from %d to %d", lowestPort, highestPort)
 }

@@ -44,7 +44,7 @@ func (c Counts) Requests() int64 {
 const (
 	loadRate     = 250 // requests a second
 	loadWorkers  = 64  // at most so many requests are open
-	loadPatience = 10 * time.Second
+	loadPatience = 30 * time.Second
 	customers    = 10000 // that the example has
 )
 
@@ -53,7 +53,7 @@ func startLoad(ctx context.Context, address string) *load {
 	ctx, stop := context.WithCancel(ctx)
 	l := &load{base: "http://" + address, stop: stop, counts: Counts{Versions: map[string]Answers{}}}
 	l.client = &http.Client{Timeout: loadPatience, Transport: &http.Transport{
-		DialContext:         (&net.Dialer{Timeout: 3 * time.Second}).DialContext,
+		DialContext:         (&net.Dialer{Timeout: loadPatience}).DialContext,
 		MaxIdleConnsPerHost: loadWorkers, IdleConnTimeout: 30 * time.Second, DisableCompression: true,
 	}}
 	due := make(chan int)
