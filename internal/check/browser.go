@@ -3,6 +3,7 @@ package check
 import (
 	"bytes"
 	"context"
+	"crypto/rand"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -14,8 +15,14 @@ import (
 	"github.com/chromedp/chromedp"
 )
 
-// settle is how long a page that shows what it must is watched for late errors.
-const settle = 500 * time.Millisecond
+// settle is how long a page that shows what it must is watched for late errors, by its
+// own clock, and settleIn by ours: on a busy machine the page may be far behind.
+const (
+	settle   = 500 * time.Millisecond
+	settleIn = 30 * time.Second
+)
+
+const mostKept = 100 // errors, and requests that failed
 
 // browser opens one page.
 func (r *Runner) browser(ctx context.Context, q Request) (Outcome, error) {
@@ -44,6 +51,10 @@ type page struct {
 	errors []string // of the console
 	failed []string // requests
 	urls   map[network.RequestID]string
+	enough context.CancelFunc // called when no more is kept
+	mark   string             // that it has settled, on the console
+	told   chan struct{}      // closed when that was read
+	once   sync.Once          // as a page may say it again
 }
 
 // note keeps a line, bounded.
@@ -59,8 +70,11 @@ func (p *page) note(format string, args ...any) {
 func (p *page) keep(list *[]string, line string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if len(*list) < 100 {
+	if len(*list) < mostKept {
 		*list = append(*list, p.text(line))
+	}
+	if len(*list) >= mostKept && p.enough != nil {
+		p.enough()
 	}
 }
 
@@ -105,7 +119,7 @@ func (p *page) event(ev any) {
 // visit opens the page, waits for what it must show, and takes the picture.
 func (p *page) visit(ctx context.Context) (Outcome, error) {
 	k := p.q.Check.Browser
-	p.urls = map[network.RequestID]string{}
+	p.urls, p.mark, p.told = map[network.RequestID]string{}, rand.Text(), make(chan struct{})
 	// Opening the tab is the browser's matter; a failure says nothing of the page.
 	if err := chromedp.Listen(ctx, p.event); err != nil {
 		return Outcome{}, fmt.Errorf("couldn't open a page in the browser: %w", err)
@@ -117,6 +131,10 @@ func (p *page) visit(ctx context.Context) (Outcome, error) {
 		for m, err := range messages {
 			if err != nil || watch.Err() != nil {
 				return
+			}
+			if m.Text == p.mark {
+				p.once.Do(func() { close(p.told) })
+				continue
 			}
 			p.note("console %s: %s", m.Type, p.text(m.Text))
 			if (m.Type == chromedp.ConsoleError || m.Type == chromedp.ConsoleException) && !favicon(m.URL) {
@@ -132,10 +150,7 @@ func (p *page) visit(ctx context.Context) (Outcome, error) {
 	defer cancel()
 	reason := p.wait(limited)
 	if reason == "" && (k.ConsoleErrors || k.FailedRequests) {
-		select {
-		case <-limited.Done():
-		case <-time.After(settle):
-		}
+		p.settle(limited)
 	}
 	p.mu.Lock()
 	switch {
@@ -156,6 +171,32 @@ func (p *page) visit(ctx context.Context) (Outcome, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return Outcome{OK: reason == "", Reason: reason, Output: bytes.Clone(p.log.Bytes()), Shot: shot}, nil
+}
+
+// settle returns when all was read that the page said while it settled, or when there
+// is enough of it.
+func (p *page) settle(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, settleIn)
+	defer cancel()
+	p.mu.Lock()
+	p.enough = cancel
+	full := len(p.errors) >= mostKept || len(p.failed) >= mostKept
+	p.mu.Unlock()
+	if full {
+		return
+	}
+	// The mark comes behind all that was said before it.
+	script := fmt.Sprintf("new Promise((done) => setTimeout(() => { console.debug(%q); done(true) }, %d))", p.mark, settle.Milliseconds())
+	told := p.told
+	var late <-chan time.Time
+	if _, err := chromedp.Run(ctx, chromedp.Evaluate[bool](script, chromedp.EvalAwaitPromise)); err != nil {
+		told, late = nil, time.After(settle) // it went on to another page meanwhile
+	}
+	select {
+	case <-told:
+	case <-late:
+	case <-ctx.Done():
+	}
 }
 
 // wait opens the page and returns why it is not as it must be.

@@ -33,6 +33,8 @@ var shop = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		fmt.Fprint(w, `<title>Shop</title><h1 id="late" style="display:none">Welcome</h1><p>token hunter2-hunter2</p><script>console.log("hunter2-hunter2");setTimeout(()=>{document.getElementById("late").style.display="block"},200)</script>`)
 	case "/throws":
 		fmt.Fprint(w, `<h1>Welcome</h1><script>addEventListener("load",()=>setTimeout(()=>{nothing.here()},0))</script>`)
+	case "/busy":
+		fmt.Fprint(w, `<h1>Welcome</h1><script>addEventListener("load",()=>setTimeout(()=>{const t=Date.now();while(Date.now()-t<2000);nothing.here()},0))</script>`)
 	case "/half":
 		fmt.Fprint(w, `<h1>Welcome</h1><img src="/missing.png">`)
 	case "/endless":
@@ -64,6 +66,7 @@ func TestBrowser(t *testing.T) {
 		"never shows":         {pipeline.BrowserCheck{Path: "/", Selector: "#never", Timeout: 10 * time.Second}, "/ did not show #never within 10s"},
 		"says something else": {pipeline.BrowserCheck{Path: "/", Text: `Fare"well`, Timeout: 10 * time.Second}, `/ did not show "Fare\"well" within 10s`},
 		"throws":              {pipeline.BrowserCheck{Path: "/throws", ConsoleErrors: true}, "/throws wrote 1 error on the console: "},
+		"throws when it can":  {pipeline.BrowserCheck{Path: "/busy", ConsoleErrors: true}, "/busy wrote 1 error on the console: "},
 		"throws, not asked":   {pipeline.BrowserCheck{Path: "/throws"}, ""},
 		"lacks a picture":     {pipeline.BrowserCheck{Path: "/half", FailedRequests: true}, "1 request of /half failed: "},
 		"missing":             {pipeline.BrowserCheck{Path: "/nowhere"}, "/nowhere answered 404"},
