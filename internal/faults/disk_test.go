@@ -101,6 +101,7 @@ func TestDiskFull(t *testing.T) {
 	} else if s.State != "succeeded" {
 		t.Errorf("it ended as %s: %s", s.State, s.Reason)
 	}
+	s.yaml = definition
 	s.ship(behaviour{Version: "v3"})
 	p.WaitState(p.Run(s.Dir), "succeeded")
 
