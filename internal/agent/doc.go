@@ -30,6 +30,7 @@
 //   - A newer agent takes over without a dropped request, a request counted twice or
 //     a generation applied twice; see handover. Boot and counters go on.
 //   - A weight that fell is reported at once.
+//   - That an instance is ready, or has ended, is reported when the routers know it.
 //
 // A revision's instances and weight may differ by host, and change in place: what
 // stays is not restarted, and surplus instances drain first, after those that

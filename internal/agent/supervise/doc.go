@@ -19,6 +19,8 @@
 //   - A process that was started is in the record, or carries the folder's mark in
 //     its environment: [Supervisor.Sweep] kills what nobody asked for.
 //   - When a process ends, so does the rest of its session.
+//   - No two agents of a host give out one port: its name is held from then on until
+//     the process has ended.
 //   - Secrets are resolved at each start, and are in no file, log or report; where
 //     a service prints them, [Instance.LogTail] has them struck out.
 //   - A secret lies in a folder that the operator named ([Options.Secrets]) and is
