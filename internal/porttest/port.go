@@ -48,6 +48,15 @@ func claimed(port int) bool {
 	return err != syscall.EAGAIN && err != syscall.EACCES
 }
 
+// unheard reports whether nobody listens on a port. A process that was begun meanwhile
+// would listen too, until it has become another program.
+func unheard(p int) bool {
+	syscall.ForkLock.RLock()
+	defer syscall.ForkLock.RUnlock()
+	l, err := net.Listen("tcp", ":"+strconv.Itoa(p))
+	return err == nil && l.Close() == nil
+}
+
 // failer is what tests and test scripts have in common.
 type failer interface {
 	Fatalf(format string, args ...any)
@@ -63,15 +72,8 @@ func Free(t failer) string {
 		if given[p] {
 			continue
 		}
-		l, err := net.Listen("tcp", ":"+strconv.Itoa(p))
-		if err != nil {
-			continue
-		}
-		if err := l.Close(); err != nil {
-			t.Fatalf("couldn't let go of port %d: %v", p, err)
-		}
-		given[p] = true // also if it is somebody else's: it stays that for long
-		if !claimed(p) {
+		given[p] = true                 // also if it is somebody else's: it stays that for long
+		if !claimed(p) || !unheard(p) { // in this order: who has it may be about to listen
 			continue
 		}
 		return "127.0.0.1:" + strconv.Itoa(p)
@@ -84,11 +86,15 @@ func Free(t failer) string {
 // test ends.
 func Refused(t testing.TB) string {
 	t.Helper()
+	syscall.ForkLock.RLock() // or a process that is begun meanwhile would keep the port
 	s, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_STREAM, 0)
+	if err == nil {
+		syscall.CloseOnExec(s)
+	}
+	syscall.ForkLock.RUnlock()
 	if err != nil {
 		t.Fatal(err)
 	}
-	syscall.CloseOnExec(s)
 	t.Cleanup(func() { _ = syscall.Close(s) })
 	if err := syscall.Bind(s, &syscall.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}); err != nil {
 		t.Fatal(err)

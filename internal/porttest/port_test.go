@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 
@@ -27,7 +28,7 @@ func TestFree(t *testing.T) {
 // TestMain: this program is also the other one of TestFreeInTwoProcesses.
 func TestMain(m *testing.M) {
 	if os.Getenv("PORTTEST_OTHER") != "" {
-		for range 1000 {
+		for range 300 {
 			fmt.Println(porttest.Free(talker{}))
 		}
 		os.Exit(0)
@@ -45,7 +46,7 @@ func (talker) Fatalf(format string, args ...any) {
 // What one process was given no other is, though nobody listens there.
 func TestFreeInTwoProcesses(t *testing.T) {
 	mine := map[string]bool{}
-	for range 1000 {
+	for range 300 {
 		mine[porttest.Free(t)] = true
 	}
 	other := exec.Command(os.Args[0])
@@ -61,8 +62,35 @@ func TestFreeInTwoProcesses(t *testing.T) {
 			t.Errorf("%s was given to both", strings.TrimSpace(addr))
 		}
 	}
-	if n != 1000 {
+	if n != 300 {
 		t.Errorf("the other one was given %d addresses", n)
+	}
+}
+
+// A process that is begun at the same time does not keep what Free has looked at.
+func TestFreeWhileProcessesBegin(t *testing.T) {
+	var begin sync.WaitGroup
+	stop := make(chan struct{})
+	for range 4 {
+		begin.Go(func() {
+			for {
+				select {
+				case <-stop:
+					return
+				default:
+					_ = exec.Command("true").Run()
+				}
+			}
+		})
+	}
+	defer begin.Wait()
+	defer close(stop)
+	for range 200 {
+		l, err := net.Listen("tcp", porttest.Free(t))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer l.Close() // later: it may be taken along too
 	}
 }
 

@@ -79,9 +79,13 @@ func NewPlane(t testing.TB) *Plane {
 
 // Start serves, after Stop again on the same port.
 func (p *Plane) Start() {
-	l, err := net.Listen("tcp", p.addr)
-	if err != nil {
-		p.t.Fatalf("couldn't start the control plane again: %v", err)
+	var l net.Listener
+	if !machinetest.Eventually(func() bool { // what this process began a moment ago may have the port still
+		var err error
+		l, err = net.Listen("tcp", p.addr)
+		return err == nil
+	}) {
+		p.t.Fatalf("couldn't start the control plane again on %s", p.addr)
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -398,13 +398,21 @@ func (s *Supervisor) freePort() (int, error) {
 		if taken[p] || !s.claim(p) {
 			continue
 		}
-		if l, err := net.Listen("tcp4", fmt.Sprintf(":%d", p)); err == nil {
-			_ = l.Close()
+		if unheard(p) {
 			return p, nil
 		}
 		s.unclaim(p)
 	}
 	return 0, errors.New("couldn't find a free port between 20000 and 32000")
+}
+
+// unheard reports whether nobody listens on a port. A process that is begun meanwhile
+// would listen too, until it has become another program.
+func unheard(p int) bool {
+	syscall.ForkLock.RLock()
+	defer syscall.ForkLock.RUnlock()
+	l, err := net.Listen("tcp4", fmt.Sprintf(":%d", p))
+	return err == nil && l.Close() == nil
 }
 
 // claim tells the host's other agents that a port is given, by a name that the kernel

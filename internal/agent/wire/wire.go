@@ -24,9 +24,14 @@ const Protocol = 1
 // FullWeight is 100 % of traffic: weights are in basis points (1/100 %).
 const FullWeight = 10000
 
-// MaxGeneration is the highest that a report may name: above it there is room for all
-// that will ever be given, also after a report that lied.
-const MaxGeneration = 1 << 52
+// MaxGeneration is the highest that there is: every reader of JSON has it exactly. A
+// report that names one up to MaxReached is believed, and the next order is above it.
+// There is room above for all that will ever be given after a report that lied, and
+// those who follow these orders may say so.
+const (
+	MaxGeneration = 1 << 53
+	MaxReached    = MaxGeneration / 2
+)
 
 // Buckets is the number of hash buckets that requests are counted in, so that
 // any A/A split of a revision exists afterwards.
