@@ -45,6 +45,10 @@ const (
 // told reports whether people see it.
 func (s *strayed) told() bool { return s != nil && s.Run != "" }
 
+// stays reports whether what was found is left as it is: until a person says so, or
+// for as long as nothing is told of it.
+func (s *strayed) stays() bool { return s != nil && s.Again.IsZero() }
+
 // cause says who must have done it.
 func (s *strayed) cause() string {
 	if s.Forgotten {
@@ -90,7 +94,11 @@ func (c *Controller) lookAround(tx *store.Tx, row *store.Environment, p *place, 
 	hosts, why := is.Hosts, is.Why
 	switch {
 	case why == "" && is.Ahead: // they run what was set: now they follow an order that is on record
-		if left := putBackEvery - now.Sub(p.StrayedAt).Abs(); left > 0 {
+		left := putBackEvery - now.Sub(p.StrayedAt).Abs()
+		if len(reports) < len(doc.Hosts) {
+			left = putBackEvery // one that is silent may run something else, and would be put back
+		}
+		if left > 0 {
 			return left, nil
 		}
 		p.StrayedAt = now
@@ -128,7 +136,7 @@ func (c *Controller) lookAround(tx *store.Tx, row *store.Environment, p *place, 
 			s.Again = now
 		}
 		p.StrayedAt = now
-		c.log.Warn("somebody changed what hosts run between rollouts", "service", row.Key.String(), "what", s.sentence())
+		c.log.Warn("hosts run something else than they were told", "service", row.Key.String(), "what", s.sentence())
 		if s.Run, err = c.factOfDrift(tx, row, current, evidence.RolloutStep{Kind: evidence.StepDrift, To: why, Reason: s.outcome()}, release.System, ""); err != nil || s.Run == "" {
 			return 0, err
 		}

@@ -187,6 +187,7 @@ func (c *Controller) stepPlace(ctx context.Context, lease store.Lease) error {
 		}
 		switch {
 		case row.RetireAt == nil, busy: // a live rollout says what runs, and its end what is left to retire
+		case p.Strayed.stays(): // until then hosts are told nothing
 		case !row.RetireAt.After(tx.Now()):
 			if err := c.retire(tx, &row, p, *current); err != nil {
 				return err

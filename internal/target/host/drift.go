@@ -70,6 +70,18 @@ func Differs(s wire.Service, hostName string, d wire.Desired) string {
 	return ""
 }
 
+// forgotten says what is otherwise than d wants it on a host that has applied a later
+// order than d, which is not on record.
+func forgotten(s wire.Service, hostName string, d wire.Desired) string {
+	order := s.Generation
+	s.Generation = d.Generation
+	why := Differs(s, hostName, d)
+	if why != "" {
+		why += fmt.Sprintf(" (it follows order %d, where the last on record is %d)", order, d.Generation)
+	}
+	return why
+}
+
 // Stray is what hosts run otherwise than they were told.
 type Stray struct {
 	Hosts  []string // those that differ
@@ -91,19 +103,14 @@ func Astray(reports []Report, d wire.Desired) (x Stray) {
 				s = r.Services[i]
 			}
 		}
-		applied := s.Generation
-		if applied < d.Generation {
+		if s.Generation < d.Generation {
 			x.Unread = append(x.Unread, h)
 			continue
 		}
-		s.Generation = d.Generation
 		why := Differs(s, h, d)
-		if applied > d.Generation {
-			x.Ahead = true
-			if why != "" {
-				x.Forgotten = true
-				why += fmt.Sprintf(" (it follows order %d, where the last on record is %d)", applied, d.Generation)
-			}
+		if s.Generation > d.Generation {
+			why = forgotten(s, h, d)
+			x.Ahead, x.Forgotten = true, x.Forgotten || why != ""
 		}
 		if why != "" {
 			x.Hosts = append(x.Hosts, h)

@@ -174,9 +174,12 @@ func (w *Wanted) Observe(reports []Report, key release.Key, hosts []string, cand
 		}
 		cand, old := revision(svc, candidate), revision(svc, old)
 		if w != nil && w.Told != nil && o.Off == "" {
-			if w.counted() {
+			switch {
+			case svc.Generation > w.Told.Generation: // whatever it was told, it was not this
+				o.Off = forgotten(svc, h, *w.Told)
+			case w.counted():
 				o.Off = Strange(svc, h, *w.Told)
-			} else {
+			default:
 				o.Off = Differs(svc, h, *w.Told)
 			}
 		}
