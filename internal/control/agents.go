@@ -146,7 +146,7 @@ func (c *Controller) Report(ctx context.Context, o wire.Observed) error {
 func (c *Controller) reach(tx *store.Tx, o wire.Observed, differ []release.Key) error {
 	top := wire.Service{}
 	for _, s := range o.Services {
-		if s.Generation > top.Generation && slices.Contains(differ, s.Key) {
+		if s.Generation > top.Generation && s.Generation <= wire.MaxReached && slices.Contains(differ, s.Key) {
 			top = s
 		}
 	}

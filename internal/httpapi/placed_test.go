@@ -99,3 +99,33 @@ func TestAReportOfAnImpossibleOrder(t *testing.T) {
 		}
 	})
 }
+
+// A host that somebody took over names the highest number that there is: the orders
+// that come after it are still ones that other hosts may say they follow.
+func TestAReportThatLiesOfItsOrderSilencesNobody(t *testing.T) {
+	edges(t, func(t testing.TB, e *edge) {
+		key := release.Key{Project: "default", Service: "shop", Environment: "production"}
+		report := func(name string, sequence uint64, generation int64) {
+			t.Helper()
+			o := wire.Observed{Protocol: wire.Protocol, Host: name, Boot: "b", Sequence: sequence, Services: []wire.Service{
+				{Key: key, Generation: generation, Revisions: []wire.RevisionObserved{}}}}
+			if a := e.call("POST", "/agent/v1/observed", o, "Authorization", "Bearer "+e.access.AgentToken(name)); a.status != http.StatusNoContent {
+				t.Fatalf("generation %d: %d %s", generation, a.status, a.body)
+			}
+		}
+		for i, lie := range []int64{wire.MaxReached, wire.MaxGeneration} {
+			report("web-1", uint64(i+1), lie)
+			err := e.store.Update(t.Context(), func(tx *store.Tx) error {
+				next, err := tx.NextGeneration()
+				if err == nil && next != wire.MaxReached+1+int64(i) {
+					t.Errorf("after %d the next order is %d", lie, next)
+				}
+				return err
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+		report("web-2", 1, wire.MaxReached+2)
+	})
+}
