@@ -86,7 +86,7 @@ func TestDriftBetweenRollouts(t *testing.T) {
 			p.tamper(t, `"instances":2`, `"instances":4`)
 			machinetest.Until(t, "it is told", func() bool {
 				said, err := os.ReadFile(p.log)
-				return err == nil && strings.Contains(string(said), "somebody changed what hosts run between rollouts") && strings.Contains(string(said), "host local runs ")
+				return err == nil && strings.Contains(string(said), "hosts run something else than they were told") && strings.Contains(string(said), "host local runs ")
 			})
 			if onDrift == "hold" {
 				p.Wait(run, "told", func(s control.Status) bool { return strings.Contains(production(s).WaitingFor, "host local runs ") })

@@ -62,7 +62,7 @@ func planeAt(t *testing.T, dir string, args ...string) *plane {
 
 // tidy ends everything by `sluice down`, and says what is left.
 func (p *plane) tidy() {
-	if said, _ := os.ReadFile(p.log); strings.Contains(string(said), "somebody changed what hosts run") && !p.tampered {
+	if said, _ := os.ReadFile(p.log); strings.Contains(string(said), "hosts run something else than they were told") && !p.tampered {
 		p.t.Errorf("it says that somebody changed what its host runs, and nobody did:\n%s", said)
 	}
 	if p.t.Failed() {
