@@ -15,6 +15,7 @@ import (
 	"github.com/sluicehq/sluice/internal/rollout"
 	"github.com/sluicehq/sluice/internal/run"
 	"github.com/sluicehq/sluice/internal/store"
+	"github.com/sluicehq/sluice/internal/target/host"
 )
 
 // A rehearsal takes an environment back to the release before, and forward again,
@@ -80,7 +81,8 @@ const quietBefore = 10 * time.Minute
 // as with a first release, there is nothing to rehearse until there is. Whether the
 // way back can be used is not proven before: that is what is found out. It keeps away
 // from a rollout that has just ended: somebody may be looking at what came of it, or
-// mending it.
+// mending it. It waits for hosts that are silent: they may run what somebody is to look
+// at first.
 //
 // Nothing runs there meanwhile but another rehearsal, which is why that is looked
 // for: its rollouts come and go.
@@ -98,6 +100,15 @@ func (c *Controller) rehearseOnTime(tx *store.Tx, key release.Key, p *place) err
 	}
 	if len(last) > 0 && tx.Now().Sub(last[0].UpdatedAt).Abs() < quietBefore {
 		return nil
+	}
+	reports, err := c.reports.of(tx, p.Environment.Target.Hosts...)
+	if err != nil {
+		return err
+	}
+	for _, h := range p.Environment.Target.Hosts {
+		if !slices.ContainsFunc(reports, func(r host.Report) bool { return r.Host == h && !host.Silent(r.Arrived, tx.Now()) }) {
+			return nil
+		}
 	}
 	live := true
 	runs, err := tx.Runs(store.RunFilter{Project: key.Project, Service: key.Service, Live: &live})
