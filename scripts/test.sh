@@ -116,13 +116,13 @@ tests() {
 "$GO" build -o "$work/testsum" ./scripts/testsum
 if [ -n "$first" ]; then
 	echo "== tests${race:+ with the race detector}"
-	tests tests "$first" -p 2 -timeout 25m $race
+	tests tests "$first" -p 2 -timeout 40m $race
 fi
 if [ -n "$stories" ]; then
 	echo "== stories and simulation, without the race detector"
 	SLUICE_SIM_TABLE="$work/simulation"
 	export SLUICE_SIM_TABLE
-	tests stories "$stories" -p 2 -timeout 20m
+	tests stories "$stories" -p 2 -timeout 40m
 	cat "$work/simulation" 2>/dev/null || true
 fi
 
