@@ -285,11 +285,14 @@ func (t *runTurn) explainStrayed(x *Explanation) error {
 			continue
 		}
 		x.Environment, x.Now = e.Name, x.Now+"; since then hosts in "+e.Name+" were changed"
+		if p.Strayed.Forgotten {
+			x.Now = fmt.Sprintf("the record ends with this run; hosts in %s follow orders from after it", e.Name)
+		}
 		x.Why, x.Next, x.When = p.Strayed.Why+": "+p.Strayed.cause(), "what was set is asked for again each 30 s, until hosts say that they run it", "now"
 		if p.Strayed.Again.IsZero() {
-			x.Next = "it is left as it is"
-			if !p.Strayed.Forgotten {
-				x.Next += " (onDrift: hold)"
+			x.Next = "it is left as it is (onDrift: hold)"
+			if p.Strayed.Forgotten {
+				x.Next = "it is left as it is: the hosts may be right"
 			}
 			x.When = "when somebody resumes, or with the next rollout"
 		}

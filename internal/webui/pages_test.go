@@ -191,6 +191,8 @@ func TestServicesQuiet(t *testing.T) {
 	if got := attr(d.all("#live")[0], "data-poll"); got != "30000" {
 		t.Errorf("a quiet page renews itself every %s ms", got)
 	}
+	f.cells[1].WaitingFor = "host local runs release 1, which was not set to run there: somebody else changed it; it stays so until somebody resumes, or the next rollout"
+	get(t, f, "/").has("#headline", "No run is under way; 1 place is to be looked at: 1 service in 2 places.")
 }
 
 // A run that waits for its turn waits for nobody.

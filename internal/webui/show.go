@@ -66,9 +66,14 @@ func cellMark(c control.Cell) mark {
 
 // headline says in one sentence how things stand.
 func headline(v *overviewView) string {
-	places := 0
+	places, astray := 0, 0
 	for _, s := range v.Services {
 		places += len(s.Cells)
+		for _, c := range s.Cells {
+			if c.Candidate == "" && c.WaitingFor != "" {
+				astray++
+			}
+		}
 	}
 	where := fmt.Sprintf("%s in %s", plural(len(v.Services), "service", "services"), plural(places, "place", "places"))
 	if places == 0 {
@@ -82,7 +87,17 @@ func headline(v *overviewView) string {
 	case len(v.Moving) > 0:
 		return sentence(fmt.Sprintf("%s: %s", moveWord(len(v.Moving)), where))
 	}
+	if astray > 0 {
+		return sentence(fmt.Sprintf("no run is under way; %s to be looked at: %s", have(astray), where))
+	}
 	return sentence("all quiet: " + where)
+}
+
+func have(n int) string {
+	if n == 1 {
+		return "1 place is"
+	}
+	return count(n) + " places are"
 }
 
 func waitWord(n int) string {

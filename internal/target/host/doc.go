@@ -12,7 +12,9 @@
 //
 // A host that has applied a document and runs something else than it says was changed by
 // somebody ([Differs]). What passes by itself is no difference: what drains, crashed or
-// starts, and what serves until others can, which agents tell apart.
+// starts, and what serves until others can, which agents tell apart. One that has applied
+// a later document than there is on record is held to the last on record all the same,
+// and what differs says so: a rollout tells it anew, and between rollouts a person decides.
 //
 // Beside users' traffic a document may ask for an address of the candidate alone
 // (Preview), which reports name once it is open, and for traffic that agents make
