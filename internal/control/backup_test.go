@@ -91,6 +91,20 @@ func TestTheFirstHostThatSpeaksPutsNoOtherBack(t *testing.T) {
 		if doc, said := two.shop("production").doc, w.saidOfDrift(r); doc.Generation != 5000 || len(said) != 1 {
 			w.Errorf("put back by order %d; told %q", doc.Generation, said)
 		}
+		one.down = true
+		w.pause(time.Minute)
+		two.forgotten(6000, one.shop("production").doc.Revisions)
+		w.pause(time.Minute)
+		if doc, said := two.shop("production").doc, w.saidOfDrift(r); doc.Generation != 6000 || len(said) != 2 || !strings.Contains(said[1], "hosts run again what was set") {
+			w.Errorf("by order %d it runs again what was set; told %q", doc.Generation, said)
+		}
+		one.down = false
+		w.pause(10 * time.Minute)
+		for _, h := range w.hosts[1:] {
+			if doc := h.shop("production").doc; doc.Generation <= 6000 {
+				w.Errorf("host %s follows order %d", h.name, doc.Generation)
+			}
+		}
 	})
 }
 

@@ -93,7 +93,7 @@ func (c *Controller) lookAround(tx *store.Tx, row *store.Environment, p *place, 
 	is := host.Astray(reports, doc)
 	hosts, why := is.Hosts, is.Why
 	switch {
-	case why == "" && is.Ahead: // they run what was set: now they follow an order that is on record
+	case s == nil && why == "" && is.Ahead: // they run what was set: now they follow an order that is on record
 		left := putBackEvery - now.Sub(p.StrayedAt).Abs()
 		if len(reports) < len(doc.Hosts) {
 			left = putBackEvery // one that is silent may run something else, and would be put back

@@ -185,3 +185,24 @@ func TestAstray(t *testing.T) {
 		t.Errorf("otherwise, by a later order: %+v", x)
 	}
 }
+
+// A host may have applied a later order than a restored rollout gave: what differs holds
+// it, whether its plan counts instances or not, and is blamed on nobody's release.
+func TestObserveOfAHostThatIsAhead(t *testing.T) {
+	told, s := asTold()
+	plan, state, hosts := replacing(t, false, func(s rollout.PlanStep) bool { return s.Run == 3 && s.Moved == 3 })
+	for name, w := range map[string]*host.Wanted{"weights": (*host.Wanted)(nil).Tell(told), "counted": host.WantedOf(plan, state, hosts, 2).Tell(told)} {
+		see := func(s wire.Service) rollout.Observation {
+			return w.Observe([]host.Report{{Arrived: time.Unix(100, 0), Observed: wire.Observed{Host: "a", Services: []wire.Service{s}}}}, rolled, []string{"a"}, newID, oldID, time.Unix(101, 0))
+		}
+		later := s
+		later.Generation = 9
+		if o := see(later); strings.Contains(o.Off, "it follows order") {
+			t.Errorf("%s: as it was set: %+v", name, o)
+		}
+		later.Revisions, later.Listening, later.Reason = nil, false, "generation 7 was refused: 9 was applied before"
+		if o := see(later); o.Failed != "" || !strings.HasSuffix(o.Off, "(it follows order 9, where the last on record is 7)") {
+			t.Errorf("%s: it let go of it: %+v", name, o)
+		}
+	}
+}

@@ -173,9 +173,10 @@ func (w *Wanted) Observe(reports []Report, key release.Key, hosts []string, cand
 			o.Generation = svc.Generation
 		}
 		cand, old := revision(svc, candidate), revision(svc, old)
+		ahead := w != nil && w.Told != nil && svc.Generation > w.Told.Generation // whatever it was told, it was not this
 		if w != nil && w.Told != nil && o.Off == "" {
 			switch {
-			case svc.Generation > w.Told.Generation: // whatever it was told, it was not this
+			case ahead:
 				o.Off = forgotten(svc, h, *w.Told)
 			case w.counted():
 				o.Off = Strange(svc, h, *w.Told)
@@ -185,7 +186,7 @@ func (w *Wanted) Observe(reports []Report, key release.Key, hosts []string, cand
 		}
 		if w.counted() {
 			sum += w.observe(&o, h, cand, old)
-			if !svc.Listening && !w.Worker && o.Failed == "" && svc.Reason != "" {
+			if !svc.Listening && !w.Worker && !ahead && o.Failed == "" && svc.Reason != "" {
 				o.Failed = fmt.Sprintf("on host %s: %s", h, svc.Reason)
 			}
 			continue
@@ -203,7 +204,7 @@ func (w *Wanted) Observe(reports []Report, key release.Key, hosts []string, cand
 			o.MinWeight = 0
 		}
 		o.OldSeen = o.OldSeen || old != nil
-		if !svc.Listening && o.Failed == "" && svc.Reason != "" {
+		if !svc.Listening && !ahead && o.Failed == "" && svc.Reason != "" {
 			o.Failed = fmt.Sprintf("on host %s: %s", h, svc.Reason)
 		}
 	}
