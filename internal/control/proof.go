@@ -190,6 +190,13 @@ func (c *Controller) prove(ctx context.Context, key release.Key) (proof, error) 
 // errAway says that it can't be told now, and may be later.
 var errAway = errors.New("the registry can't be asked")
 
+// silent names the wanted hosts that report nothing now.
+func silent(reports []host.Report, hosts []string, now time.Time) []string {
+	return slices.DeleteFunc(slices.Clone(hosts), func(h string) bool {
+		return slices.ContainsFunc(reports, func(r host.Report) bool { return r.Host == h && !host.Silent(r.Arrived, now) })
+	})
+}
+
 // kept reports whether every wanted host has a release's verified files.
 func kept(reports []host.Report, hosts []string, id release.ID, now time.Time) bool {
 	for _, h := range hosts {

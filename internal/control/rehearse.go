@@ -15,7 +15,6 @@ import (
 	"github.com/sluicehq/sluice/internal/rollout"
 	"github.com/sluicehq/sluice/internal/run"
 	"github.com/sluicehq/sluice/internal/store"
-	"github.com/sluicehq/sluice/internal/target/host"
 )
 
 // A rehearsal takes an environment back to the release before, and forward again,
@@ -105,10 +104,8 @@ func (c *Controller) rehearseOnTime(tx *store.Tx, key release.Key, p *place) err
 	if err != nil {
 		return err
 	}
-	for _, h := range p.Environment.Target.Hosts {
-		if !slices.ContainsFunc(reports, func(r host.Report) bool { return r.Host == h && !host.Silent(r.Arrived, tx.Now()) }) {
-			return nil
-		}
+	if len(silent(reports, p.Environment.Target.Hosts, tx.Now())) > 0 {
+		return nil
 	}
 	live := true
 	runs, err := tx.Runs(store.RunFilter{Project: key.Project, Service: key.Service, Live: &live})

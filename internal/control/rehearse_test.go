@@ -275,6 +275,13 @@ func TestRollbackToWhatIsGone(t *testing.T) {
 		if way := w.way(v1.Short()); way.Kind != impossible || !strings.Contains(way.Sentence, "can't be brought back") {
 			w.Errorf("%+v", way)
 		}
+		w.hosts[0].down = true
+		w.pause(10 * time.Second)
+		if way := w.way(v1.Short()); !strings.Contains(way.Sentence, "Hosts that say nothing now (local) may keep it: ask again when they report") {
+			w.Errorf("%+v", way)
+		}
+		w.hosts[0].down = false
+		w.pause(10 * time.Second)
 		if got := len(w.hosts[0].shop("production").journal); got != applied {
 			w.Error("something moved")
 		}

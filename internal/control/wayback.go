@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"strings"
 	"sync"
 	"time"
 
@@ -131,10 +132,11 @@ func (p *proven) now(key release.Key, id release.ID) {
 // where its files come from. One that could not be is no way back.
 func (c *Controller) provable(ctx context.Context, key release.Key, point restorePoint, way *Way, believe time.Duration) error {
 	var lacks, err error
-	unpacked := false
+	unpacked, unheard := false, []string{}
 	if err := c.store.View(ctx, func(tx *store.Tx) error {
 		reports, err := c.reports.of(tx, point.Environment.Target.Hosts...)
 		unpacked = err == nil && kept(reports, point.Environment.Target.Hosts, point.Release, tx.Now())
+		unheard = silent(reports, point.Environment.Target.Hosts, tx.Now())
 		return err
 	}); err != nil {
 		return err
@@ -159,7 +161,11 @@ func (c *Controller) provable(ctx context.Context, key release.Key, point restor
 	default:
 		id := point.Release
 		*way = Way{Kind: impossible, From: way.From, Drill: way.Drill, NextDrill: way.NextDrill}
-		way.blocked(fmt.Sprintf("release %s can't be brought back: %s", id.Short(), lacks), ". Name another with --to, or ship it anew: it is built again from its commit")
+		why := fmt.Sprintf("release %s can't be brought back: %s", id.Short(), lacks)
+		if len(unheard) > 0 {
+			why += fmt.Sprintf(". Hosts that say nothing now (%s) may keep it: ask again when they report", strings.Join(unheard, ", "))
+		}
+		way.blocked(why, ". Name another with --to, or ship it anew: it is built again from its commit")
 	}
 	return nil
 }
