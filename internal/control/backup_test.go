@@ -41,6 +41,9 @@ func TestWhatIsLeftIsNotPutBackByARetirement(t *testing.T) {
 		if doc := h.shop("production").doc; doc.Generation != 5000 {
 			w.Errorf("put back by order %d; told %q", doc.Generation, w.saidOfDrift(r))
 		}
+		if way := w.way(""); way.Kind != cold || !strings.Contains(way.Sentence, "must be started first") {
+			w.Errorf("hosts run something else, and the way back is said to be %s: %s", way.Kind, way.Sentence)
+		}
 		w.must(w.front.Rollout(w.Context(), "default", r, Command{Command: rollout.Command{Kind: rollout.Resume, By: bob, Reason: "the record is right"}, Environment: "production"}))
 		w.pause(time.Hour)
 		if doc := h.shop("production").doc; len(doc.Revisions) != 1 || doc.Revisions[0].Release == was[0].Release {

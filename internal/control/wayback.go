@@ -283,7 +283,8 @@ func (c *Controller) wayBack(tx *store.Tx, key release.Key, to string) (Way, *re
 		return way, nil, nil
 	}
 	way.To, way.Quarantines = point.Release, way.From
-	if previous != nil && point.Release == previous.Release && row.RetireAt != nil {
+	elsewhere := p.Strayed.told() && p.Strayed.Forgotten // nobody knows whether hosts run it still
+	if previous != nil && point.Release == previous.Release && row.RetireAt != nil && !elsewhere {
 		way.Kind, way.Artifact = warm, "it still runs on its hosts"
 		way.expect(p, 1)
 		way.Sentence = fmt.Sprintf("release %s still runs at weight 0: all traffic goes back to it in one step, in about %s", way.To.Short(), way.about("a second"))

@@ -52,7 +52,7 @@ func (tx *Tx) ReachGeneration(seen int64) (raised bool, err error) {
 	}
 	var last int64
 	err = tx.db.QueryRowContext(tx.ctx, `SELECT value FROM counters WHERE project = '' AND name = 'generation'`).Scan(&last)
-	if err == nil && last >= seen { // not even locked: hosts report each second
+	if err == nil && last >= seen { // nothing is written: hosts report each second
 		return false, nil
 	}
 	if err == nil || errors.Is(err, sql.ErrNoRows) {
