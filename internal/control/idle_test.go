@@ -7,7 +7,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/sluicehq/sluice/internal/agent/wire"
 	"github.com/sluicehq/sluice/internal/rollout"
 	"github.com/sluicehq/sluice/internal/run"
 	"github.com/sluicehq/sluice/internal/store"
@@ -162,17 +161,9 @@ func TestHostsKnowMoreThanARestoredRecord(t *testing.T) {
 	stories(t, func(w *world) {
 		w.first(production)
 		v2 := w.released(production, "v2")
-		last, err := w.front.Runs(w.Context(), store.RunFilter{Project: "default", Limit: 1})
-		w.must(err)
-		r, h := last[0].Run, w.hosts[0]
-		h.touched = true
+		r, h := w.lastRun(), w.hosts[0]
 		was := h.shop("production").journal[0].doc.Revisions
-		forgotten := func(order int64, revisions []wire.Revision) {
-			doc := h.shop("production").doc
-			doc.Generation, doc.Revisions = order, revisions
-			h.apply(doc)
-			h.next = w.clock.now()
-		}
+		forgotten := h.forgotten
 		forgotten(1000, h.shop("production").doc.Revisions)
 		w.pause(time.Minute)
 		if doc := h.shop("production").doc; doc.Generation <= 1000 || len(w.saidOfDrift(r)) != 0 {
