@@ -408,7 +408,11 @@ func lock(path string) (*os.File, error) {
 		gone := pid <= 0 || errors.Is(syscall.Kill(pid, 0), syscall.ESRCH)
 		if !gone || time.Now().After(deadline) {
 			_ = f.Close()
-			return nil, fmt.Errorf("%w: process %d holds %s", ErrLocked, pid, path)
+			who := "another process"
+			if pid > 0 {
+				who = fmt.Sprintf("process %d", pid)
+			}
+			return nil, fmt.Errorf("%w: %s holds %s", ErrLocked, who, path)
 		}
 	}
 }

@@ -49,7 +49,8 @@ func claimed(port int) bool {
 }
 
 // unheard reports whether nobody listens on a port. A process that was begun meanwhile
-// would listen too, until it has become another program.
+// would listen too, until it has become another program. (On Linux, package net takes
+// no such lock itself.)
 func unheard(p int) bool {
 	syscall.ForkLock.RLock()
 	defer syscall.ForkLock.RUnlock()

@@ -407,7 +407,8 @@ func (s *Supervisor) freePort() (int, error) {
 }
 
 // unheard reports whether nobody listens on a port. A process that is begun meanwhile
-// would listen too, until it has become another program.
+// would listen too, until it has become another program. (On Linux, package net takes
+// no such lock itself.)
 func unheard(p int) bool {
 	syscall.ForkLock.RLock()
 	defer syscall.ForkLock.RUnlock()
