@@ -141,7 +141,7 @@ func (c *Controller) Report(ctx context.Context, o wire.Observed) error {
 	return err
 }
 
-// reach lets the next order be above those that a host follows: a database from a
+// reach lets the next generation be above those that a host has applied: a database from a
 // backup has forgotten the last ones, and hosts refuse what is below them.
 func (c *Controller) reach(tx *store.Tx, o wire.Observed, differ []release.Key) error {
 	top := wire.Service{}
@@ -155,7 +155,7 @@ func (c *Controller) reach(tx *store.Tx, o wire.Observed, differ []release.Key) 
 	}
 	raised, err := tx.ReachGeneration(top.Generation)
 	if raised {
-		c.log.Warn("a host follows a later order than there is on record: the database is of a backup, or another control plane gives it orders too", "host", o.Host, "service", top.Key.String(), "order", top.Generation)
+		c.log.Warn("a host has applied a later generation than there is on record: the database is of a backup, or another control plane tells it what to run too", "host", o.Host, "service", top.Key.String(), "generation", top.Generation)
 	}
 	return err
 }

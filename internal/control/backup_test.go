@@ -12,10 +12,10 @@ import (
 )
 
 // forgotten has the host follow an order of which there is no record.
-func (h *fakeHost) forgotten(order int64, revisions []wire.Revision) {
+func (h *fakeHost) forgotten(generation int64, revisions []wire.Revision) {
 	h.touched = true
 	doc := h.shop("production").doc
-	doc.Generation, doc.Revisions = order, revisions
+	doc.Generation, doc.Revisions = generation, revisions
 	h.apply(doc)
 	h.next = h.w.clock.now()
 }
@@ -39,7 +39,7 @@ func TestWhatIsLeftIsNotPutBackByARetirement(t *testing.T) {
 		h.forgotten(5000, was)
 		w.pause(3 * time.Hour)
 		if doc := h.shop("production").doc; doc.Generation != 5000 {
-			w.Errorf("put back by order %d; told %q", doc.Generation, w.saidOfDrift(r))
+			w.Errorf("put back by generation %d; told %q", doc.Generation, w.saidOfDrift(r))
 		}
 		if way := w.way(""); way.Kind != cold || !strings.Contains(way.Sentence, "must be started first") {
 			w.Errorf("hosts run something else, and the way back is said to be %s: %s", way.Kind, way.Sentence)
@@ -47,7 +47,7 @@ func TestWhatIsLeftIsNotPutBackByARetirement(t *testing.T) {
 		w.must(w.front.Rollout(w.Context(), "default", r, Command{Command: rollout.Command{Kind: rollout.Resume, By: bob, Reason: "the record is right"}, Environment: "production"}))
 		w.pause(time.Hour)
 		if doc := h.shop("production").doc; len(doc.Revisions) != 1 || doc.Revisions[0].Release == was[0].Release {
-			w.Errorf("not retired afterwards: order %d with %d releases", doc.Generation, len(doc.Revisions))
+			w.Errorf("not retired afterwards: generation %d with %d releases", doc.Generation, len(doc.Revisions))
 		}
 	})
 }
@@ -68,7 +68,7 @@ func TestNoRehearsalBeforeHostsSpoke(t *testing.T) {
 		h.down = false
 		w.pause(20 * time.Minute)
 		if doc := h.shop("production").doc; doc.Generation != 5000 {
-			w.Errorf("put back by order %d; told %q", doc.Generation, w.saidOfDrift(w.lastRun()))
+			w.Errorf("put back by generation %d; told %q", doc.Generation, w.saidOfDrift(w.lastRun()))
 		}
 	})
 }
@@ -92,20 +92,20 @@ func TestTheFirstHostThatSpeaksPutsNoOtherBack(t *testing.T) {
 		two.down = false
 		w.pause(5 * time.Minute)
 		if doc, said := two.shop("production").doc, w.saidOfDrift(r); doc.Generation != 5000 || len(said) != 1 {
-			w.Errorf("put back by order %d; told %q", doc.Generation, said)
+			w.Errorf("put back by generation %d; told %q", doc.Generation, said)
 		}
 		one.down = true
 		w.pause(time.Minute)
 		two.forgotten(6000, one.shop("production").doc.Revisions)
 		w.pause(time.Minute)
 		if doc, said := two.shop("production").doc, w.saidOfDrift(r); doc.Generation != 6000 || len(said) != 2 || !strings.Contains(said[1], "hosts run again what was set") {
-			w.Errorf("by order %d it runs again what was set; told %q", doc.Generation, said)
+			w.Errorf("by generation %d it runs again what was set; told %q", doc.Generation, said)
 		}
 		one.down = false
 		w.pause(10 * time.Minute)
 		for _, h := range w.hosts[1:] {
 			if doc := h.shop("production").doc; doc.Generation <= 6000 {
-				w.Errorf("host %s follows order %d", h.name, doc.Generation)
+				w.Errorf("host %s has applied %d", h.name, doc.Generation)
 			}
 		}
 	})

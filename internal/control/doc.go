@@ -81,8 +81,8 @@
 // highest, and refuse lower ones. So a worker that was stopped across its lease
 // can neither write state nor move traffic when it goes on (TestPausedWorker). Its
 // effect comes out as refused; that is no error. A database from a backup has forgotten
-// the highest: what hosts report raises the counter (agents.go). Who gave an order before
-// they did finds out that they are ahead of it, and gives another one.
+// the highest: what hosts report raises the counter (agents.go). Who told them something
+// before they did finds out that they are ahead of it, and tells them again.
 //
 // # Time
 //

@@ -22,7 +22,7 @@ import (
 // or when a person says so, as its onDrift is. A live rollout looks by itself, and
 // begins by telling all its hosts what to run.
 //
-// A host that follows a later order than there is on record was commanded by somebody
+// A host that has applied a later generation than there is on record was told by somebody
 // who knew more: the record is of a backup. It may well be right, so what it runs is
 // never put back before a person says so.
 
@@ -32,7 +32,7 @@ type strayed struct {
 	Why   string    `json:"why"` // what differs, by host
 	Since time.Time `json:"since"`
 	Run   string    `json:"run,omitempty"` // where it is told, the last one's; empty: not told yet
-	// A host follows a later order than there is on record.
+	// A host has applied a later generation than there is on record.
 	Forgotten bool      `json:"forgotten,omitempty"`
 	Again     time.Time `json:"again,omitzero"` // when what was set is asked for again; zero: when a person says so
 }
@@ -52,7 +52,7 @@ func (s *strayed) stays() bool { return s != nil && s.Again.IsZero() }
 // cause says who must have done it.
 func (s *strayed) cause() string {
 	if s.Forgotten {
-		return "the record is of a backup, or another control plane gives orders too"
+		return "the record is of a backup, or another control plane tells hosts what to run too"
 	}
 	return "somebody else changed it"
 }
@@ -93,7 +93,7 @@ func (c *Controller) lookAround(tx *store.Tx, row *store.Environment, p *place, 
 	is := host.Astray(reports, doc)
 	hosts, why := is.Hosts, is.Why
 	switch {
-	case s == nil && why == "" && is.Ahead: // they run what was set: now they follow an order that is on record
+	case s == nil && why == "" && is.Ahead: // they run what was set: now they apply a generation that is on record
 		left := putBackEvery - now.Sub(p.StrayedAt).Abs()
 		if len(reports) < len(doc.Hosts) {
 			left = putBackEvery // one that is silent may run something else, and would be put back
@@ -286,7 +286,7 @@ func (t *runTurn) explainStrayed(x *Explanation) error {
 		}
 		x.Environment, x.Now = e.Name, x.Now+"; since then hosts in "+e.Name+" were changed"
 		if p.Strayed.Forgotten {
-			x.Now = fmt.Sprintf("the record ends with this run; hosts in %s follow orders from after it", e.Name)
+			x.Now = fmt.Sprintf("the record ends with this run; hosts in %s were told more since", e.Name)
 		}
 		x.Why, x.Next, x.When = p.Strayed.Why+": "+p.Strayed.cause(), "what was set is asked for again each 30 s, until hosts say that they run it", "now"
 		if p.Strayed.Again.IsZero() {

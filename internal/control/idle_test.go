@@ -167,13 +167,13 @@ func TestHostsKnowMoreThanARestoredRecord(t *testing.T) {
 		forgotten(1000, h.shop("production").doc.Revisions)
 		w.pause(time.Minute)
 		if doc := h.shop("production").doc; doc.Generation <= 1000 || len(w.saidOfDrift(r)) != 0 {
-			w.Errorf("what was set runs, by order %d; told %q", doc.Generation, w.saidOfDrift(r))
+			w.Errorf("what was set runs, by generation %d; told %q", doc.Generation, w.saidOfDrift(r))
 		}
 
 		forgotten(5000, was)
 		w.pause(5 * time.Minute)
-		if doc, said := h.shop("production").doc, w.saidOfDrift(r); doc.Generation != 5000 || len(said) != 1 || !strings.Contains(said[0], "it follows order 5000") {
-			w.Fatalf("not left as it was: order %d; told %q", doc.Generation, said)
+		if doc, said := h.shop("production").doc, w.saidOfDrift(r); doc.Generation != 5000 || len(said) != 1 || !strings.Contains(said[0], "it has applied generation 5000") {
+			w.Fatalf("not left as it was: generation %d; told %q", doc.Generation, said)
 		}
 		x, err := w.front.Explain(w.Context(), "default", r)
 		w.must(err)
@@ -183,7 +183,7 @@ func TestHostsKnowMoreThanARestoredRecord(t *testing.T) {
 		w.must(w.front.Rollout(w.Context(), "default", r, Command{Command: rollout.Command{Kind: rollout.Resume, By: bob, Reason: "the record is right"}, Environment: "production"}))
 		w.pause(time.Minute)
 		if doc := h.shop("production").doc; doc.Generation <= 5000 || w.runs("production") != v2 {
-			w.Errorf("not put back: order %d", doc.Generation)
+			w.Errorf("not put back: generation %d", doc.Generation)
 		}
 
 		forgotten(9000, was)
@@ -191,12 +191,12 @@ func TestHostsKnowMoreThanARestoredRecord(t *testing.T) {
 		v3, _ := w.ship(w.definition(production), "v3")
 		w.untilPhase(v3, rollout.Baking, 10)
 		if doc := h.shop("production").doc; doc.Generation <= 9000 {
-			w.Errorf("the next rollout is at order %d", doc.Generation)
+			w.Errorf("the next rollout is at generation %d", doc.Generation)
 		}
 		forgotten(20000, was) // and the record is of the middle of this rollout
 		w.untilState(v3, run.Succeeded)
 		if doc := h.shop("production").doc; doc.Generation <= 20000 {
-			w.Errorf("the rollout ended at order %d", doc.Generation)
+			w.Errorf("the rollout ended at generation %d", doc.Generation)
 		}
 	})
 }

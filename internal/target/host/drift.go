@@ -71,13 +71,13 @@ func Differs(s wire.Service, hostName string, d wire.Desired) string {
 }
 
 // forgotten says what is otherwise than d wants it on a host that has applied a later
-// order than d, which is not on record.
+// generation than d's, which is not on record.
 func forgotten(s wire.Service, hostName string, d wire.Desired) string {
-	order := s.Generation
+	applied := s.Generation
 	s.Generation = d.Generation
 	why := Differs(s, hostName, d)
 	if why != "" {
-		why += fmt.Sprintf(" (it follows order %d, where the last on record is %d)", order, d.Generation)
+		why += fmt.Sprintf(" (it has applied generation %d, where the last on record is %d)", applied, d.Generation)
 	}
 	return why
 }
@@ -87,9 +87,9 @@ type Stray struct {
 	Hosts  []string // those that differ
 	Why    string   // in what
 	Unread []string // those that have not applied it yet: nobody knows of them
-	// Ahead says that a host has applied a later order than there is on record: the
-	// record is of a backup, or somebody else gives orders too. Forgotten says that one
-	// of those that differ has.
+	// Ahead says that a host has applied a later generation than there is on record:
+	// the record is of a backup, or somebody else tells it what to run too. Forgotten says
+	// that one of those that differ has.
 	Ahead, Forgotten bool
 }
 

@@ -174,19 +174,19 @@ func TestAstray(t *testing.T) {
 	if strings.Join(x.Hosts, " ") != "b" || x.Why != "host b runs 3 instances of release "+oldID.Short()+wrong || strings.Join(x.Unread, " ") != "c d" || x.Ahead {
 		t.Errorf("%+v", x)
 	}
-	// Later orders than the one on record: the same one, and another.
+	// Later generations than the one on record: the same one, and another.
 	told.Hosts = []string{"a", "b"}
 	same := says("a", func(x *wire.Service) { x.Generation = 9 })
 	if x := host.Astray([]host.Report{same, says("b", func(*wire.Service) {})}, told); len(x.Hosts) != 0 || !x.Ahead || x.Forgotten {
-		t.Errorf("as it was set, by a later order: %+v", x)
+		t.Errorf("as it was set, by a later generation: %+v", x)
 	}
 	other := says("b", func(x *wire.Service) { x.Generation, x.Revisions[0].Ready = 9, 3 })
-	if x := host.Astray([]host.Report{same, other}, told); !x.Forgotten || strings.Join(x.Hosts, " ") != "b" || !strings.HasSuffix(x.Why, wrong+" (it follows order 9, where the last on record is 7)") {
-		t.Errorf("otherwise, by a later order: %+v", x)
+	if x := host.Astray([]host.Report{same, other}, told); !x.Forgotten || strings.Join(x.Hosts, " ") != "b" || !strings.HasSuffix(x.Why, wrong+" (it has applied generation 9, where the last on record is 7)") {
+		t.Errorf("otherwise, by a later generation: %+v", x)
 	}
 }
 
-// A host may have applied a later order than a restored rollout gave: what differs holds
+// A host may have applied a later generation than a restored rollout gave: what differs holds
 // it, whether its plan counts instances or not, and is blamed on nobody's release.
 func TestObserveOfAHostThatIsAhead(t *testing.T) {
 	told, s := asTold()
@@ -197,11 +197,11 @@ func TestObserveOfAHostThatIsAhead(t *testing.T) {
 		}
 		later := s
 		later.Generation = 9
-		if o := see(later); strings.Contains(o.Off, "it follows order") {
+		if o := see(later); strings.Contains(o.Off, "it has applied generation") {
 			t.Errorf("%s: as it was set: %+v", name, o)
 		}
 		later.Revisions, later.Listening, later.Reason = nil, false, "generation 7 was refused: 9 was applied before"
-		if o := see(later); o.Failed != "" || !strings.HasSuffix(o.Off, "(it follows order 9, where the last on record is 7)") {
+		if o := see(later); o.Failed != "" || !strings.HasSuffix(o.Off, "(it has applied generation 9, where the last on record is 7)") {
 			t.Errorf("%s: it let go of it: %+v", name, o)
 		}
 	}

@@ -93,7 +93,7 @@ func TestPlacePorts(t *testing.T) {
 		"its preview elsewhere":     {s: wire.Service{Generation: 7, Listening: true, Address: "a:9001", Preview: "a:22"}, says: "at a:22, where :9003 is wanted"},
 		"at any port":               {s: wire.Service{Generation: 7, Listening: true, Address: "a:22", Preview: "a:23"}, d: func(d *wire.Desired) { d.Listen, d.Preview = "127.0.0.1:0", ":0" }},
 		"not applied yet":           {s: wire.Service{Generation: 6, Listening: true, Address: "a:22", Preview: "a:22"}},
-		"of a later order":          {s: wire.Service{Generation: 8, Listening: true, Address: "a:22"}, says: "at a:22, where :9001 is wanted"},
+		"of a later generation":     {s: wire.Service{Generation: 8, Listening: true, Address: "a:22"}, says: "at a:22, where :9001 is wanted"},
 		"where it could stay":       {s: wire.Service{Generation: 7, Address: "a:22"}},
 		"no preview is wanted":      {s: wire.Service{Generation: 7, Listening: true, Address: "a:9001", Preview: "a:22"}, d: func(d *wire.Desired) { d.Preview = "" }},
 		"it is removed":             {s: wire.Service{Generation: 7, Listening: true, Address: "a:22"}, d: func(d *wire.Desired) { d.Removed = true }},
