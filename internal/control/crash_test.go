@@ -115,11 +115,15 @@ func TestCrashes(t *testing.T) {
 				points = every(points, 4)
 			}
 			t.Logf("%d commits of %d, and %d effects", len(points), last, effects)
+			told, outlived := 0, 0
 			check := func(name string, arm func(w *world, b *brittle)) {
 				w := newWorld(t, dialect)
 				b := w.brittle()
 				got := crashStory(w, func() { arm(w, b) })
-				if !b.dead.Load() {
+				told++
+				if b.outlived() {
+					outlived++
+				} else if !b.dead.Load() {
 					t.Errorf("%s: it did not die", name)
 				}
 				if got != want {
@@ -137,6 +141,9 @@ func TestCrashes(t *testing.T) {
 					}
 					check(fmt.Sprintf("effect %d, done %t", n, after), func(w *world, b *brittle) { w.dieAtEffect(b, n, after) })
 				}
+			}
+			if outlived > told/4 {
+				t.Errorf("in %d of %d stories nobody died", outlived, told)
 			}
 		})
 	}
