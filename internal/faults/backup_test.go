@@ -45,7 +45,9 @@ func TestARestoredBackup(t *testing.T) {
 	}
 	p.tampered = true
 	p.up()
-	told := p.Wait("1", "told", func(s control.Status) bool { return strings.Contains(production(s).WaitingFor, "it has applied generation") })
+	told := p.Wait("1", "told", func(s control.Status) bool {
+		return strings.Contains(production(s).WaitingFor, "it has applied generation")
+	})
 	if w := production(told).WaitingFor; !strings.Contains(w, "the record is of a backup") || !strings.Contains(w, v1.Short()) {
 		t.Errorf("told %q", w)
 	}
