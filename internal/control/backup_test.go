@@ -11,7 +11,7 @@ import (
 	"github.com/sluicehq/sluice/internal/store"
 )
 
-// forgotten has the host follow an order of which there is no record.
+// forgotten has the host apply a generation of which there is no record.
 func (h *fakeHost) forgotten(generation int64, revisions []wire.Revision) {
 	h.touched = true
 	doc := h.shop("production").doc

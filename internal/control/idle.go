@@ -90,10 +90,10 @@ func (c *Controller) lookAround(tx *store.Tx, row *store.Environment, p *place, 
 	reports = slices.DeleteFunc(reports, func(r host.Report) bool {
 		return host.Silent(r.Arrived, now) && !(s.told() && slices.Contains(s.Hosts, r.Host))
 	})
-	is := host.Astray(reports, doc)
-	hosts, why := is.Hosts, is.Why
+	found := host.Astray(reports, doc)
+	hosts, why := found.Hosts, found.Why
 	switch {
-	case s == nil && why == "" && is.Ahead: // they run what was set: now they apply a generation that is on record
+	case s == nil && why == "" && found.Ahead: // they run what was set: now they apply a generation that is on record
 		left := putBackEvery - now.Sub(p.StrayedAt).Abs()
 		if len(reports) < len(doc.Hosts) {
 			left = putBackEvery // one that is silent may run something else, and would be put back
@@ -108,7 +108,7 @@ func (c *Controller) lookAround(tx *store.Tx, row *store.Environment, p *place, 
 	case s == nil:
 		p.Strayed = &strayed{Hosts: hosts, Why: why, Since: now}
 		return strayFor, nil
-	case why == "" && s.told() && slices.ContainsFunc(s.Hosts, func(h string) bool { return slices.Contains(is.Unread, h) }):
+	case why == "" && s.told() && slices.ContainsFunc(s.Hosts, func(h string) bool { return slices.Contains(found.Unread, h) }):
 		return 0, nil // it was told again what to run; when it says that it does, that wakes
 	case why == "":
 		p.Strayed = nil
@@ -128,9 +128,9 @@ func (c *Controller) lookAround(tx *store.Tx, row *store.Environment, p *place, 
 		}
 	}
 	if !s.told() || s.Why != why {
-		s.Hosts, s.Why, s.Since, s.Forgotten = hosts, why, now, is.Forgotten
+		s.Hosts, s.Why, s.Since, s.Forgotten = hosts, why, now, found.Forgotten
 		switch {
-		case is.Forgotten:
+		case found.Forgotten:
 			s.Again = time.Time{}
 		case p.Environment.Rollout.OnDrift != pipeline.DriftHold && s.Again.IsZero():
 			s.Again = now

@@ -154,9 +154,9 @@ func TestARolloutThatBeginsHasTheLastWord(t *testing.T) {
 	})
 }
 
-// A database that was restored from a backup does not know the last orders, and hosts
-// refuse what is below them. What they run stays until a person says so; orders are
-// above theirs again at once.
+// A database that was restored from a backup does not know the last generations, and
+// hosts refuse what is below them. What they run stays until a person says so; what they
+// are told next is above at once.
 func TestHostsKnowMoreThanARestoredRecord(t *testing.T) {
 	stories(t, func(w *world) {
 		w.first(production)

@@ -86,8 +86,8 @@ func TestAReportedAddressIsTheHostsOwn(t *testing.T) {
 	})
 }
 
-// A number that nobody can have given is not one to give the next order above.
-func TestAReportOfAnImpossibleOrder(t *testing.T) {
+// A number that nobody can have given is not one to give the next one above.
+func TestAReportOfAnImpossibleGeneration(t *testing.T) {
 	edges(t, func(t testing.TB, e *edge) {
 		key := release.Key{Project: "default", Service: "shop", Environment: "production"}
 		for i, generation := range []int64{-1, wire.MaxGeneration + 1, math.MaxInt64} {
@@ -100,9 +100,9 @@ func TestAReportOfAnImpossibleOrder(t *testing.T) {
 	})
 }
 
-// A host that somebody took over names the highest number that there is: the orders
-// that come after it are still ones that other hosts may say they follow.
-func TestAReportThatLiesOfItsOrderSilencesNobody(t *testing.T) {
+// A host that somebody took over names the highest number that there is: those that
+// come after it are still ones that other hosts may say they applied.
+func TestAReportThatLiesOfItsGenerationSilencesNobody(t *testing.T) {
 	edges(t, func(t testing.TB, e *edge) {
 		key := release.Key{Project: "default", Service: "shop", Environment: "production"}
 		report := func(name string, sequence uint64, generation int64) {
@@ -118,7 +118,7 @@ func TestAReportThatLiesOfItsOrderSilencesNobody(t *testing.T) {
 			err := e.store.Update(t.Context(), func(tx *store.Tx) error {
 				next, err := tx.NextGeneration()
 				if err == nil && next != wire.MaxReached+1+int64(i) {
-					t.Errorf("after %d the next order is %d", lie, next)
+					t.Errorf("after %d the next one is %d", lie, next)
 				}
 				return err
 			})

@@ -88,16 +88,16 @@ func headline(v *overviewView) string {
 		return sentence(fmt.Sprintf("%s: %s", moveWord(len(v.Moving)), where))
 	}
 	if astray > 0 {
-		return sentence(fmt.Sprintf("no run is under way; %s to be looked at: %s", have(astray), where))
+		return sentence(fmt.Sprintf("no run is under way; %s: %s", lookWord(astray), where))
 	}
 	return sentence("all quiet: " + where)
 }
 
-func have(n int) string {
+func lookWord(n int) string {
 	if n == 1 {
-		return "1 place is"
+		return "1 place is to be looked at"
 	}
-	return count(n) + " places are"
+	return count(n) + " places are to be looked at"
 }
 
 func waitWord(n int) string {

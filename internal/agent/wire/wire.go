@@ -25,9 +25,9 @@ const Protocol = 1
 const FullWeight = 10000
 
 // MaxGeneration is the highest that there is: every reader of JSON has it exactly. A
-// report that names one up to MaxReached is believed, and the next order is above it.
-// There is room above for all that will ever be given after a report that lied, and
-// those who follow these orders may say so.
+// report that names one up to MaxReached is believed, and the next one given is above
+// it. There is room above for all that will ever be given after a report that lied, and
+// those who apply these may say so.
 const (
 	MaxGeneration = 1 << 53
 	MaxReached    = MaxGeneration / 2

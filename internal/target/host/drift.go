@@ -107,8 +107,10 @@ func Astray(reports []Report, d wire.Desired) (x Stray) {
 			x.Unread = append(x.Unread, h)
 			continue
 		}
-		why := Differs(s, h, d)
-		if s.Generation > d.Generation {
+		var why string
+		if s.Generation == d.Generation {
+			why = Differs(s, h, d)
+		} else {
 			why = forgotten(s, h, d)
 			x.Ahead, x.Forgotten = true, x.Forgotten || why != ""
 		}
