@@ -37,6 +37,7 @@ var table = []row{
 		pkg: "verdict", stage: true,
 		why: "four words with reasons, spoken by the judge and understood by rollouts",
 	},
+	{pkg: "freeport", why: "ports for who listens later, which this machine's other processes of the product are not given meanwhile"},
 	{pkg: "crashpoint", why: "names the places at which tests let the real program die; nothing in it outside of builds with its tag"},
 	{
 		pkg: "agent/wire", may: "release", stage: true,
@@ -155,7 +156,7 @@ var table = []row{
 		why: "the hot path: weights in, counts out, in the wire's terms; nothing of the agent around it",
 	},
 	{pkg: "agent/confine", may: "rights", why: "where a service starts: without the files of those that run it"},
-	{pkg: "agent/supervise", may: "agent/confine agent/wire release secret", why: "processes of revisions, as the desired state words them"},
+	{pkg: "agent/supervise", may: "agent/confine agent/wire freeport release secret", why: "processes of revisions, as the desired state words them"},
 	{
 		pkg: "agent/agenttest", may: "agent agent/wire artifact evidence machinetest porttest release",
 		why: "a control plane at the wire and a service that misbehaves on demand",
@@ -177,7 +178,7 @@ var table = []row{
 	},
 
 	{
-		pkg: "demo", may: "control evidence httpapi release run runner server verdict", tests: "pipeline",
+		pkg: "demo", may: "control evidence freeport httpapi release run runner server verdict", tests: "pipeline",
 		why: "a user of the product in one process: starts a server, speaks its API, verifies its evidence; no other package knows of it",
 	},
 

@@ -101,10 +101,8 @@ func TestNoTwoDemosGetOnePort(t *testing.T) {
 			given[p] = true
 		}
 		t.Cleanup(func() {
-			for _, c := range s.claims {
-				if c != nil { // where there is nothing to claim with
-					_ = c.Close()
-				}
+			for _, p := range s.kept {
+				p.Close()
 			}
 		})
 	}

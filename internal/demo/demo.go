@@ -7,8 +7,6 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"math/rand/v2"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -16,6 +14,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/sluicehq/sluice/internal/freeport"
 	"github.com/sluicehq/sluice/internal/runner"
 	"github.com/sluicehq/sluice/internal/server"
 )
@@ -56,7 +55,7 @@ type story struct {
 	api        *api
 	load       *load
 	doc        Document
-	claims     map[int]io.Closer // ports that no other demo takes
+	kept       []*freeport.Port // that no other demo takes
 }
 
 // Run tells the story, and returns when it is over: with Once after its end, else
@@ -252,28 +251,12 @@ const (
 	highestPort = 20000
 )
 
-// freePort finds a port of the loopback address that nobody listens on, and no other
-// demo will.
+// freePort finds a port that nobody else is given until this process has ended.
 func (s *story) freePort() (int, error) {
-	if s.claims == nil {
-		s.claims = map[int]io.Closer{}
+	p, err := freeport.Find(lowestPort, highestPort, func(int) bool { return false })
+	if err != nil {
+		return 0, err
 	}
-	for range 1000 {
-		p := lowestPort + rand.IntN(highestPort-lowestPort)
-		l, err := net.Listen("tcp", "127.0.0.1:"+strconv.Itoa(p))
-		if err != nil {
-			continue
-		}
-		if err := l.Close(); err != nil {
-			return 0, fmt.Errorf("couldn't try a port: %w", err)
-		}
-		if _, mine := s.claims[p]; mine {
-			continue
-		}
-		if c, ok := claim(p); ok {
-			s.claims[p] = c
-			return p, nil
-		}
-	}
-	return 0, fmt.Errorf("couldn't find a free port from %d to %d", lowestPort, highestPort)
+	s.kept = append(s.kept, p)
+	return p.Number, nil
 }

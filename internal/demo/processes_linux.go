@@ -2,10 +2,7 @@ package demo
 
 import (
 	"bytes"
-	"errors"
 	"fmt"
-	"io"
-	"net"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -47,13 +44,6 @@ func processesIn(folder string) []int {
 		}
 	}
 	return found
-}
-
-// claim keeps other demos of this machine from a port, as long as this process
-// lives and the closer is kept: by a socket that has a name, and no file.
-func claim(port int) (io.Closer, bool) {
-	l, err := net.Listen("unix", fmt.Sprintf("@sluice-demo-port-%d", port))
-	return l, !errors.Is(err, syscall.EADDRINUSE)
 }
 
 // endWithin is how long a process gets to end by itself.

@@ -195,7 +195,7 @@ func (sl *slot) start() (*process, error) {
 	begun := false
 	defer func() {
 		if !begun {
-			s.unclaim(port)
+			s.letGo(port)
 		}
 	}()
 	cmd, done, err := s.command(spec, tmp, environment(spec, values, s.file.markLine(), sl.status.ID, tmp, port))

@@ -7,11 +7,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"maps"
-	mrand "math/rand/v2"
-	"net"
 	"os"
 	"path/filepath"
 	"slices"
@@ -22,6 +19,7 @@ import (
 
 	"github.com/sluicehq/sluice/internal/agent/confine"
 	"github.com/sluicehq/sluice/internal/agent/wire"
+	"github.com/sluicehq/sluice/internal/freeport"
 	"github.com/sluicehq/sluice/internal/release"
 )
 
@@ -109,9 +107,9 @@ type Supervisor struct {
 
 	mu     sync.Mutex
 	file   file
-	adopt  map[string]record // of an earlier agent, not yet asked for
-	claims map[int]io.Closer // of the ports that instances were given
-	broken bool              // the record could not be written
+	adopt  map[string]record      // of an earlier agent, not yet asked for
+	ports  map[int]*freeport.Port // that instances were given
+	broken bool                   // the record could not be written
 }
 
 // Open reads the record of an earlier supervisor. What still runs waits to be
@@ -138,7 +136,7 @@ func Open(o Options) (*Supervisor, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Supervisor{opt: o, probe: newProber(), users: users, file: f, adopt: make(map[string]record), claims: make(map[int]io.Closer)}
+	s := &Supervisor{opt: o, probe: newProber(), users: users, file: f, adopt: make(map[string]record), ports: make(map[int]*freeport.Port)}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	for name, r := range f.Instances {
 		if r.alive() {
@@ -238,7 +236,7 @@ func (s *Supervisor) note(r record, gone bool) {
 	defer s.mu.Unlock()
 	if gone {
 		delete(s.file.Instances, r.name())
-		s.unclaim(r.Port)
+		s.letGo(r.Port)
 	} else {
 		s.file.Instances[r.name()] = r
 	}
@@ -308,8 +306,8 @@ func (s *Supervisor) Sweep() {
 func (s *Supervisor) Close() {
 	s.cancel()
 	s.wait.Wait()
-	for port := range s.claims {
-		s.unclaim(port)
+	for port := range s.ports {
+		s.letGo(port)
 	}
 }
 
@@ -386,53 +384,25 @@ const (
 	lastPort  = 32000
 )
 
-// freePort finds a port that nobody listens on, and that no agent of this host has
-// given to an instance which does not listen yet. s.mu is held.
+// freePort finds a port for an instance, which is kept for it until it has ended. s.mu
+// is held.
 func (s *Supervisor) freePort() (int, error) {
 	taken := make(map[int]bool)
 	for _, r := range s.file.Instances {
 		taken[r.Port] = true
 	}
-	for range 200 {
-		p := firstPort + mrand.IntN(lastPort-firstPort)
-		if taken[p] || !s.claim(p) {
-			continue
-		}
-		if unheard(p) {
-			return p, nil
-		}
-		s.unclaim(p)
+	p, err := freeport.Find(firstPort, lastPort, func(port int) bool { return taken[port] })
+	if err != nil {
+		return 0, err
 	}
-	return 0, errors.New("couldn't find a free port between 20000 and 32000")
+	s.ports[p.Number] = p
+	return p.Number, nil
 }
 
-// unheard reports whether nobody listens on a port. A process that is begun meanwhile
-// would listen too, until it has become another program. (On Linux, package net takes
-// no such lock itself.)
-func unheard(p int) bool {
-	syscall.ForkLock.RLock()
-	defer syscall.ForkLock.RUnlock()
-	l, err := net.Listen("tcp4", fmt.Sprintf(":%d", p))
-	return err == nil && l.Close() == nil
-}
-
-// claim tells the host's other agents that a port is given, by a name that the kernel
-// forgets with this process: two instances that are given one port would answer each
-// other's questions. Where there are no such names nobody is told.
-func (s *Supervisor) claim(port int) bool {
-	l, err := net.Listen("unix", fmt.Sprintf("@sluice-port-%d", port))
-	if err == nil {
-		s.claims[port] = l
-	}
-	return !errors.Is(err, syscall.EADDRINUSE)
-}
-
-// unclaim lets go of a port whose instance has ended. s.mu is held.
-func (s *Supervisor) unclaim(port int) {
-	if l := s.claims[port]; l != nil {
-		_ = l.Close()
-		delete(s.claims, port)
-	}
+// letGo gives back the port of an instance that has ended. s.mu is held.
+func (s *Supervisor) letGo(port int) {
+	s.ports[port].Close()
+	delete(s.ports, port)
 }
 
 // safeName makes a key usable as a file's name.
